@@ -1,0 +1,266 @@
+"""The command line: verbs, their flags, and one line with an exit code for whatever a user can mend."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from absl import flags
+
+from bloodcell_jax import config_flags
+from bloodcell_jax.config import Config
+from bloodcell_jax.errors import UsageError, UserError
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb: what it does, how it is used, the flags it defines and the function that runs it."""
+
+    summary: str
+    usage: str
+    define: Callable[[flags.FlagValues], None]
+    run: Callable[..., None]
+    has_config: bool = False
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line `argv` (program first) and return its exit code."""
+    try:
+        return _run(list(argv))
+    except UserError as error:
+        print(f"bloodcell: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("bloodcell: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) went away; nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(argv: list[str]) -> int:
+    words = argv[1:]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"bloodcell_jax {metadata.version('bloodcell_jax')}")
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in VERBS:
+        raise UsageError(f"{name}: no such verb; there are {', '.join(VERBS)}")
+    verb = VERBS[name]
+    if any(word in ("-h", "--help") for word in rest):
+        print(_help(name, verb))
+        return 0
+    verb.run(*_parse(verb, name, rest))
+    return 0
+
+
+def _parse(verb: Verb, name: str, words: list[str]) -> tuple:
+    """Return what `verb.run` takes: the flags and, where the verb has one, the configuration."""
+    values = flags.FlagValues()
+    verb.define(values)
+    command = [name, *words]
+    try:
+        if verb.has_config:
+            left, config = config_flags.parse(values, command)
+        else:
+            left = values(command)[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise UsageError(f"--{error.flagname}: no such flag of {name}; see {name} --help") from error
+    except flags.Error as error:
+        raise UsageError(" ".join(str(error).removeprefix("flag ").split())) from error
+    if left:
+        raise UsageError(f"{left[0]}: unexpected; flags are written --name=value")
+    return (values, config) if verb.has_config else (values,)
+
+
+def _overview() -> str:
+    lines = ["Train and use single-cell classifiers.", "", "  VERB --help shows a verb's flags.", ""]
+    lines += [f"  {name:10} {verb.summary}" for name, verb in VERBS.items()]
+    return "\n".join(lines)
+
+
+def _help(name: str, verb: Verb) -> str:
+    values = flags.FlagValues()
+    verb.define(values)
+    lines = [verb.summary, "", verb.usage.strip("\n"), "", "Flags:"]
+    for flag_name in values:
+        flag = values[flag_name]
+        default = "" if flag.default in (None, False) else f" (default: {flag.default})"
+        choices = getattr(flag.parser, "enum_values", None)
+        value = "" if flag.boolean else f"={'|'.join(choices)}" if choices else "=..."
+        lines.append(f"  --{flag_name}{value}\n      {flag.help}{default}")
+    if verb.has_config:
+        lines += ["", config_flags.help_text()]
+    return "\n".join(lines)
+
+
+def _required(values: flags.FlagValues, name: str) -> str:
+    if not values[name].value:
+        raise UsageError(f"--{name}: missing; {values[name].help}")
+    return values[name].value
+
+
+def _define_train(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", None, "the run's folder; the same command in it goes on", flag_values=values)
+    flags.DEFINE_bool("overwrite", False, "delete the run in the workdir and start anew", flag_values=values)
+    flags.DEFINE_bool(
+        "dry_run", False, "print the parameter table, the data and the step's cost, and end", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "distributed",
+        "auto",
+        ["auto", "off", "slurm", "env"],
+        "how the processes of one run find each other",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "expected_devices", None, "refuse to start with another number of devices", flag_values=values
+    )
+
+
+def _train(values: flags.FlagValues, config: Config) -> None:
+    workdir = None if values["dry_run"].value else Path(_required(values, "workdir"))
+    from bloodcell_jax.train.platform import prepare_platform
+
+    prepare_platform(config.train.deterministic)
+    from bloodcell_jax.train.distributed import check_devices, device_map, join_processes
+
+    join_processes(values["distributed"].value)
+    check_devices(values["expected_devices"].value)
+    print(f"devices: {device_map()}", file=sys.stderr, flush=True)
+    if values["dry_run"].value:
+        from bloodcell_jax.train.dry_run import describe_run
+
+        print(describe_run(config))
+        return
+    from bloodcell_jax.train.job import train_and_evaluate
+
+    result = train_and_evaluate(config, workdir, overwrite=values["overwrite"].value)
+    for split, metrics in result.metrics.items():
+        print(f"{split}: accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['f1_macro']:.4f}, n {metrics['n']}")
+    print(f"report: {result.report}")
+
+
+def _define_evaluate(values: flags.FlagValues) -> None:
+    _define_model(values)
+    flags.DEFINE_string(
+        "source", None, "data to evaluate on; unset: the run's own, with its splits", flag_values=values
+    )
+    flags.DEFINE_string(
+        "split", None, "train, val, test or all; unset: test, or val where there is none", flag_values=values
+    )
+    flags.DEFINE_string("output", None, "folder for the results; unset: eval/SPLIT of the workdir", flag_values=values)
+
+
+def _define_predict(values: flags.FlagValues) -> None:
+    _define_model(values)
+    flags.DEFINE_multi_string(
+        "input", [], "a picture, folder, zip or glob pattern; may be given several times", flag_values=values
+    )
+    flags.DEFINE_string("output", None, "the CSV file to write", flag_values=values)
+    flags.DEFINE_bool("strict", False, "end with exit code 3 if any picture cannot be read", flag_values=values)
+
+
+def _define_model(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", None, "folder of a trained run", flag_values=values)
+    flags.DEFINE_string("checkpoint", "best", "best, last or a step", flag_values=values)
+    flags.DEFINE_string(
+        "crop", None, "pixels of the centre crop of picture files, or none; unset: as trained", flag_values=values
+    )
+
+
+def _classifier(values: flags.FlagValues):
+    from bloodcell_jax.evaluate.classifier import Classifier
+    from bloodcell_jax.train.platform import prepare_platform
+
+    prepare_platform()
+    classifier = Classifier.from_workdir(_required(values, "workdir"), checkpoint=values["checkpoint"].value)
+    if values["crop"].value is not None:
+        classifier.config.data.crop = _crop(values["crop"].value)
+    return classifier
+
+
+def _crop(text: str) -> int | None:
+    if text == "none":
+        return None
+    if not text.isdecimal() or int(text) == 0:
+        raise UsageError(f"--crop={text}: give a number of pixels, or none")
+    return int(text)
+
+
+def _evaluate(values: flags.FlagValues) -> None:
+    from bloodcell_jax.evaluate.command import evaluate_source
+
+    classifier = _classifier(values)
+    folder, metrics = evaluate_source(
+        classifier, values["source"].value, values["split"].value, values["output"].value
+    )
+    print(f"{folder}: accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['f1_macro']:.4f}, n {metrics['n']}")
+
+
+def _predict(values: flags.FlagValues) -> None:
+    from bloodcell_jax.evaluate.command import predict_files
+
+    inputs, output = values["input"].value, Path(_required(values, "output"))
+    if not inputs:
+        raise UsageError("--input: missing; a picture, folder, zip or glob pattern")
+    count = predict_files(lambda: _classifier(values), inputs, output, strict=values["strict"].value)
+    print(f"{output}: {count} pictures")
+
+
+def _define_report(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", None, "folder of a run", flag_values=values)
+
+
+def _report(values: flags.FlagValues) -> None:
+    from bloodcell_jax.report import write_report
+
+    print(f"report: {write_report(Path(_required(values, 'workdir')))}")
+
+
+VERBS = {
+    "train": Verb(
+        "train a classifier, evaluate it and write its report; the same command resumes",
+        """
+  train --config=quickstart --workdir=runs/first
+  train --config=configs/pbc_scratch.py --workdir=runs/pbc --config.data.source=zip:pbc.zip
+  train --config=convnext_base --workdir=runs/base --config.model.weights=base.safetensors --dry_run""",
+        _define_train,
+        _train,
+        has_config=True,
+    ),
+    "evaluate": Verb(
+        "metrics of a trained model on a split or another source",
+        """
+  evaluate --workdir=runs/first --split=test
+  evaluate --workdir=runs/first --source=folder:other_lab --output=results""",
+        _define_evaluate,
+        _evaluate,
+    ),
+    "predict": Verb(
+        "classify pictures into a CSV file",
+        """
+  predict --workdir=runs/first --input=slides/ --output=cells.csv
+  predict --workdir=runs/first --input='new/*.png' --input=more.zip --output=cells.csv""",
+        _define_predict,
+        _predict,
+    ),
+    "report": Verb(
+        "rebuild a run's HTML report",
+        """
+  report --workdir=runs/first""",
+        _define_report,
+        _report,
+    ),
+}
+
+
+def console() -> None:
+    """Run the console script `bloodcell`."""
+    sys.exit(main(sys.argv))

@@ -1,0 +1,276 @@
+"""Every option of a run, once: typed dataclasses whose fields carry their help, choices and bounds.
+
+A configuration is a Python file with `get_config(arg="") -> Config`; any field is overridden on the command
+line (`--config.train.batch_size=64`). `resolve`d by training, it is written to `workdir/config.json`, which is
+data: enough to build the model again.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from bloodcell_jax.errors import UsageError
+
+
+def option(default: Any, help: str, *, choices=None, minimum=None, maximum=None, factory=None) -> Any:
+    """Return a dataclass field whose metadata hold its help text and what values are legal (bounds inclusive)."""
+    metadata = {"help": help, "choices": choices, "minimum": minimum, "maximum": maximum}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    source: str = option(
+        "synthetic:2000", "npz:PATH, folder:PATH, zip:PATH or synthetic:N (PATH alone is recognised by its kind)"
+    )
+    image_size: int = option(96, "pixels; every picture becomes image_size x image_size", minimum=16)
+    crop: int | None = option(
+        200, "picture files larger on both sides are centre-cropped to it; none: to the centred square", minimum=1
+    )
+    class_names: tuple[str, ...] = option((), "names in label order; empty: taken from the source")
+    splits: tuple[float, ...] = option(
+        (0.7, 0.15, 0.15), "train, val, test fractions, where the source names no splits"
+    )
+    sampler: str = option(
+        "natural",
+        "natural: each example once an epoch; under: samples_per_class of each class; over: every class "
+        "repeated to the largest",
+        choices=("natural", "under", "over"),
+    )
+    samples_per_class: int | None = option(
+        None, "examples per class of sampler=under; unset: the smallest class", minimum=1
+    )
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    variant: str = option("convnext_atto", "timm's model name (convnext_tiny, convnextv2_atto, ...) or custom_cnn")
+    weights: str | None = option(None, "path of pretrained weights (safetensors); unset: random initialisation")
+    num_classes: int | None = option(None, "unset: the number of classes in the data", minimum=2)
+    drop_path: float = option(0.0, "stochastic depth of the last block, linear from 0", minimum=0.0, maximum=0.99)
+    layer_scale: float | None = option(None, "initial layer scale; unset: the variant's own", minimum=0.0)
+    head_init_scale: float = option(1.0, "factor on the head's initial weights", minimum=0.0)
+    stem_stride: int = option(4, "4, or 2 to keep twice the resolution on small pictures", choices=(2, 4))
+    norm_eps: float | None = option(None, "LayerNorm epsilon; unset: the variant's own", minimum=0.0)
+    activation: str | None = option(
+        None, "unset: the variant's own (erf GELU)", choices=("gelu", "gelu_tanh", "silu")
+    )
+    mean: tuple[float, ...] = option((), "per channel, of pictures in [0, 1]; empty: the weights' or ImageNet's")
+    std: tuple[float, ...] = option((), "per channel, of pictures in [0, 1]; empty: the weights' or ImageNet's")
+    dtype: str = option("bfloat16", "of the computation; parameters are float32", choices=("bfloat16", "float32"))
+    remat: bool = option(False, "recompute each block in the backward pass to save memory")
+
+
+@dataclass(kw_only=True)
+class AugmentConfig:
+    policy: str = option(
+        "d4|brightness:delta=0.2|contrast:delta=0.2|saturation:delta=0.2|hue:delta=0.02",
+        "operations joined by |, each name[:key=value,...]; none: no augmentation",
+    )
+
+
+@dataclass(kw_only=True)
+class OptimizerConfig:
+    name: str = option("adamw", "update rule", choices=("adamw", "adam", "lion", "sgd"))
+    learning_rate: float = option(1e-3, "peak learning rate", minimum=0.0)
+    schedule: str = option("cosine", "after the warm-up", choices=("cosine", "linear", "constant"))
+    warmup_epochs: float = option(0.0, "linear warm-up from 0", minimum=0.0)
+    warmup_steps: int | None = option(None, "linear warm-up in steps; wins over warmup_epochs", minimum=0)
+    final_scale: float = option(0.0, "last learning rate as a fraction of the peak", minimum=0.0, maximum=1.0)
+    weight_decay: float = option(0.0, "decoupled; never on biases, norms and layer scales", minimum=0.0)
+    b1: float | None = option(None, "unset: 0.9", minimum=0.0, maximum=0.9999999)
+    b2: float | None = option(None, "unset: 0.999, of Lion 0.99", minimum=0.0, maximum=0.9999999)
+    momentum: float = option(0.9, "of sgd", minimum=0.0, maximum=0.9999999)
+    clip_norm: float | None = option(None, "clip the gradient's global norm; unset: never", minimum=0.0)
+    moment_dtype: str = option("float32", "of the first moment", choices=("float32", "bfloat16"))
+
+
+@dataclass(kw_only=True)
+class StageConfig:
+    name: str = option("train", "shown in logs and reports")
+    epochs: float | None = option(None, "length in epochs of the sampler's plan", minimum=0.0)
+    steps: int | None = option(None, "length in steps; wins over epochs", minimum=1)
+    trainable: tuple[str, ...] = option(
+        (".*",),
+        "ordered regexes over parameter paths, the first full match wins; !REGEX freezes; every parameter must match",
+    )
+    optimizer: OptimizerConfig = option(None, "update rule of this stage", factory=OptimizerConfig)
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    backend: str = option("pmap", "how a step is spread over the devices", choices=("pmap", "jit"))
+    batch_size: int = option(64, "examples per step over all devices", minimum=1)
+    label_smoothing: float = option(0.0, "mass spread over all classes", minimum=0.0, maximum=0.99)
+    ema_decay: float | None = option(
+        None, "average the parameters with this decay and evaluate the average", minimum=0.0, maximum=1.0
+    )
+    deterministic: bool = option(
+        False, "bit-equal reruns on NVIDIA too (slower there; CPU and TPU always are)"
+    )
+    log_every: int = option(20, "steps between lines of metrics.jsonl", minimum=1)
+    evaluate_every: int = option(0, "steps between evaluations on val; 0: once an epoch", minimum=0)
+    checkpoint_every: int = option(0, "steps between checkpoints; 0: at each evaluation", minimum=0)
+    keep_last: int = option(2, "latest checkpoints kept", minimum=1)
+    keep_best: int = option(1, "best checkpoints kept", minimum=0)
+    best_metric: str = option(
+        "val/f1_macro", "what the best checkpoint is best at", choices=("val/f1_macro", "val/accuracy", "val/loss")
+    )
+    max_bad_steps: int = option(
+        10, "consecutive steps with non-finite gradients (each skipped) before the run ends", minimum=0
+    )
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig:
+    batch_size: int = option(256, "pictures per forward pass over all devices", minimum=1)
+
+
+@dataclass(kw_only=True)
+class Config:
+    seed: int = option(0, "of the split, the order, the initial weights and everything drawn", minimum=0)
+    data: DataConfig = option(None, "what to learn from", factory=DataConfig)
+    model: ModelConfig = option(None, "the network", factory=ModelConfig)
+    augment: AugmentConfig = option(None, "what training pictures go through", factory=AugmentConfig)
+    stages: list[StageConfig] = option(
+        None, "run one after the other", factory=lambda: [StageConfig(epochs=10.0)]
+    )
+    train: TrainConfig = option(None, "the loop", factory=TrainConfig)
+    evaluate: EvaluateConfig = option(None, "evaluation and prediction", factory=EvaluateConfig)
+
+
+def to_dict(config: Any) -> dict:
+    """Return a configuration as plain dicts, lists and scalars, ready for JSON."""
+    return _plain(dataclasses.asdict(config))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def from_dict(values: dict) -> Config:
+    """Return the validated Config that `to_dict` made `values` from.
+
+    Raises:
+      UsageError: an unknown field, or a value that is not legal.
+    """
+    config = _build(Config, values, "config")
+    validate(config)
+    return config
+
+
+def _build(kind: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        fields = {f.name: f for f in dataclasses.fields(kind)}
+        if not isinstance(value, dict):
+            raise UsageError(f"{path}: expected the fields of {kind.__name__}, got {value!r}")
+        for name in value:
+            if name not in fields:
+                raise UsageError(f"{path}.{name}: no such field; {path} has {', '.join(fields)}")
+        return kind(**{name: _build(fields[name].type, item, f"{path}.{name}") for name, item in value.items()})
+    if typing.get_origin(kind) is list and isinstance(value, list):
+        item_kind = typing.get_args(kind)[0]
+        return [_build(item_kind, item, f"{path}[{i}]") for i, item in enumerate(value)]
+    if typing.get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(value)
+    return value
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
+    """Yield (path, field, value) of every option, e.g. `stages[0].optimizer.learning_rate`."""
+    for f in dataclasses.fields(config):
+        path, value = f"{prefix}{f.name}", getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{path}.")
+        elif isinstance(value, list):
+            for i, item in enumerate(value):
+                yield from leaves(item, f"{path}[{i}].")
+        else:
+            yield path, f, value
+
+
+def validate(config: Config) -> None:
+    """Check every field's type, choices and bounds, and the rules that join several fields.
+
+    Raises:
+      UsageError: names the field, its value and what is legal.
+    """
+    if not isinstance(config, Config):
+        raise UsageError(f"get_config() returned {type(config).__name__}; it must return bloodcell_jax.config.Config")
+    for path, f, value in leaves(config):
+        _check_value(f"config.{path}", f, value)
+    _check_splits(config.data.splits)
+    if not config.stages:
+        raise UsageError("config.stages: empty; give at least one stage")
+    for i, stage in enumerate(config.stages):
+        _check_stage(f"config.stages[{i}]", stage)
+    for name in ("mean", "std"):
+        value = getattr(config.model, name)
+        if value and (len(value) != 3 or (name == "std" and min(value) <= 0)):
+            raise UsageError(f"config.model.{name}={value!r}: give three numbers (red, green, blue), std above 0")
+    names = config.data.class_names
+    if len(set(names)) != len(names):
+        raise UsageError(f"config.data.class_names={names!r}: a name stands twice")
+    if names and config.model.num_classes not in (None, len(names)):
+        raise UsageError(
+            f"config.model.num_classes={config.model.num_classes} contradicts the {len(names)} config.data.class_names"
+        )
+
+
+def _check_value(path: str, f: dataclasses.Field, value: Any) -> None:
+    if not _has_type(value, f.type):
+        raise UsageError(f"{path}={value!r}: expected {_type_name(f.type)}")
+    if value is None:
+        return
+    rules = f.metadata
+    if rules["choices"] and value not in rules["choices"]:
+        raise UsageError(f"{path}={value!r}: must be one of {', '.join(map(str, rules['choices']))}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{path}={value!r}: must be finite")
+    if rules["minimum"] is not None and value < rules["minimum"]:
+        raise UsageError(f"{path}={value!r}: must be at least {rules['minimum']}")
+    if rules["maximum"] is not None and value > rules["maximum"]:
+        raise UsageError(f"{path}={value!r}: must be at most {rules['maximum']}")
+
+
+def _has_type(value: Any, kind: Any) -> bool:
+    if isinstance(kind, types.UnionType):
+        return any(_has_type(value, option) for option in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_has_type(item, typing.get_args(kind)[0]) for item in value)
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, int | float) if kind is float else isinstance(value, kind)
+
+
+def _type_name(kind: Any) -> str:
+    if isinstance(kind, types.UnionType):
+        return " or ".join(_type_name(option) for option in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return f"a tuple of {_type_name(typing.get_args(kind)[0])}"
+    return {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "none"}[kind]
+
+
+def _check_splits(splits: tuple[float, ...]) -> None:
+    if len(splits) != 3 or min(splits) < 0 or abs(sum(splits) - 1) > 1e-6 or min(splits[:2]) == 0:
+        raise UsageError(
+            f"config.data.splits={splits!r}: give train, val and test fractions that add to 1 (test may be 0)"
+        )
+
+
+def _check_stage(path: str, stage: StageConfig) -> None:
+    if stage.steps is None and not stage.epochs:
+        raise UsageError(f"{path}: give epochs or steps")
+    optimizer = stage.optimizer
+    if optimizer.name == "adam" and optimizer.weight_decay:
+        raise UsageError(f"{path}.optimizer.weight_decay={optimizer.weight_decay}: adam has none; use name=adamw")

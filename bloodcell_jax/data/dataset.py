@@ -1,0 +1,64 @@
+"""The one form every source takes: pictures and labels in memory, with names and identities."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bloodcell_jax.errors import DataError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled pictures.
+
+    Attributes:
+      images: uint8 [n, h, w, 3], h = w.
+      labels: int32 [n], indices into class_names.
+      class_names: one per label.
+      ids: one per example: the path inside the source, or the index for arrays.
+      source: what it was read from, as given.
+      splits: the source's own splits, name -> int32 example indices; empty where it names none.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    ids: tuple[str, ...]
+    source: str
+    splits: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def class_counts(self, indices: np.ndarray | None = None) -> np.ndarray:
+        """Return how many examples each class has, [classes], among `indices` or all."""
+        labels = self.labels if indices is None else self.labels[indices]
+        return np.bincount(labels, minlength=len(self.class_names))
+
+    def sha256(self) -> str:
+        """Return the hash over (id, label, pixels) in order, which says whether two sources hold the same data."""
+        digest = hashlib.sha256()
+        for name, label, image in zip(self.ids, self.labels, self.images, strict=True):
+            digest.update(f"{name}\0{label}\0{'x'.join(map(str, image.shape))}\0".encode())
+            digest.update(np.ascontiguousarray(image).data)
+        return digest.hexdigest()
+
+
+def check_classes(dataset: Dataset) -> Dataset:
+    """Return the dataset if it can be learnt from: at least two classes, none of them empty.
+
+    Raises:
+      DataError: names the class, or the source.
+    """
+    counts = dataset.class_counts()
+    if len(counts) < 2:
+        raise DataError(f"{dataset.source}: only one class ({dataset.class_names[0]}); a classifier needs two or more")
+    for name, count in zip(dataset.class_names, counts, strict=True):
+        if count == 0:
+            raise DataError(
+                f"{dataset.source}: class {name} has no picture; add some, or leave it out of data.class_names"
+            )
+    return dataset

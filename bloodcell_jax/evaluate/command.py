@@ -1,0 +1,158 @@
+"""What the verbs `evaluate` and `predict` do."""
+
+import csv
+import glob
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from bloodcell_jax.data import pictures
+from bloodcell_jax.data.class_folders import is_picture
+from bloodcell_jax.data.sources import load_source
+from bloodcell_jax.data.splits import split_dataset
+from bloodcell_jax.errors import DataError, MachineError, UsageError
+from bloodcell_jax.evaluate.classifier import Classifier
+from bloodcell_jax.evaluate.outputs import write_split
+
+# Pictures decoded, classified and written at a time: memory stays flat whatever the input.
+_CHUNK = 1024
+
+
+def evaluate_source(
+    classifier: Classifier, source: str | None, split: str | None, output: str | None
+) -> tuple[Path, dict]:
+    """Evaluate a classifier on one split of a source and write the split's files.
+
+    Args:
+      source: data source; None: the run's own.
+      split: train, val, test or all; None: test, or val where there is none (of another source: all).
+      output: folder for the files; None: eval/<split> of the workdir, which needs the run's own source.
+
+    Returns:
+      The folder and the metrics.
+
+    Raises:
+      UsageError, DataError: as for training.
+    """
+    config = classifier.config
+    if source is not None and output is None:
+        raise UsageError("--output: missing; with --source the results need a folder of their own")
+    dataset = load_source(
+        source or config.data.source,
+        image_size=config.data.image_size,
+        crop=config.data.crop,
+        class_names=classifier.class_names,
+    )
+    splits = {"all": np.arange(len(dataset), dtype=np.int32)}
+    if source is None or dataset.splits:
+        splits |= split_dataset(dataset, config.data.splits, seed=config.seed) if source is None else dataset.splits
+    if split is None:
+        split = next(name for name in (("test", "val") if source is None else ("all",)) if name in splits)
+    if split not in splits:
+        raise UsageError(f"--split={split}: {dataset.source} has {', '.join(splits)}")
+    indices = splits[split]
+    probabilities = classifier.predict(dataset.images[indices])
+    folder = Path(output) if output else classifier.workdir / "eval" / split
+    return folder, write_split(folder, dataset, indices, probabilities, step=classifier.step)
+
+
+def predict_files(
+    create_classifier: Callable[[], Classifier], inputs: list[str], output: Path, *, strict: bool
+) -> int:
+    """Classify picture files into a CSV and return how many got a row.
+
+    Args:
+      create_classifier: called once the inputs are known to exist.
+      inputs: pictures, folders (searched below), zips or glob patterns.
+      output: the CSV; it appears whole or not at all.
+      strict: refuse where any picture cannot be read.
+
+    Raises:
+      UsageError: an input matches nothing.
+      DataError: no picture could be read, or, with `strict`, not all.
+      MachineError: the output cannot be written.
+    """
+    files = [file for text in inputs for file in _find(text)]
+    if not files:
+        raise DataError(f"--input={' '.join(inputs)}: holds no picture ({', '.join(sorted(pictures.SUFFIXES))})")
+    classifier = create_classifier()
+    temporary = output.with_name(output.name + ".tmp")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            written = _write_rows(classifier, files, csv.writer(file, lineterminator="\n"))
+        if written == 0 or (strict and written < len(files)):
+            raise DataError(f"{len(files) - written} of {len(files)} pictures could not be read; nothing was written")
+        temporary.replace(output)
+    except OSError as error:
+        raise MachineError(f"--output={output}: cannot be written ({error.strerror or error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return written
+
+
+# A picture to classify: its name in the CSV and a function that returns its bytes.
+_File = tuple[str, Callable[[], bytes]]
+
+
+def _find(text: str) -> Iterator[_File]:
+    paths = [Path(text)] if Path(text).exists() else [Path(match) for match in sorted(glob.glob(text, recursive=True))]
+    if not paths:
+        raise UsageError(f"--input={text}: no such file, folder or match")
+    for path in paths:
+        if path.is_dir():
+            yield from _find_in_folder(path)
+        elif zipfile.is_zipfile(path):
+            yield from _find_in_zip(path)
+        else:
+            yield path.name, path.read_bytes
+
+
+def _find_in_folder(folder: Path) -> Iterator[_File]:
+    for path in sorted(folder.rglob("*")):
+        name = PurePosixPath(path.relative_to(folder).as_posix())
+        if path.is_file() and is_picture(name):
+            yield str(name), path.read_bytes
+
+
+def _find_in_zip(path: Path) -> Iterator[_File]:
+    archive = zipfile.ZipFile(path)
+    for info in archive.infolist():
+        if not info.is_dir() and is_picture(PurePosixPath(info.filename)):
+            yield info.filename, lambda info=info: archive.read(info)
+
+
+def _write_rows(classifier: Classifier, files: list[_File], writer) -> int:
+    """Write the header and a row per readable picture; names the others on standard error."""
+    writer.writerow(["file", "predicted", "confidence", *classifier.class_names])
+    written = 0
+    for start in range(0, len(files), _CHUNK):
+        names, images = _read_all(files[start : start + _CHUNK], classifier)
+        for name, row in zip(names, classifier.predict(np.array(images)) if images else (), strict=True):
+            values = [f"{p:.6f}" for p in row]
+            best = int(row.argmax())
+            writer.writerow([name, classifier.class_names[best], values[best], *values])
+        written += len(names)
+    return written
+
+
+def _read_all(files: list[_File], classifier: Classifier) -> tuple[list[str], list[np.ndarray]]:
+    geometry = {"image_size": classifier.config.data.image_size, "crop": classifier.config.data.crop}
+    names, images = [], []
+    for name, read in files:
+        try:
+            images.append(pictures.decode(_bytes(name, read), name, **geometry))
+            names.append(name)
+        except DataError as error:
+            print(f"bloodcell: {error}", file=sys.stderr)
+    return names, images
+
+
+def _bytes(name: str, read: Callable[[], bytes]) -> bytes:
+    try:
+        return read()
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        raise DataError(f"{name}: cannot be read ({error})") from error

@@ -1,0 +1,179 @@
+"""Scores of a classifier from its probabilities, by scikit-learn's definitions.
+
+The classes are all columns of `probabilities`, whether or not a class has examples: a class that is neither
+present nor predicted counts as 0 in macro averages (scikit-learn's `labels=range(k), zero_division=0`), so
+scores of different splits and slices average over the same classes. Balanced accuracy is scikit-learn's too:
+the mean recall of the classes that have examples.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bloodcell_jax.errors import DataError
+
+CALIBRATION_BINS = 15
+RESAMPLES = 1_000
+
+
+def classification_metrics(
+    labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str], *, seed: int = 0
+) -> dict:
+    """Return everything `metrics.json` holds, as plain Python numbers.
+
+    Args:
+      labels: integers in [0, k), [n].
+      probabilities: in [0, 1], rows summing to 1, [n, k]; the prediction is the first largest column.
+      class_names: k distinct names.
+      seed: of the bootstrap.
+
+    Raises:
+      DataError: a probability is not finite.
+      ValueError: no examples, or arguments that do not fit each other.
+    """
+    labels, probabilities = _checked(labels, probabilities, class_names)
+    predicted = probabilities.argmax(axis=1)
+    confusion = confusion_matrix(labels, predicted, len(class_names))
+    precision, recall, f1 = precision_recall_f1(confusion)
+    support = confusion.sum(axis=1)
+    accuracy_ci95, f1_macro_ci95 = bootstrap_ci95(confusion, seed)
+    return {
+        "n": len(labels),
+        "accuracy": float(np.trace(confusion) / len(labels)),
+        "precision_weighted": float(np.average(precision, weights=support)),
+        "recall_weighted": float(np.average(recall, weights=support)),
+        "f1_weighted": float(np.average(f1, weights=support)),
+        "f1_macro": float(f1.mean()),
+        "balanced_accuracy": float(recall[support > 0].mean()),
+        "auc_macro_ovr": auc_macro_ovr(labels, probabilities),
+        "nll": negative_log_likelihood(labels, probabilities),
+        "ece": expected_calibration_error(probabilities.max(axis=1), predicted == labels),
+        "brier": brier_score(labels, probabilities),
+        "per_class": {
+            name: {
+                "precision": float(precision[c]),
+                "recall": float(recall[c]),
+                "f1": float(f1[c]),
+                "support": int(support[c]),
+            }
+            for c, name in enumerate(class_names)
+        },
+        "confusion_matrix": confusion.tolist(),
+        "accuracy_ci95": accuracy_ci95,
+        "f1_macro_ci95": f1_macro_ci95,
+    }
+
+
+def quick_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Return the loss (mean negative log likelihood), accuracy and macro F1 that training logs.
+
+    Probabilities that are not finite give a loss that is not finite; stopping is the training loop's matter.
+    """
+    labels = np.asarray(labels)
+    probabilities = np.asarray(probabilities, np.float64)
+    confusion = confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
+    return {
+        "loss": negative_log_likelihood(labels, probabilities),
+        "accuracy": float(np.trace(confusion) / len(labels)),
+        "f1_macro": float(precision_recall_f1(confusion)[2].mean()),
+    }
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Count examples by true class (row) and predicted class (column), [k, k]."""
+    cells = np.bincount(labels * num_classes + predicted, minlength=num_classes**2)
+    return cells.reshape(num_classes, num_classes)
+
+
+def precision_recall_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return precision, recall and F1 of every class, [k] each; 0 where the denominator is 0."""
+    hits = np.diagonal(confusion).astype(np.float64)
+    predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
+    return _ratio(hits, predicted), _ratio(hits, support), _ratio(2 * hits, predicted + support)
+
+
+def auc_macro_ovr(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
+    """Return the mean one-versus-rest area under the ROC curve; None if a class has no example or all."""
+    from sklearn.metrics import roc_auc_score
+
+    support = np.bincount(labels, minlength=probabilities.shape[1])
+    if np.any((support == 0) | (support == len(labels))):
+        return None
+    return float(np.mean([roc_auc_score(labels == c, column) for c, column in enumerate(probabilities.T)]))
+
+
+def negative_log_likelihood(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the mean of -log p(label), p clipped at float64's epsilon: one example costs at most 36.04."""
+    likelihood = np.take_along_axis(probabilities, labels[:, None], axis=1)
+    return float(np.mean(np.log(1 / np.clip(likelihood, np.finfo(np.float64).eps, 1))))
+
+
+def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the squared distance to the one-hot label, summed over classes, averaged over examples."""
+    one_hot = labels[:, None] == np.arange(probabilities.shape[1])
+    return float(np.mean(np.sum((probabilities - one_hot) ** 2, axis=1)))
+
+
+def reliability(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sort predictions into equal-width bins (lower, upper] of confidence.
+
+    Returns:
+      The count, summed confidence and number correct of every bin, [CALIBRATION_BINS] each.
+    """
+    inner_edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
+    bins = np.digitize(confidence, inner_edges, right=True)
+    return tuple(np.bincount(bins, weights, CALIBRATION_BINS) for weights in (None, confidence, correct))
+
+
+def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """Return the gap between confidence and accuracy, averaged over examples (Guo et al. 2017, eq. 3)."""
+    _, summed_confidence, hits = reliability(confidence, correct)
+    return float(np.abs(summed_confidence - hits).sum() / len(confidence))
+
+
+def bootstrap_ci95(confusion: np.ndarray, seed: int) -> tuple[list[float], list[float]]:
+    """Return the 95 % percentile intervals of accuracy and macro F1, each [lower, upper].
+
+    Both scores depend on the confusion matrix alone, and the matrix of n examples drawn with replacement is a
+    multinomial draw of its cells: the same distribution at the cost of k * k numbers instead of n.
+    Without a single error there is nothing to resample: the accuracy's interval is [1, 1], too narrow.
+    """
+    rng = np.random.default_rng(seed)
+    cells = np.nonzero(confusion)
+    n = confusion.sum()
+    resample = np.zeros_like(confusion)
+    scores = np.empty((RESAMPLES, 2))
+    for i in range(RESAMPLES):
+        resample[cells] = rng.multinomial(n, confusion[cells] / n)
+        scores[i] = np.trace(resample) / n, precision_recall_f1(resample)[2].mean()
+    accuracy, f1_macro = np.percentile(scores, [2.5, 97.5], axis=0).T.tolist()
+    return accuracy, f1_macro
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)
+
+
+def _checked(
+    labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    labels = np.asarray(labels)
+    probabilities = np.asarray(probabilities, np.float64)
+    if labels.ndim != 1 or probabilities.shape != (len(labels), len(class_names)):
+        raise ValueError(
+            f"labels {labels.shape}, probabilities {probabilities.shape} and {len(class_names)} class names"
+            " do not fit: expected [n], [n, k] and k"
+        )
+    if not len(labels):
+        raise ValueError("no examples to score")
+    if labels.min() < 0 or labels.max() >= len(class_names):
+        raise ValueError(f"labels {labels.min()}..{labels.max()} lie outside [0, {len(class_names)})")
+    if len(set(class_names)) != len(class_names):
+        raise ValueError(f"class names {list(class_names)} are not distinct")
+    broken = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+    if len(broken):
+        raise DataError(
+            f"{len(broken)} of {len(labels)} examples have probabilities that are not finite (the first is"
+            f" number {broken[0]}): the checkpoint holds numbers that are not finite; evaluate an earlier one"
+        )
+    return labels, probabilities

@@ -1,0 +1,65 @@
+"""What an evaluated split leaves: `metrics.json`, `predictions.csv` and `most_wrong.json`."""
+
+import base64
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.evaluate.metrics import classification_metrics
+from bloodcell_jax.workdir import write_json
+
+GALLERY_SIZE = 24
+
+
+def write_split(folder: Path, dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray, *, step: int) -> dict:
+    """Write the files of one evaluated split and return its metrics; `metrics.json` comes last.
+
+    Args:
+      indices: the split's examples.
+      probabilities: [len(indices), classes].
+      step: of the checkpoint that made them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = dataset.labels[indices]
+    metrics = {"step": step} | classification_metrics(labels, probabilities, dataset.class_names)
+    _write_predictions(folder / "predictions.csv", dataset, indices, probabilities)
+    write_json(folder / "most_wrong.json", _most_wrong(dataset, indices, probabilities))
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def _write_predictions(path: Path, dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray) -> None:
+    class_names, predicted = dataset.class_names, probabilities.argmax(axis=1)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "label", "predicted", "confidence", *class_names])
+        for index, guess, row in zip(indices, predicted, probabilities, strict=True):
+            values = [f"{p:.6f}" for p in row]
+            label = class_names[dataset.labels[index]]
+            writer.writerow([dataset.ids[index], label, class_names[guess], values[guess], *values])
+
+
+def _most_wrong(dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray) -> list[dict]:
+    """Return the wrong predictions made with most confidence, their pictures as base64 PNG, worst first."""
+    labels, predicted = dataset.labels[indices], probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    entries = []
+    for i in wrong[np.argsort(-confidence[wrong], kind="stable")][:GALLERY_SIZE]:
+        png = io.BytesIO()
+        Image.fromarray(dataset.images[indices[i]]).save(png, "png")
+        entries.append(
+            {
+                "id": dataset.ids[indices[i]],
+                "label": dataset.class_names[labels[i]],
+                "predicted": dataset.class_names[predicted[i]],
+                "confidence": float(confidence[i]),
+                "probability_of_label": float(probabilities[i, labels[i]]),
+                "png": base64.b64encode(png.getvalue()).decode(),
+            }
+        )
+    return entries

@@ -1,0 +1,201 @@
+"""`report/index.html` of a workdir: one file that needs no other, made from what the run has written so far.
+
+Read, each where it exists: `config.json`, `environment.json`, `metrics.jsonl` and, for every split below
+`eval/`, `metrics.json`, `predictions.csv` and `most_wrong.json`.
+
+`environment.json` holds `command`, `started`, `seconds_trained`, `versions` {name: version}, `devices`
+[text], `git_revision`, `data` {source, sha256, n, image_size, class_names, splits {split: {count, per_class
+{name: count}}}, notes [text]} and `model` {variant, parameters, trainable {stage: count}}.
+`most_wrong.json` is a list of {id, label, predicted, confidence, probability_of_label, png (base64)}.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from bloodcell_jax.errors import DataError, MachineError, UsageError
+from bloodcell_jax.evaluate.metrics import reliability
+from bloodcell_jax.report import plots
+
+SPLITS = ("train", "val", "test")
+
+
+def write_report(workdir: Path) -> Path:
+    """Write `workdir/report/index.html` anew, in one step, and return its path.
+
+    What the run has not written yet is named on the page instead of shown.
+
+    Raises:
+      UsageError: there is no such folder.
+      DataError: a file of the workdir is not what this library writes.
+      MachineError: the page cannot be written.
+    """
+    workdir = Path(workdir)
+    if not workdir.is_dir():
+        raise UsageError(f"{workdir}: no such folder; give the --workdir of a run")
+    html = _render(
+        name=workdir.resolve().name,
+        config=_read_json(workdir / "config.json") or {},
+        environment=_read_json(workdir / "environment.json") or {},
+        log=_log_summary(read_log(workdir / "metrics.jsonl")),
+        **_evaluations(workdir / "eval"),
+    )
+    page = workdir / "report" / "index.html"
+    # Ids are file names, and a name that is not UTF-8 reads as lone surrogates, which cannot be encoded.
+    _replace(page, html.encode("utf-8", errors="replace"))
+    return page
+
+
+def read_log(path: Path) -> list[dict]:
+    """Return the lines of a `metrics.jsonl`; a last line still being written is left out.
+
+    Raises:
+      DataError: another line is not a JSON object.
+    """
+    if not path.exists():
+        return []
+    *lines, _unfinished = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: not JSON ({error}); delete that line") from error
+    return records
+
+
+def _log_summary(records: Sequence[Mapping]) -> dict | None:
+    if not records:
+        return None
+    stage_starts = [after for before, after in pairwise(records) if before["stage"] != after["stage"]]
+    boundaries = [record["step"] for record in stage_starts]
+    panels = (
+        ("Loss", ("train/loss", "val/loss"), True),
+        ("Accuracy", ("train/accuracy", "val/accuracy"), False),
+        ("Learning rate", ("lr",), True),
+        ("Gradient norm", ("norm/gradient",), True),
+    )
+    figures = []
+    for title, fields, log in panels:
+        series = {field.split("/")[0]: _column(records, field) for field in fields}
+        series = {name: column for name, column in series.items() if column[0]}
+        if series:
+            svg = plots.curves(series, boundaries=boundaries, log=log)
+            figures.append({"title": title, "svg": Markup(svg), "names": list(series)})
+    _, speed = _column(records, "perf/images_per_second")
+    return {
+        "last": records[-1],
+        "stage_starts": stage_starts,
+        "figures": figures,
+        "thinned": len(records) > plots.MAX_POINTS,
+        "images_per_second": float(np.median(speed)) if speed else None,
+    }
+
+
+def _column(records: Sequence[Mapping], field: str) -> tuple[list, list]:
+    points = [(record["step"], record[field]) for record in records if record.get(field) is not None]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _evaluations(folder: Path) -> dict:
+    """Return the metrics of every split and, of the split the page is about, predictions and pictures."""
+    metrics = {path.parent.name: _read_json(path) for path in folder.glob("*/metrics.json")}
+    rank = {split: i for i, split in enumerate(SPLITS)}
+    splits = sorted(metrics, key=lambda split: (rank.get(split, len(rank)), split))
+    shown = next((split for split in ("test", "val", *splits) if split in metrics), None)
+    if shown is None:
+        return {"metrics": {}, "shown": None}
+    return {
+        "metrics": {split: metrics[split] for split in splits},
+        "shown": shown,
+        "confusion": _confusion_rows(metrics[shown]),
+        "reliability": _reliability(folder / shown / "predictions.csv"),
+        "most_wrong": _read_json(folder / shown / "most_wrong.json"),
+    }
+
+
+def _confusion_rows(metrics: Mapping) -> list[dict]:
+    names = list(metrics["per_class"])
+    rows = []
+    for i, counts in enumerate(metrics["confusion_matrix"]):
+        support = max(sum(counts), 1)
+        cells = [
+            {"count": n, "share": n / support, "predicted": names[j], "hit": i == j}
+            for j, n in enumerate(counts)
+        ]
+        rows.append({"name": names[i], "cells": cells, "support": sum(counts)})
+    return rows
+
+
+def _reliability(path: Path) -> Markup | None:
+    if not path.exists():
+        return None
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    if not rows:
+        return None
+    confidence = np.array([float(row[3]) for row in rows])
+    correct = np.array([row[1] == row[2] for row in rows])
+    count, confidence, correct = reliability(confidence, correct)
+    filled = count > 0
+    return Markup(
+        plots.reliability_diagram(confidence[filled] / count[filled], correct[filled] / count[filled])
+    )
+
+
+def _read_json(path: Path):
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}); delete it and run the command that wrote it") from error
+
+
+def _render(**values) -> str:
+    # ChainableUndefined: a value that a run has not recorded is shown as a dash, however deep it would lie.
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.ChainableUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "decimal": lambda value, digits=4: _number(value, f",.{digits}f"),
+        "percent": lambda value, digits=2: _number(value, f".{digits}%").replace("%", "\u00a0%"),
+        "duration": _duration,
+        "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
+    }
+    template = resources.files("bloodcell_jax.report").joinpath("template.html").read_text(encoding="utf-8")
+    return environment.from_string(template).render(values)
+
+
+def _number(value, form: str) -> str:
+    return format(value, form) if isinstance(value, int | float) else "–"
+
+
+def _duration(seconds) -> str:
+    if not isinstance(seconds, int | float):
+        return "–"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old or the new content, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise MachineError(
+            f"{path}: {error.strerror}; make room or the folder writable, then run report"
+        ) from error

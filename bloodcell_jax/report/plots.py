@@ -1,0 +1,120 @@
+"""Plots as inline SVG: data in, markup out, no state and no files.
+
+Text stays text and colours are CSS variables of the page (`--ink`, `--rule`, `--series-1`, `--series-2`), so
+that a plot follows the reader's font and light or dark theme. Only fixed words are drawn; names that come
+from data belong into the page, which escapes them.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+# Matplotlib wants colours it knows: these stand for the page's variables until the SVG is written.
+INK, RULE, SERIES_1, SERIES_2 = "#010101", "#020202", "#030303", "#040404"
+_VARIABLES = {
+    INK: "var(--ink)",
+    RULE: "var(--rule)",
+    SERIES_1: "var(--series-1)",
+    SERIES_2: "var(--series-2)",
+}
+
+# More points than this on one line are not seen at a page's width and only make it heavy.
+MAX_POINTS = 400
+
+
+def curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    boundaries: Sequence[float] = (),
+    log: bool = False,
+) -> str:
+    """Draw up to two named series of (steps, values) over training steps, as SVG.
+
+    Values that are not finite leave a gap. Series beyond `MAX_POINTS` are averaged over neighbours.
+
+    Args:
+      series: the first is a line, the second, sparser one a line with markers.
+      boundaries: steps at which a stage begins, drawn as dashed lines.
+      log: logarithmic values; what is not positive leaves a gap.
+    """
+    figure, axes = _axes(width=5.2, height=2.9)
+    styles = ({"color": SERIES_1}, {"color": SERIES_2, "marker": "o", "markersize": 3.5})
+    for (name, (steps, values)), style in zip(series.items(), styles, strict=False):
+        steps, values = thin(np.asarray(steps, float), np.asarray(values, float))
+        drawn = np.isfinite(values) & (values > 0 if log else True)
+        axes.plot(steps, np.where(drawn, values, np.nan), label=name, linewidth=1.6, **style)
+    for step in boundaries:
+        axes.axvline(step, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)
+    if log:
+        _logarithmic(axes)
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(_ticker().MaxNLocator(6, integer=True))
+    if len(series) > 1:
+        axes.legend(frameon=False, labelcolor=INK)
+    return _svg(figure)
+
+
+def reliability_diagram(confidence: np.ndarray, accuracy: np.ndarray) -> str:
+    """Draw accuracy over mean confidence, one point for each bin that has examples, as SVG."""
+    figure, axes = _axes(width=3.4, height=3.2)
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)
+    axes.plot(confidence, accuracy, color=SERIES_1, marker="o", markersize=4, linewidth=1.6)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="confidence", ylabel="accuracy")
+    return _svg(figure)
+
+
+def thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average groups of consecutive points so that at most `MAX_POINTS` are left."""
+    size = -(-len(steps) // MAX_POINTS)
+    if size <= 1:
+        return steps, values
+    starts = np.arange(0, len(steps), size)
+    counts = np.diff(np.append(starts, len(steps)))
+    return np.add.reduceat(steps, starts) / counts, np.add.reduceat(values, starts) / counts
+
+
+def _axes(width: float, height: float):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
+    axes = figure.add_subplot(facecolor="none")
+    axes.grid(color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(RULE)
+    axes.tick_params(color=RULE, labelcolor=INK, labelsize=9, which="both")
+    axes.xaxis.label.set(color=INK, size=9)
+    axes.yaxis.label.set(color=INK, size=9)
+    return figure, axes
+
+
+def _logarithmic(axes) -> None:
+    axes.set_yscale("log", nonpositive="mask")
+    low, high = axes.get_ylim()
+    low = max(low, high / 1e4)  # a schedule that ends near 0 would fill the axis with its last steps
+    axes.set_ylim(low, high)
+    subs = (1, 2, 5) if high / low < 300 else (1,)
+    axes.yaxis.set_major_locator(_ticker().LogLocator(subs=subs))
+    axes.yaxis.set_major_formatter(_ticker().StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_locator(_ticker().NullLocator())
+
+
+def _ticker():
+    from matplotlib import ticker
+
+    return ticker
+
+
+def _svg(figure) -> str:
+    import matplotlib
+
+    buffer = io.StringIO()
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bloodcell_jax"}):
+        figure.savefig(buffer, format="svg", metadata=no_metadata)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    return svg

@@ -1,0 +1,87 @@
+"""What a run ran on and with: `environment.json`."""
+
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+from bloodcell_jax.train.freezing import partition
+from bloodcell_jax.train.setup import Run
+
+_PACKAGES = ("bloodcell_jax", "jax", "jaxlib", "flax", "optax", "dm-pix", "orbax-checkpoint", "numpy", "pillow")
+
+
+def describe_environment(run: Run) -> dict:
+    """Return versions, devices, git revision, data and model of a run, for `environment.json` and the report."""
+    config = run.config
+    return {
+        "command": " ".join(sys.argv),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "devices": [f"{device.device_kind} {device.id}" for device in jax.devices()],
+        "processes": jax.process_count(),
+        "git_revision": _git_revision(),
+        "data": {
+            "source": config.data.source,
+            "sha256": run.data_hash,
+            "n": len(run.dataset),
+            "image_size": config.data.image_size,
+            "class_names": list(run.dataset.class_names),
+            "splits": {
+                name: {
+                    "count": len(indices),
+                    "per_class": dict(
+                        zip(run.dataset.class_names, run.dataset.class_counts(indices).tolist(), strict=True)
+                    ),
+                }
+                for name, indices in run.splits.items()
+            },
+            "notes": _split_notes(run),
+        },
+        "model": {
+            "variant": config.model.variant,
+            "parameters": count_parameters(run.param_shapes),
+            "trainable": {
+                stage.config.name: count_parameters(partition(run.param_shapes, stage.mask)[0])
+                for stage in run.stages
+            },
+        },
+    }
+
+
+def count_parameters(params) -> int:
+    """Return the number of elements of a tree of arrays or shapes."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _split_notes(run: Run) -> list[str]:
+    given = run.dataset.splits
+    if not given:
+        return ["The source names no splits; it was cut by data.splits, stratified by class."]
+    notes = [f"The source's own splits were kept: {', '.join(given)}."]
+    if "val" not in given:
+        notes.append("It has no val; one was cut from its train by data.splits, stratified by class.")
+    if "test" not in given:
+        notes.append("It has no test, and none was invented: results are on val, by which the checkpoint was chosen.")
+    return notes
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """Return the revision of the checkout this package runs from, with + where it has changes."""
+    here = Path(__file__).resolve().parent
+    try:
+        run = lambda *words: subprocess.run(  # noqa: E731
+            ["git", "-C", here, *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        return run("rev-parse", "HEAD") + ("+" if run("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

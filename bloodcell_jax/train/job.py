@@ -1,0 +1,110 @@
+"""The main job: train, evaluate and report, or go on where it was left."""
+
+import contextlib
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from bloodcell_jax import workdir as workdirs
+from bloodcell_jax.config import Config, to_dict
+from bloodcell_jax.errors import DataError
+from bloodcell_jax.evaluate.outputs import write_split
+from bloodcell_jax.report import write_report
+from bloodcell_jax.train.checkpoints import Checkpoints
+from bloodcell_jax.train.environment import describe_environment
+from bloodcell_jax.train.loop import Loop
+from bloodcell_jax.train.preemption import StopSignals
+from bloodcell_jax.train.setup import Run, prepare_run
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run leaves.
+
+    Attributes:
+      workdir: its folder.
+      step: of the last update.
+      best_step: of the checkpoint that was evaluated.
+      metrics: by split, the content of eval/<split>/metrics.json.
+      report: the HTML page.
+    """
+
+    workdir: Path
+    step: int
+    best_step: int
+    metrics: dict[str, dict]
+    report: Path
+
+
+def train_and_evaluate(config: Config, workdir: str | Path, *, overwrite: bool = False) -> Result:
+    """Train, evaluate and report; called again with the same arguments it goes on where it was left.
+
+    Args:
+      config: what to do.
+      workdir: the run's folder; created where missing.
+      overwrite: delete an earlier run in it and start anew.
+
+    Raises:
+      UserError: what the user or the machine must mend, each kind with its exit code.
+    """
+    workdir = Path(workdir)
+    workdirs.check_usable(workdir)
+    run = prepare_run(config)
+    is_main = jax.process_index() == 0
+    # The signals come first: one that arrives while the first step compiles must still end in a saved state.
+    with StopSignals() as signals, workdirs.owned(workdir) if is_main else contextlib.nullcontext():
+        if is_main and overwrite:
+            workdirs.delete_run(workdir)
+        _wait_for_all("overwrite")
+        workdirs.check_resumable(workdir, run.config, run.data_hash)
+        _wait_for_all("resume")
+        if is_main:
+            _describe(run, workdir)
+        with contextlib.closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
+            loop = Loop(run, workdir, checkpoints, signals)
+            seconds = loop.train()
+            if is_main:
+                workdirs.update_json(workdir / "environment.json", {"seconds_trained": seconds})
+            return _finish(run, workdir, checkpoints, loop, signals)
+
+
+def _wait_for_all(name: str) -> None:
+    if jax.process_count() > 1:
+        from jax.experimental.multihost_utils import sync_global_devices
+
+        sync_global_devices(name)
+
+
+def _describe(run: Run, workdir: Path) -> None:
+    """Write what is run, on what, before the first step; a resumed run keeps its start."""
+    workdirs.write_json(workdir / "config.json", to_dict(run.config))
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    path = workdir / "environment.json"
+    started = workdirs.read_json(path)["started"] if path.exists() else now
+    workdirs.write_json(path, {"started": started} | describe_environment(run))
+
+
+def _finish(run: Run, workdir: Path, checkpoints: Checkpoints, loop: Loop, signals: StopSignals) -> Result:
+    """Evaluate the best checkpoint on val and test where that is missing, and write the report."""
+    best = checkpoints.best(run.config.train.best_metric)
+    if not best:
+        raise DataError(f"{workdir / 'checkpoints'}: no evaluated checkpoint is left; run again with --overwrite")
+    metrics, params = {}, None
+    for split in [name for name in ("val", "test") if name in run.splits]:
+        folder = workdir / "eval" / split
+        path = folder / "metrics.json"
+        metrics[split] = workdirs.read_json(path) if path.exists() else {}
+        if metrics[split].get("step") == best[0]:
+            continue
+        params = loop.restore_evaluated(best[0]) if params is None else params
+        probabilities = loop.predict(params, run.splits[split], stop=signals.received)
+        if probabilities is None:
+            raise signals.error(f"while evaluating {split}")
+        if jax.process_index() == 0:
+            metrics[split] = write_split(folder, run.dataset, run.splits[split], probabilities, step=best[0])
+    report = workdir / "report" / "index.html"
+    if jax.process_index() == 0:
+        report = write_report(workdir)
+    return Result(workdir, run.total_steps, best[0], metrics, report)

@@ -1,0 +1,128 @@
+"""Data parallelism under two backends, `pmap` and `jit`, over one axis named `data`.
+
+The state is replicated under both, never stacked. Across processes pmap takes and returns host-local replicas, which
+Orbax refuses, while jit has global arrays. That difference lives here alone: `place_state`, `shard_batch` and
+`global_view`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bloodcell_jax.errors import UsageError
+
+AXIS = "data"
+
+
+@dataclass(frozen=True)
+class DataParallel:
+    """How steps and arrays are spread over the devices of all processes.
+
+    Attributes:
+      backend: `pmap` or `jit`.
+      mesh: all devices, those of one process next to each other, along the axis `data`.
+    """
+
+    backend: str
+    mesh: Mesh
+
+    @property
+    def axis_name(self) -> str | None:
+        """The axis a step reduces over by itself; None where the compiler places the reduction."""
+        return AXIS if self.backend == "pmap" else None
+
+    @property
+    def replicated(self) -> NamedSharding:
+        """The sharding of a global array that every device holds whole."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def split_rows(self) -> NamedSharding:
+        """The sharding of a global array whose first axis is cut over the devices."""
+        return NamedSharding(self.mesh, PartitionSpec(AXIS))
+
+    def local_rows(self, batch_size: int) -> slice:
+        """Return which slots of a global batch this process feeds."""
+        rows = batch_size // jax.process_count()
+        return slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
+
+    def place_state(self, tree: Any) -> Any:
+        """Return a host tree, the same in every process, as replicated device arrays that a step takes."""
+        return jax.device_put(tree, NamedSharding(self._step_mesh, PartitionSpec()))
+
+    def shard_batch(self, rows: Any) -> Any:
+        """Return this process's rows [local batch, ...] of a global batch as device arrays that a step takes."""
+        if self.backend == "jit":
+            return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.split_rows, x), rows)
+        local = NamedSharding(self._step_mesh, PartitionSpec(AXIS))
+        devices = self._step_mesh.size
+        return jax.tree.map(lambda x: jax.device_put(x.reshape(devices, -1, *x.shape[1:]), local), rows)
+
+    def global_rows(self, rows: np.ndarray) -> jax.Array:
+        """Return the rows of a batch, the same in every process, as a global array cut over all devices."""
+        return jax.make_array_from_callback(rows.shape, self.split_rows, lambda index: rows[index])
+
+    def global_view(self, tree: Any) -> Any:
+        """Return a step's replicated arrays as global ones, without a copy: for checkpoints and evaluation."""
+        if self._step_mesh is self.mesh:
+            return tree
+        return jax.tree.map(self._global_array, tree)
+
+    def local_view(self, tree: Any) -> Any:
+        """Return replicated global arrays as those that a step takes, without a copy: after a restore."""
+        if self._step_mesh is self.mesh:
+            return tree
+        local = NamedSharding(self._step_mesh, PartitionSpec())
+        return jax.tree.map(lambda x: _reassemble(x, local), tree)
+
+    def compile_step(self, step: Callable, state: Any, data: Any, batch: Any, key: jax.Array) -> Any:
+        """Compile `step(state, data, batch, key) -> (state, metrics)` for these arguments; the state is donated."""
+        if self.backend == "pmap":
+            mapped = jax.pmap(
+                step, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=(None, None), donate_argnums=0
+            )
+        else:
+            whole = self.replicated
+            mapped = jax.jit(
+                step,
+                in_shardings=(whole, whole, self.split_rows, whole),
+                out_shardings=(whole, whole),
+                donate_argnums=0,
+            )
+        return mapped.lower(state, data, batch, key).compile()
+
+    @property
+    def _step_mesh(self) -> Mesh:
+        if self.backend == "jit" or jax.process_count() == 1:
+            return self.mesh
+        return Mesh([d for d in self.mesh.devices.flat if d.process_index == jax.process_index()], (AXIS,))
+
+    def _global_array(self, x: jax.Array) -> jax.Array:
+        return _reassemble(x, self.replicated)
+
+
+def _reassemble(x: jax.Array, sharding: NamedSharding) -> jax.Array:
+    """Return the same device buffers under another replicated sharding."""
+    shards = [shard.data for shard in x.addressable_shards]
+    return jax.make_array_from_single_device_arrays(x.shape, sharding, shards)
+
+
+def create_parallel(backend: str, batch_size: int) -> DataParallel:
+    """Return the data parallelism over every device of every process.
+
+    Raises:
+      UsageError: the devices do not divide the batch; names the nearest batch sizes that fit.
+    """
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    count = len(devices)
+    if batch_size % count:
+        lower = batch_size // count * count
+        nearest = f"{lower} or {lower + count}" if lower else f"{count}"
+        raise UsageError(
+            f"config.train.batch_size={batch_size}: {count} devices do not divide it; the nearest that fits is {nearest}"
+        )
+    return DataParallel(backend, Mesh(np.array(devices), (AXIS,)))

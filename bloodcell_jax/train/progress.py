@@ -1,0 +1,85 @@
+"""What a person sees of a run: a progress bar on a terminal, a line per interval elsewhere."""
+
+import sys
+import time
+
+
+class Progress:
+    """Shows steps, images/s, loss and the time left; `note` prints a line of its own."""
+
+    def __init__(self, first_step: int, total_steps: int, *, quiet: bool = False):
+        self._total, self._quiet = total_steps, quiet
+        self._bar = _create_bar(first_step, total_steps) if sys.stderr.isatty() and not quiet else None
+
+    def __enter__(self) -> "Progress":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, step: int) -> None:
+        """Move the bar to `step` finished updates."""
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=step)
+
+    def show(self, line: dict, batch_size: int) -> None:
+        """Show a line of metrics.jsonl."""
+        rate = line["perf/images_per_second"]
+        speed, left = f"{rate:,.0f} images/s", _clock((self._total - line["step"]) * batch_size / rate)
+        if self._bar:
+            loss = f"loss {line['train/loss']:.4f}"
+            self._bar.update(self._bar.task_ids[0], loss=loss, speed=speed, left=f"{left} left")
+            return
+        self.note(
+            f"step {line['step']}/{self._total}  {line['stage']}  epoch {line['epoch']:.2f}  "
+            f"loss {line['train/loss']:.4f}  accuracy {line['train/accuracy']:.3f}  lr {line['lr']:.2e}  "
+            f"{speed}  {left} left"
+        )
+
+    def note(self, text: str) -> None:
+        """Print a line, above the bar where there is one."""
+        if self._bar:
+            self._bar.console.print(text, highlight=False, markup=False)
+        elif not self._quiet:
+            print(text, file=sys.stderr, flush=True)
+
+
+def _create_bar(first_step: int, total_steps: int):
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as RichProgress
+
+    fields = [TextColumn("{task.fields[" + name + "]}") for name in ("loss", "speed", "left")]
+    bar = RichProgress(
+        TextColumn("training"), BarColumn(), MofNCompleteColumn(), *fields, console=Console(stderr=True)
+    )
+    bar.add_task("training", total=total_steps, completed=first_step, loss="", speed="", left="")
+    return bar
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+class TrainingClock:
+    """Counts the seconds spent on training steps alone; compiling, evaluating and saving are left out."""
+
+    def __init__(self, seconds: float = 0.0):
+        self.seconds = seconds
+        self._since: float | None = None
+
+    def start(self) -> None:
+        """Go on counting."""
+        self._since = time.monotonic()
+
+    def lap(self) -> float:
+        """Return the seconds since `start` or the last lap, and count them."""
+        now = time.monotonic()
+        elapsed, self._since = now - self._since, now
+        self.seconds += elapsed
+        return elapsed

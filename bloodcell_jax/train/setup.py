@@ -1,0 +1,191 @@
+"""From a configuration to everything a run needs, before anything is written."""
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from bloodcell_jax.augment.policies import Policy, parse_policy
+from bloodcell_jax.config import Config, ModelConfig, validate
+from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.sampling import Sampler, create_sampler
+from bloodcell_jax.data.sources import load_source
+from bloodcell_jax.data.splits import split_dataset
+from bloodcell_jax.errors import UsageError
+from bloodcell_jax.models import create_model
+from bloodcell_jax.train.parallel import DataParallel, create_parallel
+from bloodcell_jax.train.stages import Stage, plan_stages
+from bloodcell_jax.train.state import TrainState, begin_stage, create_state
+from bloodcell_jax.train.step import INIT_STREAM, make_train_step, seed_key, step_key
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, ready to start.
+
+    Attributes:
+      config: resolved: nothing that the data or the weights decide is left unset.
+      data_hash: sha256 of the dataset.
+      splits: example indices by split.
+      param_shapes: the parameters as shapes.
+    """
+
+    config: Config
+    dataset: Dataset
+    data_hash: str
+    splits: dict[str, np.ndarray]
+    sampler: Sampler
+    policy: Policy
+    model: nn.Module
+    param_shapes: Any
+    stages: list[Stage]
+    parallel: DataParallel
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all stages together."""
+        return self.stages[-1].stop
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that show about one epoch of the sampler's plan."""
+        return max(1, round(self.sampler.epoch_size / self.config.train.batch_size))
+
+    def initial_state(self) -> TrainState:
+        """Return the state before step 0, on the devices."""
+        return self.parallel.place_state(self._fresh_state(self._initial_params(), self.stages[0]))
+
+    def state_shapes(self, stage: Stage) -> TrainState:
+        """Return the state that runs the steps of a stage, as shapes."""
+        return jax.eval_shape(lambda params: self._fresh_state(params, stage), self.param_shapes)
+
+    def _fresh_state(self, params: Any, stage: Stage) -> TrainState:
+        state = create_state(params, with_ema=self.config.train.ema_decay is not None)
+        return begin_stage(state, stage.optimizer, stage.mask)
+
+    def train_step(self, stage: Stage):
+        """Return the pure step of a stage."""
+        config = self.config
+        return make_train_step(
+            self.model,
+            self.policy,
+            stage.optimizer,
+            stage.schedule,
+            mask=stage.mask,
+            first_step=stage.start,
+            batch_size=config.train.batch_size,
+            mean=config.model.mean,
+            std=config.model.std,
+            label_smoothing=config.train.label_smoothing,
+            ema_decay=config.train.ema_decay,
+            axis_name=self.parallel.axis_name,
+        )
+
+    def batch(self, step: int) -> dict[str, jax.Array]:
+        """Return the example indices and global slots of a step, on the devices."""
+        size = self.config.train.batch_size
+        rows = self.parallel.local_rows(size)
+        first = step * size
+        indices = self.sampler.indices(first + rows.start, first + rows.stop)
+        slots = np.arange(rows.start, rows.stop, dtype=np.int32)
+        return self.parallel.shard_batch({"indices": indices, "slots": slots})
+
+    def place_data(self) -> dict[str, jax.Array]:
+        """Return the whole dataset on every device."""
+        return self.parallel.place_state({"images": self.dataset.images, "labels": self.dataset.labels})
+
+    def _initial_params(self) -> Any:
+        config = self.config
+        key = step_key(seed_key(config.seed), INIT_STREAM, 0)
+        if config.model.weights is not None:
+            from bloodcell_jax.weights import load_weights
+
+            return load_weights(Path(config.model.weights), self.model, head_key=key)
+        return jax.jit(lambda key: init_params(self.model, key, config.data.image_size))(key)
+
+
+def init_params(model: nn.Module, key: jax.Array, image_size: int) -> Any:
+    """Return freshly drawn parameters."""
+    return model.init(key, jnp.zeros((1, image_size, image_size, 3)), train=False)["params"]
+
+
+def param_shapes(config: Config) -> Any:
+    """Return the parameters of a resolved configuration as shapes; touches no device."""
+    model = build_model(config.model)
+    return jax.eval_shape(lambda: init_params(model, seed_key(0), config.data.image_size))
+
+
+def prepare_run(config: Config) -> Run:
+    """Load the data and lay the run out; writes nothing.
+
+    Raises:
+      UsageError, DataError: as the parts say.
+    """
+    validate(config)
+    policy = parse_policy(config.augment.policy)
+    parallel = create_parallel(config.train.backend, config.train.batch_size)
+    # Before the data: a misspelt variant should not wait for them.
+    create_model(config.model.variant, 2)
+    dataset = load_source(
+        config.data.source,
+        image_size=config.data.image_size,
+        crop=config.data.crop,
+        class_names=config.data.class_names,
+    )
+    config = resolve(config, dataset)
+    splits = split_dataset(dataset, config.data.splits, seed=config.seed)
+    sampler = create_sampler(
+        config.data.sampler,
+        dataset.labels,
+        splits["train"],
+        seed=config.seed,
+        samples_per_class=config.data.samples_per_class,
+    )
+    model, shapes = build_model(config.model), param_shapes(config)
+    stages = plan_stages(config, shapes, epoch_size=sampler.epoch_size)
+    return Run(config, dataset, dataset.sha256(), splits, sampler, policy, model, shapes, stages, parallel)
+
+
+def resolve(config: Config, dataset: Dataset) -> Config:
+    """Return a copy in which what the data and the weights decide is filled in.
+
+    Raises:
+      UsageError: the configuration contradicts them; both values are named.
+    """
+    config = copy.deepcopy(config)
+    if config.model.num_classes not in (None, len(dataset.class_names)):
+        raise UsageError(
+            f"config.model.num_classes={config.model.num_classes}: {dataset.source} has "
+            f"{len(dataset.class_names)} classes ({', '.join(dataset.class_names)})"
+        )
+    config.data = replace(config.data, class_names=dataset.class_names)
+    config.model = replace(
+        config.model,
+        num_classes=len(dataset.class_names),
+        mean=config.model.mean or IMAGENET_MEAN,
+        std=config.model.std or IMAGENET_STD,
+    )
+    return config
+
+
+def build_model(config: ModelConfig) -> nn.Module:
+    """Return the network of a resolved configuration."""
+    overrides = {"layer_scale": config.layer_scale, "norm_eps": config.norm_eps, "activation": config.activation}
+    return create_model(
+        config.variant,
+        config.num_classes,
+        drop_path=config.drop_path,
+        head_init_scale=config.head_init_scale,
+        stem_stride=config.stem_stride,
+        dtype=jnp.dtype(config.dtype),
+        remat=config.remat,
+        **{name: value for name, value in overrides.items() if value is not None},
+    )

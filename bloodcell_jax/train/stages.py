@@ -1,0 +1,59 @@
+"""The stages of a run laid out over its steps."""
+
+from dataclasses import dataclass
+
+import optax
+
+from bloodcell_jax.config import Config, StageConfig
+from bloodcell_jax.train.freezing import trainable_mask
+from bloodcell_jax.train.optimizers import create_optimizer, create_schedule
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run.
+
+    Attributes:
+      config: what was asked for.
+      start, stop: the steps it runs, [start, stop).
+      schedule: learning rate by updates since `start`.
+      optimizer: over its trainable parameters.
+      mask: tree of bools, its trainable parameters.
+    """
+
+    config: StageConfig
+    start: int
+    stop: int
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    mask: dict
+
+
+def plan_stages(config: Config, params: dict, *, epoch_size: int) -> list[Stage]:
+    """Return the stages with their durations in steps; `params` may be shapes.
+
+    Raises:
+      UsageError: a stage's patterns do not fit the parameters.
+    """
+    steps_per_epoch = epoch_size / config.train.batch_size
+    stages, start = [], 0
+    for stage in config.stages:
+        steps = stage.steps or max(1, round(stage.epochs * steps_per_epoch))
+        schedule = create_schedule(stage.optimizer, steps=steps, steps_per_epoch=steps_per_epoch)
+        stages.append(
+            Stage(
+                config=stage,
+                start=start,
+                stop=start + steps,
+                schedule=schedule,
+                optimizer=create_optimizer(stage.optimizer, schedule),
+                mask=trainable_mask(params, stage.trainable),
+            )
+        )
+        start += steps
+    return stages
+
+
+def stage_of_step(stages: list[Stage], step: int) -> Stage:
+    """Return the stage that runs `step`; the last one where the run is over."""
+    return next((stage for stage in stages if step < stage.stop), stages[-1])

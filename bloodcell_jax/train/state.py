@@ -1,0 +1,95 @@
+"""What a training step carries from one update to the next, and what a checkpoint holds."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from bloodcell_jax.train.freezing import merge, partition
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that decides how a run goes on.
+
+    Attributes:
+      step: int32 [], finished updates over all stages.
+      params: all parameters, frozen ones too.
+      opt_state: of the stage that runs the next step, over its trainable parameters alone.
+      ema: moving average of params, or None where it is off.
+      bad_steps: int32 [], consecutive updates skipped for non-finite gradients.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    ema: Any
+    bad_steps: jax.Array
+
+    @property
+    def evaluated_params(self) -> Any:
+        """The parameters to evaluate and export: the average where it is on."""
+        return self.params if self.ema is None else self.ema
+
+    def to_trees(self) -> dict[str, Any]:
+        """Return the parts that a checkpoint stores by name."""
+        progress = {"step": self.step, "bad_steps": self.bad_steps}
+        trees = {"params": self.params, "optimizer": self.opt_state, "progress": progress}
+        return trees if self.ema is None else trees | {"ema": self.ema}
+
+    @classmethod
+    def from_trees(cls, trees: dict[str, Any]) -> "TrainState":
+        """Return the state that `to_trees` took apart."""
+        return cls(
+            params=trees["params"], opt_state=trees["optimizer"], ema=trees.get("ema"), **trees["progress"]
+        )
+
+
+def create_state(params: Any, *, with_ema: bool) -> TrainState:
+    """Return the state before the first step; the optimizer comes with `begin_stage`."""
+    # Every leaf has a buffer of its own: a step donates them all.
+    ema = jax.tree.map(jnp.copy, params) if with_ema else None
+    return TrainState(
+        step=jnp.zeros((), jnp.int32), params=params, opt_state=(), ema=ema, bad_steps=jnp.zeros((), jnp.int32)
+    )
+
+
+def begin_stage(state: TrainState, optimizer: optax.GradientTransformation, mask: Any) -> TrainState:
+    """Return the state with a fresh optimizer state for the leaves that `mask` makes trainable."""
+    trainable, _ = partition(state.params, mask)
+    return state.replace(opt_state=optimizer.init(trainable))
+
+
+def apply_gradients(
+    state: TrainState, gradients: dict, optimizer: optax.GradientTransformation, mask: Any, ema_decay: float | None
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Return the state after one update and the norms of what moved it (trainable leaves only).
+
+    An update with a non-finite gradient is skipped and counted; the step counts all the same.
+    """
+    trainable, frozen = partition(state.params, mask)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, trainable)
+    norms = {
+        "norm/gradient": optax.global_norm(gradients),
+        "norm/parameter": optax.global_norm(trainable),
+        "norm/update": optax.global_norm(updates),
+    }
+    good = jnp.isfinite(norms["norm/gradient"])
+
+    def keep_if_bad(new, old):
+        return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+
+    params = merge(keep_if_bad(optax.apply_updates(trainable, updates), trainable), frozen)
+    ema = state.ema
+    if ema is not None:
+        ema = jax.tree.map(lambda average, p: average + (1 - ema_decay) * (p - average), ema, params)
+    new_state = TrainState(
+        step=state.step + 1,
+        params=params,
+        opt_state=keep_if_bad(opt_state, state.opt_state),
+        ema=ema,
+        bad_steps=jnp.where(good, 0, state.bad_steps + 1),
+    )
+    return new_state, norms

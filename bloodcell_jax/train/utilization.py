@@ -1,0 +1,59 @@
+"""Model FLOPs utilization: what part of the matrix rate measured here a run turns into training."""
+
+import time
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from bloodcell_jax.models.flops import forward_flops
+from bloodcell_jax.train.setup import Run
+from bloodcell_jax.train.stages import Stage
+
+# Large enough to reach the unit's full rate, small enough to take well under a second.
+_MATRIX_SIZE = {"cpu": 1024, "gpu": 8192, "tpu": 8192}
+_WINDOWS = 5
+
+
+@dataclass(frozen=True)
+class Utilization:
+    """Turns images per second into MFU.
+
+    Attributes:
+      flops_per_image: model FLOPs of one training example, or None where the count is not defined.
+      matrix_rate: FLOP/s that all devices together reach on a dense product.
+    """
+
+    flops_per_image: int | None
+    matrix_rate: float
+
+    @classmethod
+    def of_stage(cls, run: Run, stage: Stage) -> "Utilization":
+        """Measure the matrix rate and count the model FLOPs of a stage.
+
+        A forward pass counts once and, where every parameter trains, the backward pass twice that. Where some are
+        frozen the backward pass is shorter by an amount that the formula does not know: no MFU then.
+        """
+        trains_all = all(jax.tree.leaves(stage.mask))
+        forward = forward_flops(run.model, run.config.data.image_size)
+        rate = measure_matrix_rate(jnp.dtype(run.config.model.dtype)) * run.parallel.mesh.size
+        return cls(3 * forward if trains_all else None, rate)
+
+    def mfu(self, images_per_second: float) -> float | None:
+        """Return model FLOPs utilization, 0 to 1."""
+        return None if self.flops_per_image is None else self.flops_per_image * images_per_second / self.matrix_rate
+
+
+def measure_matrix_rate(dtype: jnp.dtype) -> float:
+    """Return the FLOP/s of a large dense product on one device: the best of a few windows."""
+    size = _MATRIX_SIZE.get(jax.default_backend(), 1024)
+    # Random, not zeros: products of zeros run faster than real ones.
+    a = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
+    product = jax.jit(lambda a: a @ a)
+    jax.block_until_ready(product(a))
+    best = float("inf")
+    for _ in range(_WINDOWS):
+        start = time.perf_counter()
+        jax.block_until_ready(product(a))
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best

@@ -1,0 +1,151 @@
+"""A run's folder: who owns it, what was asked for, and whether the same command may go on in it."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bloodcell_jax.config import Config, from_dict, leaves
+from bloodcell_jax.errors import DataError, MachineError, UsageError
+
+# What a run writes; --overwrite deletes these and nothing else.
+_OWN_FILES = ("config.json", "environment.json", "metrics.jsonl", "metrics.tmp", "events.*")
+_OWN_FOLDERS = ("checkpoints", "eval", "report")
+
+_FREE_ON_RESUME = (
+    "train.backend",
+    "train.log_every",
+    "train.evaluate_every",
+    "train.checkpoint_every",
+    "train.keep_last",
+    "train.keep_best",
+    "data.source",  # the data hash must be equal
+    "evaluate.",
+)
+
+
+def check_usable(workdir: Path) -> None:
+    """Check that a workdir can be written to, without creating it.
+
+    Raises:
+      UsageError: it is a file, or lies below one.
+      MachineError: it may not be written to.
+    """
+    place = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise UsageError(f"--workdir={workdir}: {place} is a file; name a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise MachineError(f"--workdir={workdir}: {place} is not writable; choose another folder or its permissions")
+
+
+@contextlib.contextmanager
+def owned(workdir: Path) -> Iterator[None]:
+    """Create the workdir and hold it for this process alone.
+
+    Raises:
+      MachineError: another run holds it, or it cannot be created.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise MachineError(f"--workdir={workdir}: cannot be written to ({error.strerror})") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise MachineError(f"--workdir={workdir}: in use by another run; wait for it or choose another") from error
+        yield
+
+
+def delete_run(workdir: Path) -> None:
+    """Delete what a run wrote into a workdir, and nothing that others put there."""
+    for pattern in _OWN_FILES:
+        for path in workdir.glob(pattern):
+            path.unlink()
+    for name in _OWN_FOLDERS:
+        if (workdir / name).is_dir():
+            shutil.rmtree(workdir / name)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file so that it is whole or absent, never half-written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def update_json(path: Path, values: dict) -> None:
+    """Set top-level values of a JSON file."""
+    write_json(path, read_json(path) | values)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a workdir.
+
+    Raises:
+      DataError: it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; is {path.parent} the workdir of a run?") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def read_config(workdir: Path) -> Config:
+    """Return the resolved configuration of a run.
+
+    Raises:
+      DataError: there is none, or it is not a configuration of this version.
+    """
+    values = read_json(workdir / "config.json")
+    try:
+        return from_dict(values)
+    except UsageError as error:
+        raise DataError(f"{workdir / 'config.json'}: {error}") from error
+
+
+def check_resumable(workdir: Path, config: Config, data_hash: str) -> bool:
+    """Return whether the workdir holds an earlier part of this very run; False where it holds none.
+
+    Raises:
+      UsageError: it holds a run that differs in more than may change; names each field, old and new value.
+    """
+    if not (workdir / "config.json").exists():
+        return False
+    old, new = read_config(workdir), config
+    old_values = {path: value for path, _, value in leaves(old)}
+    new_values = {path: value for path, _, value in leaves(new)}
+    changed = [
+        f"{path}: {old_values.get(path)!r} -> {new_values.get(path)!r}"
+        for path in sorted(old_values.keys() | new_values.keys())
+        if old_values.get(path) != new_values.get(path) and not _may_change(path, old, new)
+    ]
+    environment = workdir / "environment.json"
+    if environment.exists() and read_json(environment)["data"]["sha256"] != data_hash:
+        changed.append(f"the data of data.source: {old.data.source} -> {new.data.source} (their hashes differ)")
+    if changed:
+        raise UsageError(
+            f"--workdir={workdir}: holds a run with another configuration ({'; '.join(changed)}); "
+            "use its configuration, another --workdir, or --overwrite"
+        )
+    return True
+
+
+def _may_change(path: str, old: Config, new: Config) -> bool:
+    if any(path.startswith(free) for free in _FREE_ON_RESUME):
+        return True
+    last = len(new.stages) - 1
+    if len(old.stages) == len(new.stages) and path in (f"stages[{last}].epochs", f"stages[{last}].steps"):
+        name = path.rsplit(".", 1)[1]
+        before, after = getattr(old.stages[last], name), getattr(new.stages[last], name)
+        return before is None or after is None or after >= before
+    return False
+

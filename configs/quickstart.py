@@ -1,0 +1,22 @@
+"""Synthetic cells, from random weights, in minutes on any machine.
+
+    python launch.py train --config=quickstart --workdir=runs/demo
+"""
+
+from bloodcell_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, StageConfig, TrainConfig
+
+
+def get_config(arg: str = "") -> Config:
+    return Config(
+        data=DataConfig(source="synthetic:2000"),
+        model=ModelConfig(variant="convnext_atto", dtype="float32"),
+        stages=[
+            StageConfig(
+                epochs=8.0,
+                optimizer=OptimizerConfig(
+                    name="adamw", learning_rate=2e-3, warmup_epochs=1.0, weight_decay=0.05, clip_norm=1.0
+                ),
+            )
+        ],
+        train=TrainConfig(batch_size=32, label_smoothing=0.1),
+    )

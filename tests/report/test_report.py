@@ -1,0 +1,263 @@
+"""The page of a run shows its numbers, stands alone, survives hostile names and missing files."""
+
+import base64
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bloodcell_jax.config import Config, OptimizerConfig, StageConfig, to_dict
+from bloodcell_jax.errors import DataError, MachineError, UsageError
+from bloodcell_jax.evaluate.metrics import classification_metrics
+from bloodcell_jax.report import plots, write_report
+from bloodcell_jax.report.page import read_log
+
+NAMES = ["basophil", "eosinophil", "immature <b>granulocyte</b>", "platelet"]
+HOSTILE = '"><script>alert(1)</script>'
+
+
+class _Page(HTMLParser):
+    """Collects the visible text, every tag and every address a page would load."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.text, self.tags, self.addresses = "", [], []
+        self.feed(html)
+        self.text = re.sub(r"\s+", " ", self.text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.addresses += [
+            v for k, v in attributes if k in ("src", "href", "xlink:href", "srcset", "data", "action")
+        ]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def _page(workdir) -> _Page:
+    return _Page(write_report(workdir).read_text(encoding="utf-8"))
+
+
+def _evaluation(folder, n: int, seed: int) -> dict:
+    """Write what evaluation leaves of one split: scores, predictions and the worst pictures."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % len(NAMES)
+    logits = rng.normal(size=(n, len(NAMES))) + 2 * np.eye(len(NAMES))[labels]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    predicted = probabilities.argmax(axis=1)
+    metrics = classification_metrics(labels, probabilities, NAMES)
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    with (folder / "predictions.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "label", "predicted", "confidence", *NAMES])
+        for i, row in enumerate(probabilities):
+            cells = [i, NAMES[labels[i]], NAMES[predicted[i]], f"{row.max():.6f}", *(f"{p:.6f}" for p in row)]
+            writer.writerow(cells)
+    png = io.BytesIO()
+    Image.new("RGB", (8, 8), "purple").save(png, "png")
+    picture = {"id": f"test/{HOSTILE}.jpg", "label": NAMES[2], "predicted": NAMES[0], "confidence": 0.987}
+    picture |= {"probability_of_label": 0.012, "png": base64.b64encode(png.getvalue()).decode()}
+    (folder / "most_wrong.json").write_text(json.dumps([picture]))
+    return metrics
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A finished run of two stages, evaluated on val and test."""
+    config = Config()
+    head = StageConfig(name="head", epochs=1.0, trainable=("head/.*", "!.*"))
+    config.stages = [
+        head,
+        StageConfig(name="finetune", steps=30, optimizer=OptimizerConfig(learning_rate=5e-5)),
+    ]
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
+    split = {"count": 1404, "per_class": dict(zip(NAMES, (351, 352, 353, 348), strict=True))}
+    data = {
+        "source": "zip:cells.zip",
+        "sha256": "ab12" * 16,
+        "n": 2000,
+        "image_size": 96,
+        "class_names": NAMES,
+    }
+    data |= {"splits": {"train": split, "val": split}, "notes": ["val was cut from train"]}
+    environment = {
+        "command": "bloodcell train --workdir=run",
+        "started": "2025-03-02T10:11:12Z",
+        "data": data,
+    }
+    environment |= {"versions": {"jax": "0.10.2"}, "devices": ["NVIDIA H200"], "git_revision": "a1b2c3d"}
+    environment |= {"seconds_trained": 3725.0, "model": {"variant": "convnext_atto", "parameters": 3373240}}
+    environment["model"]["trainable"] = {"head": 1284, "finetune": 3373240}
+    (tmp_path / "environment.json").write_text(json.dumps(environment))
+    with (tmp_path / "metrics.jsonl").open("w") as file:
+        for step in range(1, 61):
+            record = {"step": step, "stage": "head" if step <= 30 else "finetune", "epoch": step / 30}
+            record |= {"train/loss": 2 / step, "train/accuracy": 1 - 0.5 / step, "lr": 1e-3 * (1 - step / 60)}
+            record |= {"norm/gradient": 5 / step, "perf/images_per_second": 912.0}
+            if step % 10 == 0:
+                record |= {"val/loss": 2.2 / step, "val/accuracy": 1 - 0.6 / step, "val/f1_macro": 0.9}
+            file.write(json.dumps(record) + "\n")
+    _evaluation(tmp_path / "eval" / "val", 120, seed=1)
+    _evaluation(tmp_path / "eval" / "test", 160, seed=2)
+    return tmp_path
+
+
+def test_the_numbers_of_every_split_are_on_the_page(workdir):
+    page = _page(workdir)
+    for split in ("val", "test"):
+        metrics = json.loads((workdir / "eval" / split / "metrics.json").read_text())
+        for name in ("accuracy", "precision_weighted", "f1_weighted", "f1_macro", "balanced_accuracy"):
+            assert f"{100 * metrics[name]:.2f} %" in page.text
+        for name in ("auc_macro_ovr", "nll", "ece", "brier"):
+            assert f"{metrics[name]:.4f}" in page.text
+    low, high = metrics["accuracy_ci95"]
+    headline = f"Accuracy on test{metrics['accuracy']:.2%}95 % interval {low:.2%} to {high:.2%}"
+    assert headline.replace("%", " %").replace("95  %", "95 %") in page.text
+    counts = [str(n) for row in metrics["confusion_matrix"] for n in row]
+    html = (workdir / "report" / "index.html").read_text()
+    assert re.findall(r'<td class="(?:hit|miss)[^>]*>(\d+)</td>', html) == counts
+
+
+def test_what_was_trained_on_what_is_on_the_page(workdir):
+    page = _page(workdir)
+    for fact in (
+        "convnext_atto on zip:cells.zip", "ab12" * 16, "3,373,240 parameters", "1,284", "NVIDIA H200",
+        "jax 0.10.2", "1 h 2 min", "912 images/s", "bloodcell train --workdir=run", "val was cut from train",
+        "30 steps", "5e-05", Config().augment.policy, "1,404", "stage finetune, first logged at step 31",
+        '"label_smoothing"', *NAMES,
+    ):  # fmt: skip
+        assert fact in page.text, fact
+    assert "No patient-level split is possible where a source has no patient identifiers" in page.text
+    assert "Not for diagnosis." in page.text
+    assert page.tags.count("svg") == 5  # four curves and the reliability diagram
+    assert page.tags.count("img") == 1
+    assert not re.search(r"[Nn]o .* yet", page.text)
+
+
+def test_the_page_loads_nothing_and_escapes_what_it_shows(workdir):
+    page = _page(workdir)
+    assert page.addresses, "the gallery's picture is an address"
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
+    html = (workdir / "report" / "index.html").read_text()
+    assert not re.search(r"@import|url\((?!#)", html)
+    assert HOSTILE in page.text
+    assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
+    assert "<b>granulocyte" not in html
+
+
+def test_an_id_that_is_not_utf8_is_written(workdir):
+    path = workdir / "eval" / "test" / "most_wrong.json"
+    (picture,) = json.loads(path.read_text())
+    path.write_text(json.dumps([picture | {"id": "cell-\udce9.jpg"}]))
+    assert "cell-?.jpg" in _page(workdir).text
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("config.json", "No config.json yet"),
+        ("environment.json", "No environment.json yet"),
+        ("metrics.jsonl", "No metrics.jsonl yet"),
+        ("eval/test/metrics.json", "These are scores on val, not on test"),
+        ("eval/test/most_wrong.json", "No most_wrong.json of this split yet"),
+    ],
+)
+def test_a_missing_file_is_named_and_the_rest_is_shown(workdir, missing, said):
+    (workdir / missing).unlink()
+    page = _page(workdir)
+    assert said in page.text
+    assert "Accuracy on " in page.text
+
+
+def test_without_predictions_the_reliability_diagram_is_left_out(workdir):
+    (workdir / "eval" / "test" / "predictions.csv").unlink()
+    page = _page(workdir)
+    assert page.tags.count("svg") == 4
+    assert "Calibration on" not in page.text
+
+
+def test_a_run_that_has_just_begun(tmp_path):
+    page = _page(tmp_path)
+    for said in (
+        "No evaluation yet",
+        "No metrics.jsonl yet",
+        "No environment.json yet",
+        "No config.json yet",
+    ):
+        assert said in page.text
+    assert "No picture was classified wrongly" not in page.text
+
+
+def test_no_errors_are_good_news(workdir):
+    (workdir / "eval" / "test" / "most_wrong.json").write_text("[]")
+    assert "No picture was classified wrongly" in _page(workdir).text
+
+
+def test_a_class_without_examples_has_no_auc(workdir):
+    path = workdir / "eval" / "test" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auc_macro_ovr": None}))
+    assert re.search(r"AUC, macro, one versus rest ?0\.\d{4}–", _page(workdir).text)
+
+
+def test_the_page_is_replaced_in_one_step(workdir, monkeypatch):
+    page = write_report(workdir)
+    assert page == workdir / "report" / "index.html"
+    before = page.read_bytes()
+    assert write_report(workdir).read_bytes() == before, "the same files give the same page"
+    (workdir / "config.json").unlink()
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(MachineError, match="No space left"):
+        patch.setattr("os.replace", full_disk)
+        write_report(workdir)
+    assert page.read_bytes() == before
+    assert [path.name for path in page.parent.iterdir()] == ["index.html"]
+    assert write_report(workdir).read_bytes() != before
+
+
+def test_a_line_still_being_written_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"ste')
+    assert read_log(path) == [{"step": 1}, {"step": 2}]
+
+
+def test_broken_files_are_named(workdir):
+    with pytest.raises(UsageError, match="no such folder"):
+        write_report(workdir / "absent")
+    (workdir / "metrics.jsonl").write_text('{"step": 1}\nnot json\n')
+    with pytest.raises(DataError, match=r"metrics\.jsonl, line 2: not JSON"):
+        write_report(workdir)
+    (workdir / "environment.json").write_text('{"cut off')
+    with pytest.raises(DataError, match=r"environment\.json: not JSON"):
+        write_report(workdir)
+
+
+def test_curves_of_a_diverged_run_leave_gaps():
+    svg = plots.curves({"train": ([1, 2, 3], [1.0, float("nan"), 0.0])}, boundaries=[2], log=True)
+    assert svg.startswith("<svg")
+    plots.curves({"train": ([1, 2], [float("nan"), float("inf")])}, log=True)
+
+
+def test_thinning_keeps_the_average_and_bounds_the_size():
+    steps, values = plots.thin(np.arange(1.0, 1001.0), np.tile([0.0, 2.0], 500))
+    assert len(steps) == len(values) == 334  # groups of three, the last of one
+    assert steps[:2].tolist() == [2.0, 5.0]
+    assert values[:2].tolist() == pytest.approx([2 / 3, 4 / 3])
+    assert (steps[-1], values[-1]) == (1000.0, 2.0)
+
+
+def test_plots_leave_matplotlibs_settings_alone():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    plots.reliability_diagram(np.array([0.5, 0.9]), np.array([0.4, 0.95]))
+    assert dict(matplotlib.rcParams) == before
