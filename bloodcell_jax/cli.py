@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 
 from bloodcell_jax import config_flags
 from bloodcell_jax.config import Config
-from bloodcell_jax.errors import UsageError, UserError
+from bloodcell_jax.errors import MachineError, UsageError, UserError
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,22 @@ class Verb:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line `argv` (program first) and return its exit code."""
+    # Orbax and JAX warn through absl and logging of things that are this library's business, not the user's.
+    logging.set_verbosity(logging.ERROR)
     try:
         return _run(list(argv))
     except UserError as error:
         print(f"bloodcell: {error}", file=sys.stderr)
         return error.exit_code
+    except MemoryError:
+        print("bloodcell: out of memory; lower the batch size, or set --config.model.remat", file=sys.stderr)
+        return MachineError.exit_code
+    except RuntimeError as error:
+        # What XLA says when a device's memory is full; everything else is a bug and keeps its traceback.
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print("bloodcell: out of device memory; lower the batch size, or set --config.model.remat", file=sys.stderr)
+        return MachineError.exit_code
     except KeyboardInterrupt:
         print("bloodcell: interrupted", file=sys.stderr)
         return 130
@@ -129,11 +140,15 @@ def _train(values: flags.FlagValues, config: Config) -> None:
     from bloodcell_jax.train.platform import prepare_platform
 
     prepare_platform(config.train.deterministic)
+    import jax
+
     from bloodcell_jax.train.distributed import check_devices, device_map, join_processes
 
     join_processes(values["distributed"].value)
     check_devices(values["expected_devices"].value)
-    print(f"devices: {device_map()}", file=sys.stderr, flush=True)
+    is_main = jax.process_index() == 0
+    if is_main:
+        print(f"devices: {device_map()}", file=sys.stderr, flush=True)
     if values["dry_run"].value:
         from bloodcell_jax.train.dry_run import describe_run
 
@@ -142,6 +157,8 @@ def _train(values: flags.FlagValues, config: Config) -> None:
     from bloodcell_jax.train.job import train_and_evaluate
 
     result = train_and_evaluate(config, workdir, overwrite=values["overwrite"].value)
+    if not is_main:
+        return
     for split, metrics in result.metrics.items():
         print(f"{split}: accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['f1_macro']:.4f}, n {metrics['n']}")
     print(f"report: {result.report}")

@@ -134,7 +134,7 @@ class EvaluateConfig:
 
 @dataclass(kw_only=True)
 class Config:
-    seed: int = option(0, "of the split, the order, the initial weights and everything drawn", minimum=0)
+    seed: int = option(0, "of the split, the order, the initial weights and everything drawn", minimum=0, maximum=2**32 - 1)
     data: DataConfig = option(None, "what to learn from", factory=DataConfig)
     model: ModelConfig = option(None, "the network", factory=ModelConfig)
     augment: AugmentConfig = option(None, "what training pictures go through", factory=AugmentConfig)

@@ -10,6 +10,8 @@ from jax.sharding import Sharding
 
 from bloodcell_jax.errors import DataError, MachineError
 
+_TREES = ("params", "ema", "optimizer", "progress")
+
 
 class Checkpoints:
     """The checkpoints of one run: `<directory>/<step>/`, each made of named trees and a record of JSON values.
@@ -23,7 +25,10 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=None, create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only
         )
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        # Named here so that a checkpoint can be read by a process that never saved one.
+        handlers = {name: ocp.StandardCheckpointHandler() for name in _TREES}
+        handlers["record"] = ocp.JsonCheckpointHandler()
+        self._manager = ocp.CheckpointManager(self._directory, options=options, item_handlers=handlers)
 
     def steps(self) -> list[int]:
         """Return the steps of all finished checkpoints, ascending."""

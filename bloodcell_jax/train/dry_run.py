@@ -7,7 +7,6 @@ from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.train.environment import count_parameters
 from bloodcell_jax.train.freezing import decay_mask, partition
 from bloodcell_jax.train.setup import Run, prepare_run
-from bloodcell_jax.train.step import seed_key
 
 
 def describe_run(config: Config) -> str:
@@ -43,10 +42,10 @@ def data_summary(dataset: Dataset, splits: dict) -> str:
 def stage_costs(run: Run) -> str:
     """Return, per stage, steps and what XLA says of its compiled step: FLOPs and memory on one device."""
     rows = [("stage", "steps", "batch", "GFLOP/step/device", "arguments MiB", "temporary MiB")]
-    data, key = run.place_data(), run.parallel.place_state(seed_key(run.config.seed))
+    data, seed = run.place_data(), run.place_seed()
     for stage in run.stages:
         compiled = run.parallel.compile_step(
-            run.train_step(stage), run.state_shapes(stage), data, run.batch(stage.start), key
+            run.train_step(stage), run.state_shapes(stage), data, run.batch(stage.start), seed
         )
         cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
         rows.append(

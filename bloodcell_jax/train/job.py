@@ -91,20 +91,24 @@ def _finish(run: Run, workdir: Path, checkpoints: Checkpoints, loop: Loop, signa
     best = checkpoints.best(run.config.train.best_metric)
     if not best:
         raise DataError(f"{workdir / 'checkpoints'}: no evaluated checkpoint is left; run again with --overwrite")
-    metrics, params = {}, None
-    for split in [name for name in ("val", "test") if name in run.splits]:
-        folder = workdir / "eval" / split
-        path = folder / "metrics.json"
-        metrics[split] = workdirs.read_json(path) if path.exists() else {}
-        if metrics[split].get("step") == best[0]:
+    splits, params = [name for name in ("val", "test") if name in run.splits], None
+    paths = {split: workdir / "eval" / split / "metrics.json" for split in splits}
+    for split, path in paths.items():
+        if path.exists() and workdirs.read_json(path).get("step") == best[0]:
             continue
         params = loop.restore_evaluated(best[0]) if params is None else params
         probabilities = loop.predict(params, run.splits[split], stop=signals.received)
         if probabilities is None:
             raise signals.error(f"while evaluating {split}")
         if jax.process_index() == 0:
-            metrics[split] = write_split(folder, run.dataset, run.splits[split], probabilities, step=best[0])
-    report = workdir / "report" / "index.html"
+            write_split(path.parent, run.dataset, run.splits[split], probabilities, step=best[0])
     if jax.process_index() == 0:
-        report = write_report(workdir)
-    return Result(workdir, run.total_steps, best[0], metrics, report)
+        write_report(workdir)
+    _wait_for_all("report")
+    return Result(
+        workdir=workdir,
+        step=run.total_steps,
+        best_step=best[0],
+        metrics={split: workdirs.read_json(path) for split, path in paths.items()},
+        report=workdir / "report" / "index.html",
+    )

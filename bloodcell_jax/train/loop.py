@@ -17,7 +17,6 @@ from bloodcell_jax.train.progress import Progress, TrainingClock
 from bloodcell_jax.train.setup import Run
 from bloodcell_jax.train.stages import Stage, stage_of_step
 from bloodcell_jax.train.state import TrainState, begin_stage
-from bloodcell_jax.train.step import seed_key
 from bloodcell_jax.train.utilization import Utilization
 
 
@@ -96,16 +95,17 @@ class Loop:
 
     def _run_stage(self, stage: Stage, state: TrainState, step: int) -> TrainState:
         run = self._run
-        key = run.parallel.place_state(seed_key(run.config.seed))
+        seed = run.place_seed()
         self._progress.note(
             f"stage {stage.config.name}: steps {step} to {stage.stop} of {run.total_steps}; compiling the step"
         )
-        compiled = run.parallel.compile_step(run.train_step(stage), state, self._data, run.batch(step), key)
+        train_step = run.parallel.compile_step(run.train_step(stage), state, self._data, run.batch(step), seed)
         self._utilization = Utilization.of_stage(run, stage)
         self._clock.start()
         while step < stage.stop:
+            batch = run.batch(step)
             with jax.transfer_guard("disallow"):
-                state, metrics = compiled(state, self._data, run.batch(step), key)
+                state, metrics = train_step(state, self._data, batch, seed)
             step += 1
             if self._synchronous:
                 jax.block_until_ready(metrics)
@@ -150,8 +150,11 @@ class Loop:
 
     def _next_stage(self, state: TrainState, step: int) -> TrainState:
         following = stage_of_step(self._run.stages, step)
-        begin = jax.jit(lambda state: begin_stage(state, following.optimizer, following.mask))
-        return self._run.parallel.place_state(begin(state))
+        begin = jax.jit(
+            lambda state: begin_stage(state, following.optimizer, following.mask),
+            out_shardings=self._run.parallel.state_sharding,
+        )
+        return begin(state)
 
     def _evaluate(self, state: TrainState) -> dict[str, float]:
         indices = self._run.splits["val"]

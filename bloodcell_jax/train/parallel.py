@@ -50,9 +50,14 @@ class DataParallel:
         rows = batch_size // jax.process_count()
         return slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
 
+    @property
+    def state_sharding(self) -> NamedSharding:
+        """The sharding of the replicated arrays that a step takes and returns."""
+        return NamedSharding(self._step_mesh, PartitionSpec())
+
     def place_state(self, tree: Any) -> Any:
         """Return a host tree, the same in every process, as replicated device arrays that a step takes."""
-        return jax.device_put(tree, NamedSharding(self._step_mesh, PartitionSpec()))
+        return jax.tree.map(lambda x: _place(x, self.state_sharding), tree)
 
     def shard_batch(self, rows: Any) -> Any:
         """Return this process's rows [local batch, ...] of a global batch as device arrays that a step takes."""
@@ -70,17 +75,19 @@ class DataParallel:
         """Return a step's replicated arrays as global ones, without a copy: for checkpoints and evaluation."""
         if self._step_mesh is self.mesh:
             return tree
-        return jax.tree.map(self._global_array, tree)
+        return jax.tree.map(lambda x: _reassemble(x, self.replicated), tree)
 
     def local_view(self, tree: Any) -> Any:
         """Return replicated global arrays as those that a step takes, without a copy: after a restore."""
         if self._step_mesh is self.mesh:
             return tree
-        local = NamedSharding(self._step_mesh, PartitionSpec())
-        return jax.tree.map(lambda x: _reassemble(x, local), tree)
+        return jax.tree.map(lambda x: _reassemble(x, self.state_sharding), tree)
 
-    def compile_step(self, step: Callable, state: Any, data: Any, batch: Any, key: jax.Array) -> Any:
-        """Compile `step(state, data, batch, key) -> (state, metrics)` for these arguments; the state is donated."""
+    def compile_step(self, step: Callable, *arguments: Any) -> Callable:
+        """Compile `step(state, data, batch, seed) -> (state, metrics)` for these arguments; the state is donated.
+
+        Across processes pmap compiles at its first call: ahead-of-time it would want global arrays.
+        """
         if self.backend == "pmap":
             mapped = jax.pmap(
                 step, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=(None, None), donate_argnums=0
@@ -93,7 +100,9 @@ class DataParallel:
                 out_shardings=(whole, whole),
                 donate_argnums=0,
             )
-        return mapped.lower(state, data, batch, key).compile()
+        if self.backend == "pmap" and jax.process_count() > 1:
+            return mapped
+        return mapped.lower(*arguments).compile()
 
     @property
     def _step_mesh(self) -> Mesh:
@@ -101,8 +110,12 @@ class DataParallel:
             return self.mesh
         return Mesh([d for d in self.mesh.devices.flat if d.process_index == jax.process_index()], (AXIS,))
 
-    def _global_array(self, x: jax.Array) -> jax.Array:
-        return _reassemble(x, self.replicated)
+
+def _place(x: Any, sharding: NamedSharding) -> jax.Array:
+    if sharding.is_fully_addressable:
+        return jax.device_put(x, sharding)
+    host = np.asarray(x)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def _reassemble(x: jax.Array, sharding: NamedSharding) -> jax.Array:

@@ -21,7 +21,7 @@ from bloodcell_jax.models import create_model
 from bloodcell_jax.train.parallel import DataParallel, create_parallel
 from bloodcell_jax.train.stages import Stage, plan_stages
 from bloodcell_jax.train.state import TrainState, begin_stage, create_state
-from bloodcell_jax.train.step import INIT_STREAM, make_train_step, seed_key, step_key
+from bloodcell_jax.train.step import INIT_STREAM, make_train_step, step_key
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -98,13 +98,17 @@ class Run:
         slots = np.arange(rows.start, rows.stop, dtype=np.int32)
         return self.parallel.shard_batch({"indices": indices, "slots": slots})
 
+    def place_seed(self) -> jax.Array:
+        """Return the seed as a step takes it."""
+        return self.parallel.place_state(np.uint32(self.config.seed))
+
     def place_data(self) -> dict[str, jax.Array]:
         """Return the whole dataset on every device."""
         return self.parallel.place_state({"images": self.dataset.images, "labels": self.dataset.labels})
 
     def _initial_params(self) -> Any:
         config = self.config
-        key = step_key(seed_key(config.seed), INIT_STREAM, 0)
+        key = step_key(config.seed, INIT_STREAM, 0)
         if config.model.weights is not None:
             from bloodcell_jax.weights import load_weights
 
@@ -120,7 +124,7 @@ def init_params(model: nn.Module, key: jax.Array, image_size: int) -> Any:
 def param_shapes(config: Config) -> Any:
     """Return the parameters of a resolved configuration as shapes; touches no device."""
     model = build_model(config.model)
-    return jax.eval_shape(lambda: init_params(model, seed_key(0), config.data.image_size))
+    return jax.eval_shape(lambda: init_params(model, step_key(0, INIT_STREAM, 0), config.data.image_size))
 
 
 def prepare_run(config: Config) -> Run:
@@ -178,14 +182,7 @@ def resolve(config: Config, dataset: Dataset) -> Config:
 
 def build_model(config: ModelConfig) -> nn.Module:
     """Return the network of a resolved configuration."""
-    overrides = {"layer_scale": config.layer_scale, "norm_eps": config.norm_eps, "activation": config.activation}
-    return create_model(
-        config.variant,
-        config.num_classes,
-        drop_path=config.drop_path,
-        head_init_scale=config.head_init_scale,
-        stem_stride=config.stem_stride,
-        dtype=jnp.dtype(config.dtype),
-        remat=config.remat,
-        **{name: value for name, value in overrides.items() if value is not None},
-    )
+    names = ("drop_path", "layer_scale", "head_init_scale", "stem_stride", "norm_eps", "activation", "remat")
+    # Only what was asked for: a variant's own values stand, and one that lacks an option says so.
+    changed = {name: getattr(config, name) for name in names if getattr(config, name) != getattr(ModelConfig(), name)}
+    return create_model(config.variant, config.num_classes, dtype=jnp.dtype(config.dtype), **changed)

@@ -20,14 +20,13 @@ from bloodcell_jax.train.state import TrainState, apply_gradients
 INIT_STREAM, AUGMENT_STREAM, DROP_PATH_STREAM = 0, 1, 2
 
 
-def seed_key(seed: int) -> jax.Array:
-    """Return the key from which everything on the device is drawn; threefry, the same on every platform."""
-    return jax.random.key(seed, impl="threefry2x32")
+def step_key(seed: int | jax.Array, stream: int, step: int | jax.Array) -> jax.Array:
+    """Return the key of one stream in one step; folding a slot in gives an example its own.
 
-
-def step_key(seed: jax.Array, stream: int, step: jax.Array) -> jax.Array:
-    """Return the key of one stream in one step; folding a slot in gives an example its own."""
-    return jax.random.fold_in(jax.random.fold_in(seed, stream), step)
+    Threefry by name: the same draws on every platform, whatever JAX's default becomes.
+    """
+    key = jax.random.key(seed, impl="threefry2x32")
+    return jax.random.fold_in(jax.random.fold_in(key, stream), step)
 
 
 def to_unit(images: jax.Array) -> jax.Array:
@@ -61,7 +60,7 @@ def make_train_step(
     ema_decay: float | None,
     axis_name: str | None,
 ) -> Callable[[TrainState, dict, dict, jax.Array], tuple[TrainState, dict]]:
-    """Return the pure `(state, data, batch, seed key) -> (state, metrics)` of one stage.
+    """Return the pure `(state, data, batch, seed) -> (state, metrics)` of one stage.
 
     Args:
       policy: what training pictures go through.
@@ -73,7 +72,7 @@ def make_train_step(
       axis_name: the axis to reduce over inside `pmap`; None where the compiler sees the global batch.
 
     `data` holds images uint8 [N, h, w, 3] and labels int32 [N]; `batch` holds int32 indices into them and the global
-    slots, [n] each. Metrics are values of this step before its update, over the global batch.
+    slots, [n] each; `seed` is a uint32 scalar. Metrics are values of this step before its update, over the global batch.
     """
 
     def loss_and_hits(trainable, frozen, images, labels, keys):

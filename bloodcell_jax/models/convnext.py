@@ -1,0 +1,252 @@
+"""ConvNeXt V1 (Liu et al. 2022, arXiv:2201.03545) and V2 (Woo et al. 2023, arXiv:2301.00808) in Linen.
+
+Computes in `dtype`; parameters, the statistics of every norm, layer scale and the logits are float32. Drop path is
+drawn from one key per example folded with the block's number, so it depends neither on the other examples of a batch
+nor on how the batch is cut over devices.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from bloodcell_jax.models.depthwise import depthwise_conv
+from bloodcell_jax.models.variants import Variant
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """GELU by the error function (Hendrycks and Gimpel 2016, arXiv:1606.08415).
+
+    `jax.nn.gelu` goes by erfc, whose expansion XLA:CPU fuses badly: a block's dense layers with their gradients took
+    312 ms that way and 95 ms this way (docs/decisions.md); the results differ by at most 1e-6.
+    """
+    return x * (0.5 + 0.5 * jax.lax.erf(x * math.sqrt(0.5)))
+
+
+ACTIVATIONS = {
+    "gelu": gelu,
+    "gelu_tanh": partial(nn.gelu, approximate=True),
+    "silu": nn.silu,
+}
+
+# As published: conv and dense weights truncated normal with std 0.02, cut at two standard deviations.
+_init_weights = nn.initializers.truncated_normal(0.02)
+
+
+def _scaled(initializer: Callable, scale: float) -> Callable:
+    return lambda key, shape, dtype: scale * initializer(key, shape, dtype)
+
+
+class LayerNorm(nn.Module):
+    """LayerNorm over the channels; statistics in float32, by the mean of squared deviations."""
+
+    epsilon: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x):
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        x = x.astype(jnp.float32)
+        centred = x - x.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)
+
+
+class DepthwiseConv(nn.Module):
+    """Depthwise convolution of stride 1 with bias."""
+
+    kernel_size: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x):
+        channels = x.shape[-1]
+        kernel = self.param("kernel", _init_weights, (self.kernel_size, self.kernel_size, 1, channels))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        return depthwise_conv(x, kernel.astype(self.dtype)) + bias.astype(self.dtype)
+
+
+class GlobalResponseNorm(nn.Module):
+    """Global response normalisation (ConvNeXt V2, section 3.3)."""
+
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x):
+        scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        wide = x.astype(jnp.float32)
+        response = jnp.sqrt(jnp.square(wide).sum((1, 2), keepdims=True))
+        normalised = response / (response.mean(-1, keepdims=True) + 1e-6)
+        return (wide + scale * (wide * normalised) + bias).astype(self.dtype)
+
+
+class Block(nn.Module):
+    """Depthwise convolution, norm, two dense layers, layer scale and drop path around a residual.
+
+    Attributes:
+      number: the block's place in the network, folded into each example's key.
+      drop_path: probability of dropping the branch.
+    """
+
+    variant: Variant
+    kernel_size: int
+    number: int
+    drop_path: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x, keys):
+        variant, channels = self.variant, x.shape[-1]
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=_init_weights)
+        y = DepthwiseConv(self.kernel_size, self.dtype, name="depthwise")(x)
+        y = LayerNorm(variant.norm_eps, self.dtype, name="norm")(y)
+        y = ACTIVATIONS[variant.activation](dense(4 * channels, name="expand")(y))
+        if variant.grn:
+            y = GlobalResponseNorm(self.dtype, name="grn")(y)
+        y = dense(channels, name="project")(y).astype(jnp.float32)
+        if variant.layer_scale is not None:
+            y = y * self.param("layer_scale", nn.initializers.constant(variant.layer_scale), (channels,))
+        if keys is not None and self.drop_path > 0:
+            y = drop_path(y, keys, self.number, self.drop_path)
+        return (x + y).astype(self.dtype)
+
+
+def drop_path(branch: jax.Array, keys: jax.Array, number: int, rate: float) -> jax.Array:
+    """Drop the branch [n, h, w, c] of each example with probability `rate`; kept ones are scaled to the same mean.
+
+    Stochastic depth (Huang et al. 2016, arXiv:1603.09382), drawn from `keys` [n] folded with the block's number.
+    """
+    keep = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, number), 1 - rate))(keys)
+    return jnp.where(keep[:, None, None, None], branch / (1 - rate), 0)
+
+
+class Stage(nn.Module):
+    """Downsampling, in all stages but the first, and blocks.
+
+    Attributes:
+      first_block: number of its first block.
+      drop_paths: one per block.
+    """
+
+    variant: Variant
+    index: int
+    first_block: int
+    drop_paths: tuple[float, ...]
+    remat: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x, keys):
+        channels = self.variant.dims[self.index]
+        if self.index > 0:
+            x = LayerNorm(self.variant.norm_eps, self.dtype, name="downsample_norm")(x)
+            x = _conv(channels, 2, 2, 0, self.dtype, "downsample_conv")(x)
+        block = nn.remat(Block) if self.remat else Block
+        for i, rate in enumerate(self.drop_paths):
+            x = block(
+                self.variant,
+                self.variant.kernel_sizes[self.index],
+                self.first_block + i,
+                rate,
+                self.dtype,
+                name=f"block_{i}",
+            )(x, keys)
+        return x
+
+
+class ConvNeXt(nn.Module):
+    """ConvNeXt classifier.
+
+    Attributes:
+      drop_path: rate of the last block; it rises linearly from 0 at the first.
+      head_init_scale: factor on the head's initial weights.
+      stem_stride: 4, or 2 (the 4x4 kernel with padding 1) for small pictures.
+      remat: recompute each block in the backward pass.
+    """
+
+    variant: Variant
+    num_classes: int
+    drop_path: float = 0.0
+    head_init_scale: float = 1.0
+    stem_stride: int = 4
+    remat: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images, *, train: bool = False, keys: jax.Array | None = None):
+        """Return (logits, features).
+
+        Args:
+          images: [n, h, w, 3], normalised, h and w at least 32.
+          train: turns drop path on.
+          keys: [n], one per example; needed where train and drop_path > 0.
+
+        Returns:
+          Logits float32 [n, num_classes], and features: `stem`, `stage_0` to `stage_3` ([n, h, w, c]) and `pooled`
+          ([n, c], what the head takes).
+        """
+        if train and self.drop_path > 0 and keys is None:
+            raise ValueError("drop path needs keys, one per example")
+        keys = keys if train else None
+        variant = self.variant
+        norm = partial(LayerNorm, variant.norm_eps, self.dtype)
+        features = {}
+        x = norm(name="stem_norm")(self._stem(images.astype(self.dtype)))
+        features["stem"] = x
+        rates = self._drop_path_rates()
+        for i, depth in enumerate(variant.depths):
+            first = sum(variant.depths[:i])
+            stage = Stage(
+                variant, i, first, rates[first : first + depth], self.remat, self.dtype, name=f"stage_{i}"
+            )
+            x = features[f"stage_{i}"] = stage(x, keys)
+        if variant.norm_before_pool:
+            x = norm(name="head_norm")(x).astype(jnp.float32).mean((1, 2))
+        else:
+            x = norm(name="head_norm")(x.astype(jnp.float32).mean((1, 2)))
+        features["pooled"] = x
+        head = nn.Dense(
+            self.num_classes, dtype=self.dtype, kernel_init=_scaled(_init_weights, self.head_init_scale), name="head"
+        )
+        return head(x).astype(jnp.float32), features
+
+    @property
+    def inner_stem_width(self) -> int:
+        """Channels between the two convolutions of an overlapping stem."""
+        width = self.variant.dims[0]
+        return _multiple_of_8(width // 2) if self.variant.stem == "overlap_tiered" else width
+
+    def _stem(self, images):
+        width, stride = self.variant.dims[0], self.stem_stride
+        if self.variant.stem == "patch":
+            return _conv(width, 4, stride, 0 if stride == 4 else 1, self.dtype, "stem_conv")(images)
+        x = _conv(self.inner_stem_width, 3, 2, 1, self.dtype, "stem_conv_0")(images)
+        return _conv(width, 3, stride // 2, 1, self.dtype, "stem_conv_1")(x)
+
+    def _drop_path_rates(self) -> tuple[float, ...]:
+        last = sum(self.variant.depths) - 1
+        return tuple(self.drop_path * block / last for block in range(last + 1))
+
+
+def _conv(features: int, size: int, stride: int, padding: int, dtype: jnp.dtype, name: str) -> nn.Conv:
+    # Explicit padding: odd sizes are floored as the published models do, which SAME would not.
+    return nn.Conv(
+        features,
+        (size, size),
+        strides=stride,
+        padding=((padding, padding), (padding, padding)),
+        dtype=dtype,
+        kernel_init=_init_weights,
+        name=name,
+    )
+
+
+def _multiple_of_8(value: int) -> int:
+    """Round as timm does: to a multiple of 8, but not below 0.9 of the value."""
+    rounded = max(8, (value + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * value else rounded
