@@ -130,9 +130,7 @@ def _define_train(values: flags.FlagValues) -> None:
         "how the processes of one run find each other",
         flag_values=values,
     )
-    flags.DEFINE_integer(
-        "expected_devices", None, "refuse to start with another number of devices", flag_values=values
-    )
+    flags.DEFINE_integer("expected_devices", None, "refuse to start with another number of devices", flag_values=values)
 
 
 def _train(values: flags.FlagValues, config: Config) -> None:
@@ -215,9 +213,7 @@ def _evaluate(values: flags.FlagValues) -> None:
     from bloodcell_jax.evaluate.command import evaluate_source
 
     classifier = _classifier(values)
-    folder, metrics = evaluate_source(
-        classifier, values["source"].value, values["split"].value, values["output"].value
-    )
+    folder, metrics = evaluate_source(classifier, values["source"].value, values["split"].value, values["output"].value)
     print(f"{folder}: accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['f1_macro']:.4f}, n {metrics['n']}")
 
 

@@ -58,9 +58,7 @@ class ModelConfig:
     head_init_scale: float = option(1.0, "factor on the head's initial weights", minimum=0.0)
     stem_stride: int = option(4, "4, or 2 to keep twice the resolution on small pictures", choices=(2, 4))
     norm_eps: float | None = option(None, "LayerNorm epsilon; unset: the variant's own", minimum=0.0)
-    activation: str | None = option(
-        None, "unset: the variant's own (erf GELU)", choices=("gelu", "gelu_tanh", "silu")
-    )
+    activation: str | None = option(None, "unset: the variant's own (erf GELU)", choices=("gelu", "gelu_tanh", "silu"))
     mean: tuple[float, ...] = option((), "per channel, of pictures in [0, 1]; empty: the weights' or ImageNet's")
     std: tuple[float, ...] = option((), "per channel, of pictures in [0, 1]; empty: the weights' or ImageNet's")
     dtype: str = option("bfloat16", "of the computation; parameters are float32", choices=("bfloat16", "float32"))
@@ -111,9 +109,7 @@ class TrainConfig:
     ema_decay: float | None = option(
         None, "average the parameters with this decay and evaluate the average", minimum=0.0, maximum=1.0
     )
-    deterministic: bool = option(
-        False, "bit-equal reruns on NVIDIA too (slower there; CPU and TPU always are)"
-    )
+    deterministic: bool = option(False, "bit-equal reruns on NVIDIA too (slower there; CPU and TPU always are)")
     log_every: int = option(20, "steps between lines of metrics.jsonl", minimum=1)
     evaluate_every: int = option(0, "steps between evaluations on val; 0: once an epoch", minimum=0)
     checkpoint_every: int = option(0, "steps between checkpoints; 0: at each evaluation", minimum=0)
@@ -134,13 +130,13 @@ class EvaluateConfig:
 
 @dataclass(kw_only=True)
 class Config:
-    seed: int = option(0, "of the split, the order, the initial weights and everything drawn", minimum=0, maximum=2**32 - 1)
+    seed: int = option(
+        0, "of the split, the order, the initial weights and everything drawn", minimum=0, maximum=2**32 - 1
+    )
     data: DataConfig = option(None, "what to learn from", factory=DataConfig)
     model: ModelConfig = option(None, "the network", factory=ModelConfig)
     augment: AugmentConfig = option(None, "what training pictures go through", factory=AugmentConfig)
-    stages: list[StageConfig] = option(
-        None, "run one after the other", factory=lambda: [StageConfig(epochs=10.0)]
-    )
+    stages: list[StageConfig] = option(None, "run one after the other", factory=lambda: [StageConfig(epochs=10.0)])
     train: TrainConfig = option(None, "the loop", factory=TrainConfig)
     evaluate: EvaluateConfig = option(None, "evaluation and prediction", factory=EvaluateConfig)
 

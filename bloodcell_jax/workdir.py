@@ -96,7 +96,26 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; is {path.parent} the workdir of a run?") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+        raise DataError(f"{path}: not JSON ({error}); delete it and run the command that wrote it") from error
+
+
+def read_metrics(workdir: Path) -> list[dict]:
+    """Return the lines of a run's `metrics.jsonl`, in order; a last line still being written is left out.
+
+    Raises:
+      DataError: another line is not JSON.
+    """
+    path = workdir / "metrics.jsonl"
+    if not path.exists():
+        return []
+    *lines, _unfinished = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: not JSON ({error}); delete that line") from error
+    return records
 
 
 def read_config(workdir: Path) -> Config:
@@ -148,4 +167,3 @@ def _may_change(path: str, old: Config, new: Config) -> bool:
         before, after = getattr(old.stages[last], name), getattr(new.stages[last], name)
         return before is None or after is None or after >= before
     return False
-

@@ -1,6 +1,6 @@
 """Synthetic cells, from random weights, in minutes on any machine.
 
-    python launch.py train --config=quickstart --workdir=runs/demo
+python launch.py train --config=quickstart --workdir=runs/demo
 """
 
 from bloodcell_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, StageConfig, TrainConfig

@@ -6,7 +6,6 @@ picture goes through it.
 """
 
 import inspect
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -98,9 +98,7 @@ def _entries(tree: _Tree, source: str) -> list[_Entry]:
         entries.append(_Entry(path.parts[top] if has_splits else "", path.parts[class_depth], path))
     _check_no_empty_class(tree.folders, {entry.class_name for entry in entries}, class_depth, source)
     split_order = ("", *SPLITS)
-    return sorted(
-        entries, key=lambda e: (split_order.index(e.split), str(e.path).encode("utf-8", "surrogateescape"))
-    )
+    return sorted(entries, key=lambda e: (split_order.index(e.split), str(e.path).encode("utf-8", "surrogateescape")))
 
 
 def is_picture(path: PurePosixPath) -> bool:

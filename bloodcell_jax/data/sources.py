@@ -11,6 +11,7 @@ from bloodcell_jax.data.class_folders import load_folder, load_zip
 from bloodcell_jax.data.dataset import Dataset, check_classes
 from bloodcell_jax.errors import DataError, UsageError
 
+
 def load_source(
     source: str, *, image_size: int = 96, crop: int | None = 200, class_names: tuple[str, ...] = ()
 ) -> Dataset:

@@ -59,9 +59,7 @@ def evaluate_source(
     return folder, write_split(folder, dataset, indices, probabilities, step=classifier.step)
 
 
-def predict_files(
-    create_classifier: Callable[[], Classifier], inputs: list[str], output: Path, *, strict: bool
-) -> int:
+def predict_files(create_classifier: Callable[[], Classifier], inputs: list[str], output: Path, *, strict: bool) -> int:
     """Classify picture files into a CSV and return how many got a row.
 
     Args:

@@ -11,6 +11,7 @@ from flax import linen as nn
 from bloodcell_jax.train.parallel import DataParallel
 from bloodcell_jax.train.step import normalise, to_unit
 
+
 class Evaluator:
     """Class probabilities of pictures that lie on the devices, in batches of one compiled shape."""
 

@@ -30,7 +30,9 @@ def create_model(variant: str, num_classes: int, **overrides) -> nn.Module:
     if variant not in VARIANTS:
         names = [*VARIANTS, "custom_cnn"]
         close = difflib.get_close_matches(variant, names, n=3)
-        raise UsageError(f"{variant}: no such model; {'did you mean ' if close else 'there are '}{', '.join(close or names)}")
+        raise UsageError(
+            f"{variant}: no such model; {'did you mean ' if close else 'there are '}{', '.join(close or names)}"
+        )
     if overrides.get("activation", "gelu") not in ACTIVATIONS:
         raise UsageError(f"activation={overrides['activation']!r}: must be one of {', '.join(ACTIVATIONS)}")
     changes = {name: overrides.pop(name) for name in _VARIANT_FIELDS & overrides.keys()}

@@ -80,7 +80,9 @@ class GlobalResponseNorm(nn.Module):
         scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         wide = x.astype(jnp.float32)
-        response = jnp.sqrt(jnp.square(wide).sum((1, 2), keepdims=True))
+        energy = jnp.square(wide).sum((1, 2), keepdims=True)
+        # A channel that is off everywhere has norm 0, where the root has no gradient; it is taken as 0.
+        response = jnp.where(energy > 0, jnp.sqrt(jnp.where(energy > 0, energy, 1)), 0)
         normalised = response / (response.mean(-1, keepdims=True) + 1e-6)
         return (wide + scale * (wide * normalised) + bias).astype(self.dtype)
 
@@ -201,9 +203,7 @@ class ConvNeXt(nn.Module):
         rates = self._drop_path_rates()
         for i, depth in enumerate(variant.depths):
             first = sum(variant.depths[:i])
-            stage = Stage(
-                variant, i, first, rates[first : first + depth], self.remat, self.dtype, name=f"stage_{i}"
-            )
+            stage = Stage(variant, i, first, rates[first : first + depth], self.remat, self.dtype, name=f"stage_{i}")
             x = features[f"stage_{i}"] = stage(x, keys)
         if variant.norm_before_pool:
             x = norm(name="head_norm")(x).astype(jnp.float32).mean((1, 2))

@@ -39,6 +39,11 @@ def _v2(depths: tuple[int, int, int, int], first: int) -> Variant:
     return Variant(depths, _widths(first), layer_scale=None, grn=True)
 
 
+def _test(depths: tuple[int, int, int, int], dims: tuple[int, int, int, int], **fields) -> Variant:
+    """timm's test networks: ImageNet weights in 2 MB."""
+    return Variant(depths, dims, norm_eps=1e-5, **fields)
+
+
 VARIANTS = {
     "convnext_atto": Variant((2, 2, 6, 2), _widths(40)),
     "convnext_atto_ols": Variant((2, 2, 6, 2), _widths(40), stem="overlap_tiered"),
@@ -55,6 +60,9 @@ VARIANTS = {
     "convnext_large": Variant((3, 3, 27, 3), _widths(192)),
     "convnext_xlarge": Variant((3, 3, 27, 3), _widths(256)),
     "convnext_xxlarge": Variant((3, 4, 30, 3), _widths(384), norm_eps=1e-5),
+    "test_convnext": _test((1, 2, 4, 2), (24, 32, 48, 64), activation="gelu_tanh"),
+    "test_convnext2": _test((1, 1, 1, 1), (32, 64, 96, 128), activation="gelu_tanh"),
+    "test_convnext3": _test((1, 1, 1, 1), (32, 64, 96, 128), activation="silu", kernel_sizes=(7, 5, 5, 3)),
     "convnextv2_atto": _v2((2, 2, 6, 2), 40),
     "convnextv2_femto": _v2((2, 2, 6, 2), 48),
     "convnextv2_pico": _v2((2, 2, 6, 2), 64),

@@ -16,14 +16,16 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from bloodcell_jax.errors import DataError, MachineError, UsageError
+from bloodcell_jax.errors import MachineError, UsageError
 from bloodcell_jax.evaluate.metrics import reliability
 from bloodcell_jax.report import plots
+from bloodcell_jax.workdir import read_json, read_metrics
 
 SPLITS = ("train", "val", "test")
 
@@ -43,33 +45,15 @@ def write_report(workdir: Path) -> Path:
         raise UsageError(f"{workdir}: no such folder; give the --workdir of a run")
     html = _render(
         name=workdir.resolve().name,
-        config=_read_json(workdir / "config.json") or {},
-        environment=_read_json(workdir / "environment.json") or {},
-        log=_log_summary(read_log(workdir / "metrics.jsonl")),
+        config=_read_if_there(workdir / "config.json") or {},
+        environment=_read_if_there(workdir / "environment.json") or {},
+        log=_log_summary(read_metrics(workdir)),
         **_evaluations(workdir / "eval"),
     )
     page = workdir / "report" / "index.html"
     # Ids are file names, and a name that is not UTF-8 reads as lone surrogates, which cannot be encoded.
     _replace(page, html.encode("utf-8", errors="replace"))
     return page
-
-
-def read_log(path: Path) -> list[dict]:
-    """Return the lines of a `metrics.jsonl`; a last line still being written is left out.
-
-    Raises:
-      DataError: another line is not a JSON object.
-    """
-    if not path.exists():
-        return []
-    *lines, _unfinished = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: not JSON ({error}); delete that line") from error
-    return records
 
 
 def _log_summary(records: Sequence[Mapping]) -> dict | None:
@@ -107,7 +91,7 @@ def _column(records: Sequence[Mapping], field: str) -> tuple[list, list]:
 
 def _evaluations(folder: Path) -> dict:
     """Return the metrics of every split and, of the split the page is about, predictions and pictures."""
-    metrics = {path.parent.name: _read_json(path) for path in folder.glob("*/metrics.json")}
+    metrics = {path.parent.name: _read_if_there(path) for path in folder.glob("*/metrics.json")}
     rank = {split: i for i, split in enumerate(SPLITS)}
     splits = sorted(metrics, key=lambda split: (rank.get(split, len(rank)), split))
     shown = next((split for split in ("test", "val", *splits) if split in metrics), None)
@@ -118,7 +102,7 @@ def _evaluations(folder: Path) -> dict:
         "shown": shown,
         "confusion": _confusion_rows(metrics[shown]),
         "reliability": _reliability(folder / shown / "predictions.csv"),
-        "most_wrong": _read_json(folder / shown / "most_wrong.json"),
+        "most_wrong": _read_if_there(folder / shown / "most_wrong.json"),
     }
 
 
@@ -127,10 +111,7 @@ def _confusion_rows(metrics: Mapping) -> list[dict]:
     rows = []
     for i, counts in enumerate(metrics["confusion_matrix"]):
         support = max(sum(counts), 1)
-        cells = [
-            {"count": n, "share": n / support, "predicted": names[j], "hit": i == j}
-            for j, n in enumerate(counts)
-        ]
+        cells = [{"count": n, "share": n / support, "predicted": names[j], "hit": i == j} for j, n in enumerate(counts)]
         rows.append({"name": names[i], "cells": cells, "support": sum(counts)})
     return rows
 
@@ -146,18 +127,11 @@ def _reliability(path: Path) -> Markup | None:
     correct = np.array([row[1] == row[2] for row in rows])
     count, confidence, correct = reliability(confidence, correct)
     filled = count > 0
-    return Markup(
-        plots.reliability_diagram(confidence[filled] / count[filled], correct[filled] / count[filled])
-    )
+    return Markup(plots.reliability_diagram(confidence[filled] / count[filled], correct[filled] / count[filled]))
 
 
-def _read_json(path: Path):
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); delete it and run the command that wrote it") from error
+def _read_if_there(path: Path) -> Any:
+    return read_json(path) if path.exists() else None
 
 
 def _render(**values) -> str:
@@ -196,6 +170,4 @@ def _replace(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise MachineError(
-            f"{path}: {error.strerror}; make room or the folder writable, then run report"
-        ) from error
+        raise MachineError(f"{path}: {error.strerror}; make room or the folder writable, then run report") from error

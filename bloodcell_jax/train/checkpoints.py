@@ -136,7 +136,9 @@ def _shapes_by_name(tree: Any) -> dict[str, tuple[int, ...]]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
 
-def restore_params(checkpoints: Checkpoints, step: int, shapes: Any, ema_decay: float | None, sharding: Sharding) -> Any:
+def restore_params(
+    checkpoints: Checkpoints, step: int, shapes: Any, ema_decay: float | None, sharding: Sharding
+) -> Any:
     """Return the parameters of a checkpoint that evaluation uses: their average where `ema_decay` is set."""
     name = "params" if ema_decay is None else "ema"
     return checkpoints.restore(step, {name: shapes}, sharding)[name]

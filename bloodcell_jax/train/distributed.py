@@ -64,7 +64,8 @@ def check_devices(expected: int | None) -> None:
 
     if expected is not None and jax.device_count() != expected:
         raise MachineError(
-            f"--expected_devices={expected}: {jax.device_count()} found; check the launcher, drivers and CUDA_VISIBLE_DEVICES"
+            f"--expected_devices={expected}: {jax.device_count()} found; check the launcher, "
+            "drivers and CUDA_VISIBLE_DEVICES"
         )
 
 

@@ -5,6 +5,8 @@ import math
 import os
 from pathlib import Path
 
+from bloodcell_jax.workdir import read_metrics
+
 
 class MetricsLog:
     """Writes `metrics.jsonl` and TensorBoard events of one run.
@@ -40,18 +42,6 @@ class MetricsLog:
         self.sync()
         self._file.close()
         self._events.close()
-
-
-def read_metrics(workdir: Path) -> list[dict]:
-    """Return the logged steps of a run, in order; a line cut short by a crash ends the list."""
-    path, lines = workdir / "metrics.jsonl", []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-    return lines
 
 
 def _cut_after(path: Path, step: int) -> None:

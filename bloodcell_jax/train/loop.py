@@ -71,9 +71,7 @@ class Loop:
         ema_decay, sharding = run.config.train.ema_decay, run.parallel.replicated
         return restore_params(self._checkpoints, step, run.param_shapes, ema_decay, sharding)
 
-    def predict(
-        self, params: Any, indices: np.ndarray, stop: Callable[[], bool] = lambda: False
-    ) -> np.ndarray | None:
+    def predict(self, params: Any, indices: np.ndarray, stop: Callable[[], bool] = lambda: False) -> np.ndarray | None:
         """Return probabilities [len(indices), classes] of pictures of the dataset; None where `stop` said yes."""
         # Several processes must run the same batches, so one of them alone cannot stop.
         stop = stop if jax.process_count() == 1 else lambda: False

@@ -136,6 +136,6 @@ def create_parallel(backend: str, batch_size: int) -> DataParallel:
         lower = batch_size // count * count
         nearest = f"{lower} or {lower + count}" if lower else f"{count}"
         raise UsageError(
-            f"config.train.batch_size={batch_size}: {count} devices do not divide it; the nearest that fits is {nearest}"
+            f"config.train.batch_size={batch_size}: {count} devices do not divide it; the nearest is {nearest}"
         )
     return DataParallel(backend, Mesh(np.array(devices), (AXIS,)))

@@ -53,9 +53,7 @@ def _create_bar(first_step: int, total_steps: int):
     from rich.progress import Progress as RichProgress
 
     fields = [TextColumn("{task.fields[" + name + "]}") for name in ("loss", "speed", "left")]
-    bar = RichProgress(
-        TextColumn("training"), BarColumn(), MofNCompleteColumn(), *fields, console=Console(stderr=True)
-    )
+    bar = RichProgress(TextColumn("training"), BarColumn(), MofNCompleteColumn(), *fields, console=Console(stderr=True))
     bar.add_task("training", total=total_steps, completed=first_step, loss="", speed="", left="")
     return bar
 

@@ -42,9 +42,7 @@ class TrainState:
     @classmethod
     def from_trees(cls, trees: dict[str, Any]) -> "TrainState":
         """Return the state that `to_trees` took apart."""
-        return cls(
-            params=trees["params"], opt_state=trees["optimizer"], ema=trees.get("ema"), **trees["progress"]
-        )
+        return cls(params=trees["params"], opt_state=trees["optimizer"], ema=trees.get("ema"), **trees["progress"])
 
 
 def create_state(params: Any, *, with_ema: bool) -> TrainState:

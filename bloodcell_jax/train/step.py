@@ -72,7 +72,8 @@ def make_train_step(
       axis_name: the axis to reduce over inside `pmap`; None where the compiler sees the global batch.
 
     `data` holds images uint8 [N, h, w, 3] and labels int32 [N]; `batch` holds int32 indices into them and the global
-    slots, [n] each; `seed` is a uint32 scalar. Metrics are values of this step before its update, over the global batch.
+    slots, [n] each; `seed` is a uint32 scalar. Metrics are of this step before its update,
+    over the global batch.
     """
 
     def loss_and_hits(trainable, frozen, images, labels, keys):

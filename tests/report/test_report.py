@@ -15,7 +15,7 @@ from bloodcell_jax.config import Config, OptimizerConfig, StageConfig, to_dict
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 from bloodcell_jax.evaluate.metrics import classification_metrics
 from bloodcell_jax.report import plots, write_report
-from bloodcell_jax.report.page import read_log
+from bloodcell_jax.workdir import read_metrics
 
 NAMES = ["basophil", "eosinophil", "immature <b>granulocyte</b>", "platelet"]
 HOSTILE = '"><script>alert(1)</script>'
@@ -32,9 +32,7 @@ class _Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        self.addresses += [
-            v for k, v in attributes if k in ("src", "href", "xlink:href", "srcset", "data", "action")
-        ]
+        self.addresses += [v for k, v in attributes if k in ("src", "href", "xlink:href", "srcset", "data", "action")]
 
     def handle_data(self, data):
         self.text += data
@@ -216,18 +214,18 @@ def test_the_page_is_replaced_in_one_step(workdir, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(MachineError, match="No space left"):
+    with monkeypatch.context() as patch:
         patch.setattr("os.replace", full_disk)
-        write_report(workdir)
+        with pytest.raises(MachineError, match="No space left"):
+            write_report(workdir)
     assert page.read_bytes() == before
     assert [path.name for path in page.parent.iterdir()] == ["index.html"]
     assert write_report(workdir).read_bytes() != before
 
 
 def test_a_line_still_being_written_is_left_out(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2}\n{"ste')
-    assert read_log(path) == [{"step": 1}, {"step": 2}]
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"ste')
+    assert read_metrics(tmp_path) == [{"step": 1}, {"step": 2}]
 
 
 def test_broken_files_are_named(workdir):
