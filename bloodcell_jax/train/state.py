@@ -70,9 +70,9 @@ def apply_gradients(
     trainable, frozen = partition(state.params, mask)
     updates, opt_state = optimizer.update(gradients, state.opt_state, trainable)
     norms = {
-        "norm/gradient": optax.global_norm(gradients),
-        "norm/parameter": optax.global_norm(trainable),
-        "norm/update": optax.global_norm(updates),
+        "norm/gradient": optax.tree.norm(gradients),
+        "norm/parameter": optax.tree.norm(trainable),
+        "norm/update": optax.tree.norm(updates),
     }
     good = jnp.isfinite(norms["norm/gradient"])
 

@@ -45,6 +45,11 @@ def augmented_batch(data: dict, batch: dict, policy: Policy, seed: jax.Array, st
     return apply_policy(policy, step_key(seed, AUGMENT_STREAM, step), batch["slots"], images)
 
 
+def drop_path_keys(batch: dict, seed: jax.Array, step: jax.Array) -> jax.Array:
+    """Return one key per example [n], for the network to fold its blocks into."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(step_key(seed, DROP_PATH_STREAM, step), batch["slots"])
+
+
 def make_train_step(
     model: nn.Module,
     policy: Policy,
@@ -86,7 +91,7 @@ def make_train_step(
     def train_step(state, data, batch, seed):
         images = augmented_batch(data, batch, policy, seed, state.step)
         labels = data["labels"][batch["indices"]]
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key(seed, DROP_PATH_STREAM, state.step), batch["slots"])
+        keys = drop_path_keys(batch, seed, state.step)
         trainable, frozen = partition(state.params, mask)
         grad_fn = jax.value_and_grad(loss_and_hits, has_aux=True)
         (loss, hits), gradients = grad_fn(trainable, frozen, images, labels, keys)

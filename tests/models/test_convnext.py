@@ -1,0 +1,155 @@
+"""What ConvNeXt promises beside its numbers, which the parity tests hold."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from bloodcell_jax.errors import UsageError
+from bloodcell_jax.models import create_model
+from bloodcell_jax.models.convnext import GlobalResponseNorm, drop_path, gelu
+from bloodcell_jax.models.variants import VARIANTS
+
+# timm 1.0's counts with a head of 1,000 classes.
+PUBLISHED_COUNTS = {
+    "convnext_atto": 3_695_520,
+    "convnext_femto": 5_217_784,
+    "convnext_pico": 9_045_672,
+    "convnext_nano": 15_593_560,
+    "convnext_tiny": 28_589_128,
+    "convnext_small": 50_223_688,
+    "convnext_base": 88_591_464,
+    "convnext_large": 197_767_336,
+    "convnextv2_atto": 3_708_400,
+    "convnextv2_femto": 5_233_240,
+    "convnextv2_pico": 9_066_280,
+    "convnextv2_nano": 15_623_800,
+    "convnextv2_tiny": 28_635_496,
+    "test_convnext": 272_128,
+    "test_convnext2": 477_800,
+    "test_convnext3": 468_840,
+}
+
+
+def shapes_of(model, size=96):
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, 3))))["params"]
+
+
+@pytest.mark.parametrize("variant", PUBLISHED_COUNTS)
+def test_a_variant_has_the_published_number_of_parameters(variant):
+    shapes = shapes_of(create_model(variant, 1000))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == PUBLISHED_COUNTS[variant]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("size", [32, 96, 101])
+def test_every_variant_takes_any_size_from_32(variant, size):
+    model = create_model(variant, 8)
+    images = jnp.zeros((2, size, size, 3))
+    logits, features = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images)[0])
+    assert (logits.shape, logits.dtype) == ((2, 8), jnp.float32)
+    assert set(features) == {"stem", "stage_0", "stage_1", "stage_2", "stage_3", "pooled"}
+    dims = VARIANTS[variant].dims
+    assert [features[f"stage_{i}"].shape[-1] for i in range(4)] == list(dims)
+    assert features["pooled"].shape == (2, dims[3])
+
+
+@pytest.mark.parametrize(("stem_stride", "sides"), [(4, [24, 12, 6, 3]), (2, [48, 24, 12, 6])])
+@pytest.mark.parametrize("variant", ["convnext_atto", "convnext_atto_ols"])
+def test_the_stem_stride_sets_the_maps(variant, stem_stride, sides):
+    model = create_model(variant, 8, stem_stride=stem_stride)
+    _, features = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), jnp.zeros((1, 96, 96, 3)))[0])
+    assert [features[f"stage_{i}"].shape[1] for i in range(4)] == sides
+
+
+def test_initial_weights_follow_the_paper():
+    model = create_model("convnext_atto", 8, head_init_scale=0.5)
+    params = flatten_dict(jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"], sep="/")
+    for path, leaf in params.items():
+        kind = path.rsplit("/", 1)[-1]
+        if kind == "bias":
+            assert not leaf.any(), path
+        elif kind == "scale":
+            assert (leaf == 1).all(), path
+        elif kind == "layer_scale":
+            np.testing.assert_array_equal(leaf, np.float32(1e-6))
+        else:
+            std = 0.02 * (0.5 if path.startswith("head") else 1)
+            # Cut at two standard deviations, a truncated normal keeps its std here: JAX rescales it.
+            assert abs(leaf.std() / std - 1) < 0.15, path
+            assert abs(leaf).max() < 2.4 * std, path
+
+
+def test_gelu_is_the_error_function_s():
+    x = jnp.linspace(-8, 8, 10_001)
+    np.testing.assert_allclose(gelu(x), jax.nn.gelu(x, approximate=False), atol=2e-6)
+    tanh = jax.nn.gelu(x, approximate=True)
+    assert abs(gelu(x) - tanh).max() > 1e-4
+
+
+def test_drop_path_depends_on_key_and_block_alone():
+    branch = jnp.ones((6, 2, 2, 3))
+    keys = jax.random.split(jax.random.key(1), 6)
+    whole = drop_path(branch, keys, 5, 0.5)
+    halves = jnp.concatenate([drop_path(branch[:3], keys[:3], 5, 0.5), drop_path(branch[3:], keys[3:], 5, 0.5)])
+    np.testing.assert_array_equal(whole, halves)
+    many = jax.random.split(jax.random.key(2), 4000)
+    kept = drop_path(jnp.ones((4000, 1, 1, 1)), many, 0, 0.25).ravel()
+    assert set(np.unique(kept)) == {0.0, np.float32(1 / 0.75)}
+    assert abs((kept > 0).mean() - 0.75) < 0.03
+    other = drop_path(jnp.ones((4000, 1, 1, 1)), many, 1, 0.25).ravel()
+    assert 0.55 < ((kept > 0) == (other > 0)).mean() < 0.70, "blocks are independent: 0.75^2 + 0.25^2"
+
+
+def test_drop_path_rises_linearly_and_needs_keys():
+    model = create_model("convnext_atto", 8, drop_path=0.3)
+    assert model._drop_path_rates() == pytest.approx([0.3 * i / 11 for i in range(12)])
+    images = jnp.zeros((1, 32, 32, 3))
+    params = jax.jit(model.init)(jax.random.key(0), images)
+    with pytest.raises(ValueError, match="needs keys"):
+        model.apply(params, images, train=True)
+
+
+def test_grn_of_a_channel_that_is_off_has_a_gradient():
+    x = jnp.stack([jnp.zeros((1, 4, 4)), jnp.ones((1, 4, 4))], axis=-1)
+    params = {"params": {"scale": jnp.ones(2), "bias": jnp.zeros(2)}}
+    module = GlobalResponseNorm(jnp.float32)
+    gradient = jax.grad(lambda x: module.apply(params, x).sum())(x)
+    assert jnp.isfinite(gradient).all()
+
+
+def test_bfloat16_stays_near_float32_and_remat_changes_nothing():
+    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    plain = create_model("test_convnext", 8, layer_scale=1.0)
+    params = jax.jit(plain.init)(jax.random.key(1), images)
+    params = jax.tree.map(lambda p: p * 4, params)
+    logits = jax.jit(lambda p: plain.apply(p, images)[0])(params)
+    half = create_model("test_convnext", 8, layer_scale=1.0, dtype=jnp.bfloat16).apply(params, images)[0]
+    assert half.dtype == jnp.float32
+    assert abs(half - logits).max() < 0.03 * abs(logits).max()
+
+    def gradients(model):
+        return jax.jit(jax.grad(lambda p: (model.apply(p, images)[0] ** 2).sum()))(params)
+
+    again = create_model("test_convnext", 8, layer_scale=1.0, remat=True)
+    # Another program, so another order of sums.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), gradients(plain), gradients(again)
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("convnext_atoo", {}), "did you mean convnext_atto"),
+        (("resnet50", {}), "there are"),
+        (("convnext_atto", {"activation": "relu"}), "must be one of gelu"),
+        (("convnext_atto", {"depth": 3}), "has no option depth"),
+        (("custom_cnn", {"drop_path": 0.1}), "custom_cnn has no option drop_path"),
+    ],
+)
+def test_mistakes_are_named(arguments, message):
+    variant, overrides = arguments
+    with pytest.raises(UsageError, match=message):
+        create_model(variant, 8, **overrides)

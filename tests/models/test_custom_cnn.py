@@ -1,0 +1,28 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bloodcell_jax.models import create_model
+
+
+def test_it_classifies_and_keeps_no_batch_statistics():
+    model = create_model("custom_cnn", 8)
+    images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+    variables = jax.jit(model.init)(jax.random.key(1), images)
+    assert list(variables) == ["params"]
+    apply = jax.jit(lambda x: model.apply(variables, x))
+    logits, features = apply(images)
+    assert (logits.shape, logits.dtype) == ((4, 8), jnp.float32)
+    assert features["pooled"].shape == (4, 256)
+    # What a picture gives does not depend on the others of its batch.
+    np.testing.assert_allclose(apply(images[::-1])[0][::-1], logits, atol=1e-5)
+
+
+def test_dropout_follows_each_example_s_key():
+    model = create_model("custom_cnn", 8)
+    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    variables = jax.jit(model.init)(jax.random.key(1), images)
+    keys = jax.random.split(jax.random.key(2), 2)
+    train = jax.jit(lambda x, k: model.apply(variables, x, train=True, keys=k)[0])
+    np.testing.assert_allclose(train(images[::-1], keys[::-1])[::-1], train(images, keys), atol=1e-5)
+    assert abs(train(images, keys[::-1]) - train(images, keys)).max() > 1e-3

@@ -1,0 +1,77 @@
+"""Update rules and schedules by their published formulas, written out in numpy."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bloodcell_jax.config import OptimizerConfig
+from bloodcell_jax.train.optimizers import create_optimizer, create_schedule
+
+RATE, DECAY = 0.1, 0.05
+
+
+def adam(g, m, v, t, b1=0.9, b2=0.999):
+    m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+    return m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + 1e-8), m, v
+
+
+def lion(g, m, v, t, b1=0.9, b2=0.99):
+    return np.sign(b1 * m + (1 - b1) * g), b2 * m + (1 - b2) * g, v
+
+
+def momentum(g, m, v, t):
+    m = 0.9 * m + g
+    return m, m, v
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "decay"),
+    [("adamw", adam, DECAY), ("adam", adam, 0.0), ("lion", lion, DECAY), ("sgd", momentum, DECAY)],
+)
+def test_an_update_rule(name, rule, decay):
+    config = OptimizerConfig(name=name, learning_rate=RATE, schedule="constant", weight_decay=decay)
+    optimizer = create_optimizer(config, create_schedule(config, steps=10, steps_per_epoch=1))
+    rng = np.random.default_rng(0)
+    params = {"a/kernel": rng.standard_normal((3, 2)), "a/bias": rng.standard_normal(2)}
+    state = optimizer.init({k: jnp.asarray(v, jnp.float32) for k, v in params.items()})
+    moments = dict.fromkeys(params, (0.0, 0.0))
+    for step in range(1, 4):
+        gradients = {k: rng.standard_normal(v.shape) for k, v in params.items()}
+        as_arrays = [{k: jnp.asarray(v, jnp.float32) for k, v in tree.items()} for tree in (gradients, params)]
+        updates, state = optimizer.update(as_arrays[0], state, as_arrays[1])
+        for key, p in params.items():
+            direction, *moments[key] = rule(gradients[key], *moments[key], step)
+            expected = -RATE * (direction + (decay * p if key.endswith("kernel") else 0))
+            np.testing.assert_allclose(updates[key], expected, rtol=1e-4, atol=1e-6)
+            params[key] = p + expected
+
+
+def test_clipping_scales_the_whole_gradient_before_the_rule():
+    config = OptimizerConfig(name="sgd", learning_rate=1.0, schedule="constant", clip_norm=1.0)
+    optimizer = create_optimizer(config, create_schedule(config, steps=10, steps_per_epoch=1))
+    gradients = {"a/kernel": jnp.array([3.0]), "b/kernel": jnp.array([4.0])}
+    updates, _ = optimizer.update(gradients, optimizer.init(gradients), gradients)
+    np.testing.assert_allclose([updates["a/kernel"][0], updates["b/kernel"][0]], [-0.6, -0.8], rtol=1e-6)
+
+
+def test_moments_take_the_dtype_asked_for():
+    config = OptimizerConfig(name="lion", moment_dtype="bfloat16")
+    state = create_optimizer(config, lambda step: 0.1).init({"a/kernel": jnp.zeros(3)})
+    assert state[0].mu["a/kernel"].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"schedule": "constant"}, [1.0] * 10),
+        ({"schedule": "linear", "final_scale": 0.5}, np.linspace(1, 0.5, 11)[:10]),
+        ({"schedule": "cosine"}, (1 + np.cos(np.pi * np.arange(10) / 10)) / 2),
+        ({"schedule": "cosine", "warmup_steps": 4}, [0.25, 0.5, 0.75, 1, *(1 + np.cos(np.pi * np.arange(6) / 6)) / 2]),
+        ({"schedule": "constant", "warmup_epochs": 2.0}, [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1]),
+        ({"schedule": "constant", "warmup_epochs": 100.0}, np.arange(1, 11) / 10),
+    ],
+)
+def test_a_schedule(fields, expected):
+    config = OptimizerConfig(learning_rate=1.0, **fields)
+    schedule = create_schedule(config, steps=10, steps_per_epoch=2)
+    np.testing.assert_allclose([schedule(step) for step in range(10)], expected, rtol=1e-5, atol=1e-6)
