@@ -1,5 +1,7 @@
 """One step is the same computation on any number of devices and under either backend."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ from bloodcell_jax.train.freezing import trainable_mask
 from bloodcell_jax.train.optimizers import create_optimizer, create_schedule
 from bloodcell_jax.train.parallel import AXIS, DataParallel
 from bloodcell_jax.train.setup import IMAGENET_MEAN, IMAGENET_STD, init_params
-from bloodcell_jax.train.state import TrainState, begin_stage, create_state
+from bloodcell_jax.train.state import begin_stage, create_state
 from bloodcell_jax.train.step import augmented_batch, drop_path_keys, make_train_step
 
 BATCH, SIZE, CLASSES, SEED = 16, 32, 3, 7
@@ -36,15 +38,22 @@ def batch_of(parallel, step):
     return parallel.shard_batch({"indices": indices, "slots": np.arange(BATCH, dtype=np.int32)})
 
 
-@pytest.fixture(scope="module")
-def model():
-    variant = Variant((1, 1, 2, 1), (8, 16, 24, 32), layer_scale=1.0)
-    return ConvNeXt(variant, CLASSES, drop_path=0.5)
+MODEL = ConvNeXt(Variant((1, 1, 1, 1), (8, 16, 24, 32), layer_scale=1.0), CLASSES, drop_path=0.5)
+STILL = MODEL.clone(drop_path=0.0)
+# A warm-up as any recipe has it: Adam divides by the gradient's size, so rounding counts by the rate.
+ADAMW = OptimizerConfig(name="adamw", learning_rate=1e-3, warmup_steps=10, weight_decay=0.05, clip_norm=1.0)
+LION = OptimizerConfig(name="lion", learning_rate=1e-4, schedule="constant")
+RECIPES = {
+    "adamw": (MODEL, ADAMW, POLICY, (".*",)),
+    "lion": (MODEL, LION, POLICY, (".*",)),
+    "head": (MODEL, ADAMW, POLICY, ("head/.*", "!.*")),
+    "still": (STILL, ADAMW, "none", (".*",)),
+}
 
 
-@pytest.fixture(scope="module")
-def params(model):
-    drawn = jax.jit(lambda: init_params(model, jax.random.key(0), SIZE))()
+@functools.cache
+def initial_params():
+    drawn = jax.jit(lambda: init_params(MODEL, jax.random.key(0), SIZE))()
     # Ten times the published std: every layer matters to the loss, and no logit is near a tie.
     return jax.device_get(jax.tree.map(lambda p: p * 10 if p.ndim > 1 else p, drawn))
 
@@ -52,38 +61,49 @@ def params(model):
 class Trainer:
     """A step compiled for some devices, and the state it goes on from."""
 
-    def __init__(self, model, params, backend, devices, optimizer, trainable=(".*",), policy=POLICY, ema_decay=0.9):
+    def __init__(self, recipe, backend, devices):
+        model, optimizer, policy, trainable = RECIPES[recipe]
         self.parallel = parallel_of(backend, devices)
         schedule = create_schedule(optimizer, steps=5, steps_per_epoch=5)
-        rule = create_optimizer(optimizer, schedule)
-        mask = trainable_mask(params, trainable)
-        state = begin_stage(create_state(params, with_ema=ema_decay is not None), rule, mask)
-        self.state = self.parallel.place_state(state)
-        self.data = self.parallel.place_state({"images": IMAGES, "labels": LABELS})
-        self.seed = self.parallel.place_state(np.uint32(SEED))
+        self._optimizer = create_optimizer(optimizer, schedule)
+        self._mask = trainable_mask(initial_params(), trainable)
         step = make_train_step(
             model,
             parse_policy(policy),
-            rule,
+            self._optimizer,
             schedule,
-            mask=mask,
+            mask=self._mask,
             first_step=0,
             batch_size=BATCH,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
             label_smoothing=0.1,
-            ema_decay=ema_decay,
+            ema_decay=0.9,
             axis_name=self.parallel.axis_name,
         )
-        self.compiled = self.parallel.compile_step(step, self.state, self.data, batch_of(self.parallel, 0), self.seed)
+        self._data = self.parallel.place_state({"images": IMAGES, "labels": LABELS})
+        self._seed = self.parallel.place_state(np.uint32(SEED))
+        batch = batch_of(self.parallel, 0)
+        self.compiled = self.parallel.compile_step(step, self.start(), self._data, batch, self._seed)
 
-    def run(self, steps):
+    def start(self, params=None):
+        state = create_state(initial_params() if params is None else params, with_ema=True)
+        return self.parallel.place_state(begin_stage(state, self._optimizer, self._mask))
+
+    def run(self, steps, state=None):
+        """Return the state and the last metrics after some steps."""
+        state = self.start() if state is None else state
         for step in range(steps):
             batch = batch_of(self.parallel, step)
             with jax.transfer_guard("disallow"):
-                self.state, metrics = self.compiled(self.state, self.data, batch, self.seed)
-            jax.block_until_ready(self.state)
-        return jax.device_get(metrics)
+                state, metrics = self.compiled(state, self._data, batch, self._seed)
+            jax.block_until_ready(state)
+        return jax.device_get((state, metrics))
+
+
+@functools.cache
+def trainer(recipe, backend, devices):
+    return Trainer(recipe, backend, devices)
 
 
 def drawn_on(backend, devices):
@@ -113,88 +133,72 @@ def test_examples_augmentation_and_drop_path_follow_the_slot_exactly():
     assert not np.array_equal(augmented, pictures / np.float32(255)), "something is drawn"
 
 
-def test_five_steps_of_adamw_agree_on_every_parameter(model, params):
-    # A warm-up as any recipe has it: Adam divides by the gradient's size, so rounding counts by the rate.
-    adamw = OptimizerConfig(name="adamw", learning_rate=1e-3, warmup_steps=10, weight_decay=0.05, clip_norm=1.0)
-    single = Trainer(model, params, "jit", 1, adamw)
-    expected_metrics = single.run(5)
-    expected = jax.device_get(single.state)
-    moved = [abs(a - b).max() for a, b in zip(jax.tree.leaves(expected.params), jax.tree.leaves(params), strict=True)]
+def test_five_steps_of_adamw_agree_on_every_parameter():
+    expected, expected_metrics = trainer("adamw", "jit", 1).run(5)
+    before = jax.tree.leaves(initial_params())
+    moved = [abs(a - b).max() for a, b in zip(jax.tree.leaves(expected.params), before, strict=True)]
     assert min(moved) > 1e-5, "every parameter learns"
     for backend, devices in SETUPS:
-        trainer = Trainer(model, params, backend, devices, adamw)
-        metrics = trainer.run(5)
-        state = jax.device_get(trainer.state)
+        state, metrics = trainer("adamw", backend, devices).run(5)
         assert state.step == 5
-        for path, value in flatten_dict(expected.params, sep="/").items():
-            np.testing.assert_allclose(
-                flatten_dict(state.params, sep="/")[path], value, rtol=0, atol=1e-5, err_msg=path
-            )
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), state.ema, expected.ema)
+        for ours, theirs in ((state.params, expected.params), (state.ema, expected.ema)):
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), ours, theirs)
         for name, value in expected_metrics.items():
             np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_five_steps_of_lion_agree_but_for_single_signs(model, params):
-    rate, steps = 1e-4, 5
-    lion = OptimizerConfig(name="lion", learning_rate=rate, schedule="constant")
-    single = Trainer(model, params, "jit", 1, lion)
-    single.run(steps)
-    expected = np.concatenate([np.ravel(p) for p in jax.tree.leaves(jax.device_get(single.state.params))])
-    for backend, devices in SETUPS:
-        trainer = Trainer(model, params, backend, devices, lion)
-        trainer.run(steps)
-        found = np.concatenate([np.ravel(p) for p in jax.tree.leaves(jax.device_get(trainer.state.params))])
-        difference = abs(found - expected)
-        # A gradient of 0 to rounding may take either sign; it then moves by two rates.
+def test_five_steps_of_lion_agree_but_for_single_signs():
+    def all_params(state):
+        return np.concatenate([np.ravel(p) for p in jax.tree.leaves(state.params)])
+
+    steps = 5
+    expected = all_params(trainer("lion", "jit", 1).run(steps)[0])
+    for backend, devices in (("pmap", 8), ("jit", 8)):
+        difference = abs(all_params(trainer("lion", backend, devices).run(steps)[0]) - expected)
+        # A gradient of 0 to rounding may take either sign; the parameter then moves by two rates.
         assert (difference <= 1e-6).mean() >= 0.99999
-        assert difference.max() <= 2 * rate * steps + 1e-6
+        assert difference.max() <= 2 * LION.learning_rate * steps + 1e-6
 
 
-def test_frozen_parameters_have_no_gradient_no_moments_and_do_not_move(model, params):
-    adamw = OptimizerConfig(name="adamw", learning_rate=1e-2, weight_decay=0.1)
-    everything = Trainer(model, params, "pmap", 8, adamw)
-    head_only = Trainer(model, params, "pmap", 8, adamw, trainable=("head/.*", "!.*"))
-    adam = head_only.state.opt_state[0]
+def test_frozen_parameters_have_no_gradient_no_moments_and_do_not_move():
+    everything, head_only = trainer("adamw", "pmap", 8), trainer("head", "pmap", 8)
+    before = head_only.start()
+    adam = before.opt_state[1]
     assert set(adam.mu) == set(adam.nu) == {"head/kernel", "head/bias"}
-    before = jax.device_get(head_only.state.params)
-    head_only.run(2)
-    after = flatten_dict(jax.device_get(head_only.state.params), sep="/")
-    for path, value in flatten_dict(before, sep="/").items():
+    after = flatten_dict(head_only.run(2)[0].params, sep="/")
+    for path, value in flatten_dict(initial_params(), sep="/").items():
         assert np.array_equal(after[path], value) != path.startswith("head/"), path
     # No backward pass: the compiler counts about a third of the work, and none of the memory for its activations.
-    flops = [trainer.compiled.cost_analysis()["flops"] for trainer in (everything, head_only)]
+    flops = [trained.compiled.cost_analysis()["flops"] for trained in (everything, head_only)]
     assert flops[1] < 0.45 * flops[0]
-    memory = [trainer.compiled.memory_analysis() for trainer in (everything, head_only)]
+    memory = [trained.compiled.memory_analysis() for trained in (everything, head_only)]
     assert memory[1].temp_size_in_bytes < 0.5 * memory[0].temp_size_in_bytes
     assert memory[1].argument_size_in_bytes < memory[0].argument_size_in_bytes
 
 
 @pytest.mark.parametrize("backend", ["pmap", "jit"])
-def test_the_state_is_donated(model, params, backend):
-    trainer = Trainer(model, params, backend, 8, OptimizerConfig())
-    before = trainer.state
-    trainer.run(1)
+def test_the_state_is_donated(backend):
+    trained = trainer("adamw", backend, 8)
+    before = trained.start()
+    trained.run(1, before)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((before.params, before.opt_state, before.ema)))
 
 
-def test_a_step_with_a_non_finite_gradient_is_skipped_and_counted(model, params):
-    broken = {**params, "head": {**params["head"], "bias": np.full(CLASSES, np.nan, np.float32)}}
-    trainer = Trainer(model, broken, "pmap", 8, OptimizerConfig(learning_rate=0.1))
-    before: TrainState = jax.device_get(trainer.state)
-    metrics = trainer.run(2)
-    after: TrainState = jax.device_get(trainer.state)
+def test_a_step_with_a_non_finite_gradient_is_skipped_and_counted():
+    head = {**initial_params()["head"], "bias": np.full(CLASSES, np.nan, np.float32)}
+    trained = trainer("adamw", "pmap", 8)
+    start = trained.start({**initial_params(), "head": head})
+    before = jax.device_get(start)
+    after, metrics = trained.run(2, start)
     assert (after.step, after.bad_steps, metrics["bad_steps"]) == (2, 2, 2)
     jax.tree.map(np.testing.assert_array_equal, (after.params, after.opt_state), (before.params, before.opt_state))
 
 
-def test_the_loss_is_the_smoothed_cross_entropy_of_the_whole_batch(model, params):
-    still = ConvNeXt(model.variant, CLASSES)
-    trainer = Trainer(still, params, "pmap", 8, OptimizerConfig(), policy="none")
-    metrics = trainer.run(1)
+def test_the_loss_is_the_smoothed_cross_entropy_of_the_whole_batch():
+    _, metrics = trainer("still", "pmap", 8).run(1)
     indices = np.random.default_rng(0).permutation(len(IMAGES))[:BATCH]
     pictures = (IMAGES[indices] / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
-    logits, _ = still.apply({"params": params}, jnp.asarray(pictures, jnp.float32))
+    logits, _ = STILL.apply({"params": initial_params()}, jnp.asarray(pictures, jnp.float32))
     logits = np.asarray(logits, np.float64)
     log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     targets = 0.9 * np.eye(CLASSES)[LABELS[indices]] + 0.1 / CLASSES
