@@ -1,0 +1,77 @@
+"""Two real processes on loopback train as one, and either backend resumes the other's run."""
+
+import json
+import socket
+
+import numpy as np
+import pytest
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def train_together(start, workdir, *flags, count=2):
+    address = f"127.0.0.1:{free_port()}"
+    processes = [
+        start(
+            workdir,
+            "--distributed=env",
+            "--expected_devices=2",
+            *flags,
+            env={
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_PROCESSES": str(count),
+                "JAX_PROCESS_ID": str(index),
+            },
+        )
+        for index in range(count)
+    ]
+    finished = [process.communicate() for process in processes]
+    for process, (_, errors) in zip(processes, finished, strict=True):
+        assert process.returncode == 0, errors
+    return finished
+
+
+def metrics_of(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("first", "second"), [("pmap", "jit"), ("jit", "pmap")])
+def test_two_processes_train_save_and_are_resumed_by_the_other_backend(start, tmp_path, first, second):
+    workdir = tmp_path / "together"
+    # The last stage may grow: the first backend leaves a checkpoint inside it.
+    (output, errors), (other_output, other_errors) = train_together(
+        start, workdir, f"--config.train.backend={first}", "--config.stages[1].steps=10"
+    )
+    assert "devices: 2 x cpu (process 0: 0; process 1: " in errors
+    assert "report:" in output
+    assert "report:" not in other_output
+    assert other_errors == "", "one process speaks"
+    train_together(start, workdir, f"--config.train.backend={second}", "--config.stages[1].steps=12")
+    lines = metrics_of(workdir)
+    assert [line["step"] for line in lines] == list(range(2, 19, 2))
+
+    alone = tmp_path / "alone"
+    process = start(alone, "--config.stages[1].steps=10", devices=2)
+    assert process.wait() == 0, process.communicate()[1]
+    for ours, theirs in zip(lines, metrics_of(alone), strict=False):
+        # The same examples and draws; sums run in another order.
+        np.testing.assert_allclose(ours["train/loss"], theirs["train/loss"], rtol=1e-3)
+
+
+def test_a_missing_device_is_refused(start, tmp_path):
+    process = start(tmp_path / "run", "--expected_devices=4")
+    _, errors = process.communicate()
+    assert process.returncode == 5
+    assert errors.splitlines()[-1].startswith("bloodcell: --expected_devices=4: 1 found")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_half_set_environment_is_named(start, tmp_path):
+    process = start(tmp_path / "run", "--distributed=env", env={"JAX_NUM_PROCESSES": "2"})
+    _, errors = process.communicate()
+    assert process.returncode == 2
+    assert "JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID not set" in errors.splitlines()[-1]

@@ -1,0 +1,133 @@
+"""Real processes, killed and told to stop; the same command goes on to the bit."""
+
+import json
+import shutil
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from bloodcell_jax.train.checkpoints import Checkpoints
+from bloodcell_jax.train.setup import prepare_run
+from bloodcell_jax.workdir import read_config
+
+
+def finish(process, code=0):
+    output, errors = process.communicate()
+    assert process.returncode == code, errors
+    return output, errors
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start, tmp_path_factory):
+    """Return the workdir of a run that nothing interrupts."""
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    finish(start(workdir))
+    return workdir
+
+
+def metrics_of(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if not key.startswith("perf/")} for line in lines]
+
+
+def final_state(workdir):
+    """Return every array of the last checkpoint, by name."""
+    run = prepare_run(read_config(workdir))
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    like = run.state_shapes(run.stages[-1]).to_trees()
+    trees = checkpoints.restore(checkpoints.steps()[-1], like, run.parallel.replicated)
+    checkpoints.close()
+    flat, _ = jax.tree_util.tree_flatten_with_path(trees)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in flat}
+
+
+def assert_same_run(workdir, other):
+    assert metrics_of(workdir) == metrics_of(other)
+    for split in ("val", "test"):
+        name = f"eval/{split}/predictions.csv"
+        assert (workdir / name).read_bytes() == (other / name).read_bytes()
+    ours, theirs = final_state(workdir), final_state(other)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+
+
+def kill_at(process, workdir, step, number):
+    """Send a signal as soon as the log holds a line of `step` or later."""
+    while True:
+        assert process.poll() is None, process.communicate()[1]
+        if (workdir / "metrics.jsonl").exists():
+            *lines, _ = (workdir / "metrics.jsonl").read_text().split("\n")
+            if lines and json.loads(lines[-1])["step"] >= step:
+                break
+        time.sleep(0.002)
+    process.send_signal(number)
+
+
+def test_kill_9_in_either_stage_and_resume_is_equal_to_the_bit(start, undisturbed, tmp_path):
+    workdir = tmp_path / "run"
+    # In the head's stage after its first checkpoint; then right at the change of stage; then late.
+    for step in (4, 6, 28):
+        process = start(workdir)
+        kill_at(process, workdir, step, signal.SIGKILL)
+        finish(process, -signal.SIGKILL)
+        assert not (workdir / "report").exists()
+    finish(start(workdir))
+    assert [line["step"] for line in metrics_of(workdir)] == list(range(2, 37, 2))
+    assert_same_run(workdir, undisturbed)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_stops(start, undisturbed, tmp_path, number, code):
+    workdir = tmp_path / "run"
+    process = start(workdir)
+    kill_at(process, workdir, 10, number)
+    _, errors = finish(process, code)
+    assert errors.splitlines()[-1].startswith(f"bloodcell: stopped by {signal.Signals(number).name} at step ")
+    assert "run the same command to go on" in errors
+    stopped = int(errors.split(" at step ")[-1].split()[0])
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    assert checkpoints.steps()[-1] == stopped
+    checkpoints.close()
+    finish(start(workdir))
+    assert_same_run(workdir, undisturbed)
+
+
+def test_a_finished_run_says_so_and_makes_what_is_missing(start, undisturbed, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed, workdir)
+    shutil.rmtree(workdir / "report")
+    shutil.rmtree(workdir / "eval" / "test")
+    _, errors = finish(start(workdir))
+    assert "already trained for all 36 steps" in errors
+    assert (workdir / "report" / "index.html").exists()
+    assert_same_run(workdir, undisturbed)
+
+
+def test_a_checkpoint_cut_short_is_named(start, undisturbed, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed, workdir)
+    last = workdir / "checkpoints" / "36"
+    for path in (last / "params").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    shutil.rmtree(workdir / "eval")
+    _, errors = finish(start(workdir), 3)
+    line = errors.splitlines()[-1]
+    assert str(last) in line
+    assert "Traceback" not in errors
+
+
+def test_what_may_not_change_is_refused_with_both_values(start, undisturbed, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed, workdir)
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
+    _, errors = finish(start(workdir, "--config.seed=4", "--config.model.drop_path=0.3"), 2)
+    line = errors.splitlines()[-1]
+    for words in ("seed", "3", "4", "drop_path", "0.2", "0.3", "--overwrite"):
+        assert words in line
+    after = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert before == after
