@@ -8,11 +8,11 @@ from bloodcell_jax.config import Config, DataConfig, ModelConfig, OptimizerConfi
 
 def get_config(arg: str = "") -> Config:
     return Config(
-        data=DataConfig(source="synthetic:2000"),
-        model=ModelConfig(variant="convnext_atto", dtype="float32"),
+        data=DataConfig(source="synthetic:2000", image_size=64),
+        model=ModelConfig(variant="convnext_atto", dtype="float32", layer_scale=0.1),
         stages=[
             StageConfig(
-                epochs=8.0,
+                epochs=12.0,
                 optimizer=OptimizerConfig(
                     name="adamw", learning_rate=2e-3, warmup_epochs=1.0, weight_decay=0.05, clip_norm=1.0
                 ),

@@ -9,6 +9,7 @@ Lengths are in halves of the picture's side, colours are red, green and blue fro
 
 import functools
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -213,7 +214,7 @@ def _nucleus_distance(y, x, rng: np.random.Generator, morphology: Morphology, ra
     own = rng.uniform(*morphology.lobe) * radius
     radii = own * rng.uniform(0.88, 1.12, lobes) if lobes > 1 else [own]
     distance = np.min([np.hypot(y - cy, x - cx) - r for (cy, cx), r in zip(centres, radii, strict=True)], 0)
-    for one, other in zip(centres[:-1], centres[1:], strict=True):
+    for one, other in pairwise(centres):
         distance = np.minimum(distance, _to_segment(y, x, one, other) - 0.3 * own)
     if lobes == 1:
         depth = rng.uniform(*morphology.indentation) * own

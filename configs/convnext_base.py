@@ -1,0 +1,35 @@
+"""The flagship recipe: ConvNeXt-Base from ImageNet weights, first its head, then everything, with Lion.
+
+bloodcell train --config=convnext_base --workdir=runs/base --config.data.source=zip:cells.zip \\
+    --config.model.weights=convnext_base.safetensors
+
+The head is new and its first gradients are large, so it is fitted alone while the backbone is frozen (a step without
+a backward pass), then everything is fine-tuned at a rate at which the ImageNet features survive. Made for an
+accelerator: one step of 64 pictures costs 1.0 TFLOP. Its accuracy has not been measured yet.
+"""
+
+from bloodcell_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, StageConfig, TrainConfig
+
+
+def get_config(arg: str = "") -> Config:
+    return Config(
+        data=DataConfig(source="zip:../shared/data/pbc96.zip"),
+        model=ModelConfig(variant="convnext_base", drop_path=0.2, head_init_scale=0.001),
+        stages=[
+            StageConfig(
+                name="head",
+                epochs=3.0,
+                trainable=("head/.*", "head_norm/.*", "!.*"),
+                optimizer=OptimizerConfig(name="lion", learning_rate=1e-4, warmup_epochs=0.5, weight_decay=0.1),
+            ),
+            StageConfig(
+                name="fine-tune",
+                epochs=20.0,
+                # Lion wants a rate 3 to 10 times lower and a decay as much higher than AdamW (arXiv:2302.06675, 5).
+                optimizer=OptimizerConfig(
+                    name="lion", learning_rate=2e-5, warmup_epochs=1.0, weight_decay=0.5, clip_norm=1.0
+                ),
+            ),
+        ],
+        train=TrainConfig(batch_size=64, label_smoothing=0.1, ema_decay=0.999),
+    )
