@@ -12,7 +12,7 @@ def get_config(arg: str = "") -> Config:
         model=ModelConfig(variant="convnext_atto", dtype="float32", layer_scale=0.1),
         stages=[
             StageConfig(
-                epochs=12.0,
+                epochs=10.0,
                 optimizer=OptimizerConfig(
                     name="adamw", learning_rate=2e-3, warmup_epochs=1.0, weight_decay=0.05, clip_norm=1.0
                 ),

@@ -1,11 +1,17 @@
-"""What every test needs before JAX is imported.
+"""What every test needs before JAX is imported, and a run small enough to be started, killed and resumed.
 
 Eight virtual devices, so that data parallelism is tested anywhere; and one compilation cache for all tests and the
 processes they start.
 """
 
 import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -13,3 +19,75 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "compilation")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+CONFIG = """
+    from bloodcell_jax.config import *
+
+    def get_config(arg=""):
+        return Config(
+            seed=3,
+            data=DataConfig(source="npz:{cells}", image_size=32, class_names=("red", "green", "blue")),
+            model=ModelConfig(variant="test_convnext2", dtype="float32", drop_path=0.2, layer_scale=0.5),
+            stages=[
+                StageConfig(
+                    name="head",
+                    steps=6,
+                    trainable=("head/.*", "!.*"),
+                    optimizer=OptimizerConfig(name="adamw", learning_rate=1e-2),
+                ),
+                StageConfig(
+                    name="all",
+                    steps=30,
+                    optimizer=OptimizerConfig(name="lion", learning_rate=3e-4, warmup_steps=4, weight_decay=0.1),
+                ),
+            ],
+            train=TrainConfig(
+                batch_size=16, label_smoothing=0.1, ema_decay=0.8, log_every=2, evaluate_every=8, checkpoint_every=4
+            ),
+            evaluate=EvaluateConfig(batch_size=32),
+        )
+"""
+
+
+@pytest.fixture(scope="session")
+def cells(tmp_path_factory):
+    """Return the path of an npz of 120 noisy pictures of 32 px in three colours."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 40)
+    images = rng.integers(0, 120, (120, 32, 32, 3), dtype=np.uint8)
+    images[np.arange(120), :, :, labels] += rng.integers(0, 100, (120, 1, 1), dtype=np.uint8)
+    path = tmp_path_factory.mktemp("data") / "cells.npz"
+    np.savez(path, images=images, labels=labels)
+    return path
+
+
+@pytest.fixture(scope="session")
+def config_file(cells, tmp_path_factory):
+    """Return the path of a configuration of two stages, 36 steps in all, on these pictures."""
+    path = tmp_path_factory.mktemp("config") / "tiny.py"
+    path.write_text(textwrap.dedent(CONFIG.format(cells=cells)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def start(config_file):
+    """Return a function that starts `launch.py train` in a process of its own, one device unless told."""
+
+    def start(workdir, *flags, devices=1, env=None):
+        command = [sys.executable, "launch.py", "train", f"--config={config_file}", f"--workdir={workdir}", *flags]
+        settings = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", **(env or {})}
+        return subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def trained(start, tmp_path_factory):
+    """Return the workdir of a finished run that nothing interrupted; tests change copies of it only."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    process = start(workdir)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return workdir

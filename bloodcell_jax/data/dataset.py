@@ -47,8 +47,8 @@ class Dataset:
         return digest.hexdigest()
 
 
-def check_classes(dataset: Dataset) -> Dataset:
-    """Return the dataset if it can be learnt from: at least two classes, none of them empty.
+def check_learnable(dataset: Dataset) -> None:
+    """Check that there are at least two classes, none of them empty.
 
     Raises:
       DataError: names the class, or the source.
@@ -61,4 +61,3 @@ def check_classes(dataset: Dataset) -> Dataset:
             raise DataError(
                 f"{dataset.source}: class {name} has no picture; add some, or leave it out of data.class_names"
             )
-    return dataset

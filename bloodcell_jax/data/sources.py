@@ -8,7 +8,7 @@ import numpy as np
 
 from bloodcell_jax.data import pictures, synthetic
 from bloodcell_jax.data.class_folders import load_folder, load_zip
-from bloodcell_jax.data.dataset import Dataset, check_classes
+from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.errors import DataError, UsageError
 
 
@@ -27,7 +27,7 @@ def load_source(
 
     Raises:
       UsageError: the source is not of a known kind.
-      DataError: it is missing or cannot be learnt from; names the file and the remedy.
+      DataError: it is missing or malformed; names the file and the remedy.
     """
     kind, _, place = source.partition(":")
     if kind not in ("npz", "folder", "zip", "synthetic"):
@@ -38,9 +38,9 @@ def load_source(
     if not path.exists():
         raise DataError(f"{source}: no such file or folder; check data.source")
     if kind == "npz":
-        return check_classes(_load_npz(path, source, image_size, class_names))
+        return _load_npz(path, source, image_size, class_names)
     load = load_zip if kind == "zip" else load_folder
-    return check_classes(load(path, source, image_size=image_size, crop=crop, class_names=class_names))
+    return load(path, source, image_size=image_size, crop=crop, class_names=class_names)
 
 
 def _recognise(source: str) -> str:

@@ -26,6 +26,7 @@ class Morphology:
       cytoplasm: its colour.
       lobes: of the nucleus, as chances of 0, 1, 2, ... lobes.
       lobe: radius of a lobe as a part of the cell's.
+      nucleus: its colour.
       spread: radius of the arc that the lobes lie on, as a part of the cell's.
       indentation: how deep a bay cuts into a nucleus of one lobe, as a part of its radius.
       granules: chance that a spot of the granules' grid is one.
@@ -39,6 +40,7 @@ class Morphology:
     cytoplasm: Colour
     lobes: tuple[float, ...]
     lobe: Range
+    nucleus: Colour = (0.27, 0.13, 0.44)
     spread: Range = (0.0, 0.15)
     indentation: Range = (0.0, 0.0)
     granules: float = 0.0
@@ -55,9 +57,9 @@ MORPHOLOGIES = {
         lobes=(0, 0.2, 0.5, 0.3),
         lobe=(0.42, 0.52),
         spread=(0.25, 0.4),
-        granules=0.55,
-        granule_size=0.045,
-        granule=(0.20, 0.08, 0.36),
+        granules=0.65,
+        granule_size=0.05,
+        granule=(0.14, 0.05, 0.28),
         granules_hide=True,
         roughness=0.08,
     ),
@@ -73,20 +75,22 @@ MORPHOLOGIES = {
     ),
     "erythroblast": Morphology(
         radius=(0.36, 0.58),
-        cytoplasm=(0.64, 0.58, 0.70),
+        cytoplasm=(0.74, 0.62, 0.68),
         lobes=(0, 1.0),
-        lobe=(0.48, 0.64),
+        lobe=(0.46, 0.62),
+        nucleus=(0.17, 0.07, 0.30),
     ),
     "ig": Morphology(
         radius=(0.58, 0.78),
         cytoplasm=(0.64, 0.52, 0.72),
         lobes=(0, 1.0),
-        lobe=(0.66, 0.78),
+        lobe=(0.60, 0.74),
+        nucleus=(0.37, 0.20, 0.51),
         spread=(0.1, 0.25),
         indentation=(0.0, 0.35),
         granules=0.35,
-        granule_size=0.025,
-        granule=(0.44, 0.26, 0.56),
+        granule_size=0.02,
+        granule=(0.46, 0.28, 0.60),
     ),
     "lymphocyte": Morphology(
         radius=(0.42, 0.56),
@@ -130,7 +134,6 @@ MORPHOLOGIES = {
 }
 CLASS_NAMES = tuple(MORPHOLOGIES)
 
-_NUCLEUS = (0.27, 0.13, 0.44)
 _RED_CELL = (0.84, 0.72, 0.68)
 _SMEAR = (0.98, 0.92, 0.84)
 
@@ -164,7 +167,7 @@ def _draw_labels(count: int, seed: int) -> np.ndarray:
 def _draw_picture(rng: np.random.Generator, morphology: Morphology, size: int) -> np.ndarray:
     canvas = np.empty((size, size, 3), np.float32)
     canvas[:] = _SMEAR
-    zoom = rng.uniform(0.7, 1.15)
+    zoom = rng.uniform(0.72, 1.15)
     _draw_red_cells(canvas, rng, zoom)
     _draw_cell(canvas, rng, morphology, zoom)
     _photograph(canvas, rng)
@@ -196,7 +199,7 @@ def _draw_cell(canvas: np.ndarray, rng: np.random.Generator, morphology: Morphol
     if not morphology.granules_hide:
         _blend(canvas, morphology.granule, granules * 0.8)
     # Chromatin is clumped: lighter and darker patches.
-    chromatin = np.float32(_NUCLEUS) + 0.16 * (_noise(len(canvas), rng, 0.05) - 0.4)[..., None]
+    chromatin = np.float32(morphology.nucleus) + 0.16 * (_noise(len(canvas), rng, 0.05) - 0.4)[..., None]
     _blend(canvas, chromatin, nucleus * rng.uniform(0.88, 1))
     if morphology.granules_hide:
         _blend(canvas, morphology.granule, granules * 0.8)
@@ -233,7 +236,7 @@ def _photograph(canvas: np.ndarray, rng: np.random.Generator) -> None:
     y, x = _grid(len(canvas))
     angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.08)
     # A stain takes light away, so its strength is a power of what passes.
-    np.power(canvas, rng.uniform(0.6, 1.5), out=canvas)
+    np.power(canvas, rng.uniform(0.62, 1.5), out=canvas)
     light = rng.uniform(0.75, 1.02) * (1 + slope * (np.sin(angle) * y + np.cos(angle) * x))
     canvas *= light[..., None] * rng.uniform(0.91, 1.06, 3).astype(np.float32)
     canvas += rng.uniform(0.005, 0.02) * rng.standard_normal(canvas.shape, np.float32)
@@ -258,7 +261,7 @@ def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
 def _turned_grid(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return coordinates shifted, turned and squeezed to an ellipse."""
     y, x = _grid(size)
-    (dy, dx), angle, squeeze = rng.uniform(-0.18, 0.18, 2), rng.uniform(0, 2 * np.pi), rng.uniform(1.0, 1.2)
+    (dy, dx), angle, squeeze = rng.uniform(-0.2, 0.2, 2), rng.uniform(0, 2 * np.pi), rng.uniform(1.0, 1.2)
     sine, cosine = np.float32(np.sin(angle)), np.float32(np.cos(angle))
     y, x = y - np.float32(dy), x - np.float32(dx)
     return (cosine * y - sine * x) * np.float32(squeeze), sine * y + cosine * x

@@ -11,11 +11,13 @@ import numpy as np
 
 from bloodcell_jax.data import pictures
 from bloodcell_jax.data.class_folders import is_picture
+from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.splits import split_dataset
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.outputs import write_split
+from bloodcell_jax.workdir import read_json
 
 # Pictures decoded, classified and written at a time: memory stays flat whatever the input.
 _CHUNK = 1024
@@ -46,6 +48,8 @@ def evaluate_source(
         crop=config.data.crop,
         class_names=classifier.class_names,
     )
+    if source is None:
+        _check_same_data(dataset, classifier.workdir)
     splits = {"all": np.arange(len(dataset), dtype=np.int32)}
     if source is None or dataset.splits:
         splits |= split_dataset(dataset, config.data.splits, seed=config.seed) if source is None else dataset.splits
@@ -57,6 +61,15 @@ def evaluate_source(
     probabilities = classifier.predict(dataset.images[indices])
     folder = Path(output) if output else classifier.workdir / "eval" / split
     return folder, write_split(folder, dataset, indices, probabilities, step=classifier.step)
+
+
+def _check_same_data(dataset: Dataset, workdir: Path) -> None:
+    trained_on = read_json(workdir / "environment.json")["data"]["sha256"]
+    if dataset.sha256() != trained_on:
+        raise DataError(
+            f"{dataset.source}: not the data this run was trained on (sha256 {dataset.sha256()[:12]}, then "
+            f"{trained_on[:12]}), so its splits are lost; name it by --source to evaluate on all of it"
+        )
 
 
 def predict_files(create_classifier: Callable[[], Classifier], inputs: list[str], output: Path, *, strict: bool) -> int:

@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from bloodcell_jax.augment.policies import Policy, parse_policy
 from bloodcell_jax.config import Config, ModelConfig, validate
-from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.dataset import Dataset, check_learnable
 from bloodcell_jax.data.sampling import Sampler, create_sampler
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.splits import split_dataset
@@ -144,6 +144,7 @@ def prepare_run(config: Config) -> Run:
         crop=config.data.crop,
         class_names=config.data.class_names,
     )
+    check_learnable(dataset)
     config = resolve(config, dataset)
     splits = split_dataset(dataset, config.data.splits, seed=config.seed)
     sampler = create_sampler(

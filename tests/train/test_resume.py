@@ -20,14 +20,6 @@ def finish(process, code=0):
     return output, errors
 
 
-@pytest.fixture(scope="module")
-def undisturbed(start, tmp_path_factory):
-    """Return the workdir of a run that nothing interrupts."""
-    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    finish(start(workdir))
-    return workdir
-
-
 def metrics_of(workdir):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if not key.startswith("perf/")} for line in lines]
@@ -67,7 +59,7 @@ def kill_at(process, workdir, step, number):
     process.send_signal(number)
 
 
-def test_kill_9_in_either_stage_and_resume_is_equal_to_the_bit(start, undisturbed, tmp_path):
+def test_kill_9_in_either_stage_and_resume_is_equal_to_the_bit(start, trained, tmp_path):
     workdir = tmp_path / "run"
     # In the head's stage after its first checkpoint; then right at the change of stage; then late.
     for step in (4, 6, 28):
@@ -77,11 +69,11 @@ def test_kill_9_in_either_stage_and_resume_is_equal_to_the_bit(start, undisturbe
         assert not (workdir / "report").exists()
     finish(start(workdir))
     assert [line["step"] for line in metrics_of(workdir)] == list(range(2, 37, 2))
-    assert_same_run(workdir, undisturbed)
+    assert_same_run(workdir, trained)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_stops(start, undisturbed, tmp_path, number, code):
+def test_a_signal_saves_and_stops(start, trained, tmp_path, number, code):
     workdir = tmp_path / "run"
     process = start(workdir)
     kill_at(process, workdir, 10, number)
@@ -93,23 +85,23 @@ def test_a_signal_saves_and_stops(start, undisturbed, tmp_path, number, code):
     assert checkpoints.steps()[-1] == stopped
     checkpoints.close()
     finish(start(workdir))
-    assert_same_run(workdir, undisturbed)
+    assert_same_run(workdir, trained)
 
 
-def test_a_finished_run_says_so_and_makes_what_is_missing(start, undisturbed, tmp_path):
+def test_a_finished_run_says_so_and_makes_what_is_missing(start, trained, tmp_path):
     workdir = tmp_path / "run"
-    shutil.copytree(undisturbed, workdir)
+    shutil.copytree(trained, workdir)
     shutil.rmtree(workdir / "report")
     shutil.rmtree(workdir / "eval" / "test")
     _, errors = finish(start(workdir))
     assert "already trained for all 36 steps" in errors
     assert (workdir / "report" / "index.html").exists()
-    assert_same_run(workdir, undisturbed)
+    assert_same_run(workdir, trained)
 
 
-def test_a_checkpoint_cut_short_is_named(start, undisturbed, tmp_path):
+def test_a_checkpoint_cut_short_is_named(start, trained, tmp_path):
     workdir = tmp_path / "run"
-    shutil.copytree(undisturbed, workdir)
+    shutil.copytree(trained, workdir)
     last = workdir / "checkpoints" / "36"
     for path in (last / "params").rglob("*"):
         if path.is_file():
@@ -121,9 +113,9 @@ def test_a_checkpoint_cut_short_is_named(start, undisturbed, tmp_path):
     assert "Traceback" not in errors
 
 
-def test_what_may_not_change_is_refused_with_both_values(start, undisturbed, tmp_path):
+def test_what_may_not_change_is_refused_with_both_values(start, trained, tmp_path):
     workdir = tmp_path / "run"
-    shutil.copytree(undisturbed, workdir)
+    shutil.copytree(trained, workdir)
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
     _, errors = finish(start(workdir, "--config.seed=4", "--config.model.drop_path=0.3"), 2)
     line = errors.splitlines()[-1]

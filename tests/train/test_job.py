@@ -1,0 +1,107 @@
+"""What a finished run leaves, and what the verb prints."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from bloodcell_jax import cli
+from bloodcell_jax.config import from_dict, to_dict
+from bloodcell_jax.train.dry_run import describe_run
+from bloodcell_jax.train.job import train_and_evaluate
+from bloodcell_jax.workdir import read_config, read_metrics
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_workdir_holds_what_is_promised(trained):
+    names = {path.relative_to(trained).as_posix() for path in trained.rglob("*") if path.is_file()}
+    for name in ("config.json", "environment.json", "metrics.jsonl", "report/index.html"):
+        assert name in names
+    for split in ("val", "test"):
+        assert {f"eval/{split}/metrics.json", f"eval/{split}/predictions.csv"} <= names
+    assert sum(path.name.startswith("events.") for path in trained.iterdir()) == 1
+    steps = sorted(int(path.name) for path in (trained / "checkpoints").iterdir())
+    # The last two, and the best by val/f1_macro where it is another.
+    assert steps[-2:] == [32, 36]
+    assert len(steps) <= 3
+
+
+def test_the_log_has_one_line_per_logged_step(trained):
+    lines = read_metrics(trained)
+    assert [line["step"] for line in lines] == list(range(2, 37, 2))
+    always = {"stage", "epoch", "train/loss", "train/accuracy", "lr", "perf/images_per_second", "perf/mfu"}
+    always |= {f"norm/{name}" for name in ("gradient", "parameter", "update")}
+    evaluated = {"val/loss", "val/accuracy", "val/f1_macro"}
+    for line in lines:
+        # Every eighth step is evaluated, and the last of each stage.
+        expected = always | {"step"} | (evaluated if line["step"] in (6, 8, 16, 24, 32, 36) else set())
+        assert set(line) == expected, line["step"]
+        assert line["stage"] == ("head" if line["step"] <= 6 else "all")
+        assert line["epoch"] == pytest.approx(line["step"] * 16 / 84)
+
+
+def test_it_learns_and_its_numbers_agree(trained):
+    metrics = json.loads((trained / "eval/test/metrics.json").read_text())
+    rows = rows_of(trained / "eval/test/predictions.csv")
+    assert metrics["n"] == len(rows) == len({row["id"] for row in rows}) == 18
+    assert metrics["accuracy"] == np.mean([row["label"] == row["predicted"] for row in rows]) > 0.8
+    for row in rows:
+        probabilities = [float(row[name]) for name in ("red", "green", "blue")]
+        assert sum(probabilities) == pytest.approx(1, abs=2e-6)
+        assert float(row["confidence"]) == max(probabilities)
+    last = read_metrics(trained)[-1]
+    val = json.loads((trained / "eval/val/metrics.json").read_text())
+    best = max(line["val/f1_macro"] for line in read_metrics(trained) if "val/f1_macro" in line)
+    assert val["f1_macro"] == pytest.approx(best)
+    assert last["train/loss"] < read_metrics(trained)[0]["train/loss"]
+
+
+def test_the_config_is_data(trained):
+    config = read_config(trained)
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+    assert config.model.num_classes == 3
+    assert config.model.mean == (0.485, 0.456, 0.406)
+
+
+def test_a_second_call_goes_on_in_eight_devices_where_it_was_left(trained):
+    before = (trained / "eval/test/predictions.csv").read_bytes()
+    result = train_and_evaluate(read_config(trained), trained)
+    assert (result.step, result.workdir) == (36, trained)
+    assert result.metrics["test"] == json.loads((trained / "eval/test/metrics.json").read_text())
+    assert (trained / "eval/test/predictions.csv").read_bytes() == before
+
+
+def test_dry_run_prints_parameters_data_and_cost_and_writes_nothing(config_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["bloodcell", "train", f"--config={config_file}", "--dry_run"]) == 0
+    output = capsys.readouterr().out
+    lines = [line.split() for line in output.splitlines()]
+    assert ["head/kernel", "128x3", "yes", "trainable", "trainable"] in lines
+    assert ["stage_0/block_0/layer_scale", "32", "no", "frozen", "trainable"] in lines
+    assert ["red", "28", "6", "6"] in lines
+    costs = {line[0]: line for line in lines if line and line[0] in ("head", "all") and line[1] in ("6", "30")}
+    assert float(costs["head"][3]) < 0.5 * float(costs["all"][3])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_overwrite_deletes_the_run_and_nothing_else(trained, tmp_path, start):
+    import shutil
+
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    (workdir / "notes.txt").write_text("mine")
+    process = start(workdir, "--config.seed=4", "--overwrite", "--config.stages[1].steps=2")
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert (workdir / "notes.txt").read_text() == "mine"
+    assert read_config(workdir).seed == 4
+    assert read_metrics(workdir)[-1]["step"] == 8
+
+
+def test_describe_run_shows_the_whole_network(trained):
+    assert "trainable of " in describe_run(read_config(trained))
