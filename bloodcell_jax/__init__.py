@@ -8,10 +8,14 @@ import importlib
 _PUBLIC = {
     "Classifier": "bloodcell_jax.evaluate.classifier",
     "Config": "bloodcell_jax.config",
+    "WeightsInfo": "bloodcell_jax.weights",
     "augment": "bloodcell_jax.augment",
     "create_model": "bloodcell_jax.models",
     "decay_mask": "bloodcell_jax.train.freezing",
     "load_source": "bloodcell_jax.data.sources",
+    "load_weights": "bloodcell_jax.weights",
+    "read_weights_info": "bloodcell_jax.weights",
+    "save_weights": "bloodcell_jax.weights",
     "train_and_evaluate": "bloodcell_jax.train.job",
     "trainable_mask": "bloodcell_jax.train.freezing",
 }

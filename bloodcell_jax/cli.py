@@ -1,5 +1,6 @@
 """The command line: verbs, their flags, and one line with an exit code for whatever a user can mend."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -7,7 +8,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from absl import flags, logging
+from absl import flags
+from absl import logging as absl_logging
 
 from bloodcell_jax import config_flags
 from bloodcell_jax.config import Config
@@ -28,7 +30,8 @@ class Verb:
 def main(argv: Sequence[str]) -> int:
     """Run the command line `argv` (program first) and return its exit code."""
     # Orbax and JAX warn through absl and logging of things that are this library's business, not the user's.
-    logging.set_verbosity(logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    _show_messages()
     try:
         return _run(list(argv))
     except UserError as error:
@@ -50,6 +53,21 @@ def main(argv: Sequence[str]) -> int:
         # The reader of a pipe (head, less) went away; nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+class _Messages(logging.Handler):
+    """Prints what the library has to say as the command line's own lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"bloodcell: {record.getMessage()}", file=sys.stderr, flush=True)
+
+
+def _show_messages() -> None:
+    logger = logging.getLogger("bloodcell_jax")
+    if not any(isinstance(handler, _Messages) for handler in logger.handlers):
+        logger.addHandler(_Messages())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
 
 def _run(argv: list[str]) -> int:
@@ -227,6 +245,21 @@ def _predict(values: flags.FlagValues) -> None:
     print(f"{output}: {count} pictures")
 
 
+def _define_convert(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("input", None, "a checkpoint in any published layout, or a published name", flag_values=values)
+    flags.DEFINE_string("output", None, "the new .safetensors file", flag_values=values)
+    flags.DEFINE_string("variant", None, "timm's model name; unset: told from the shapes", flag_values=values)
+
+
+def _convert(values: flags.FlagValues) -> None:
+    from bloodcell_jax.weights import convert
+
+    source, target = _required(values, "input"), _required(values, "output")
+    info = convert(source, target, values["variant"].value)
+    classes = "no head" if info.num_classes is None else f"{info.num_classes} classes"
+    print(f"{target}: {info.variant}, {classes}, licence {info.licence or 'not known'}, from {info.source}")
+
+
 def _define_report(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "folder of a run", flag_values=values)
 
@@ -263,6 +296,14 @@ VERBS = {
   predict --workdir=runs/first --input='new/*.png' --input=more.zip --output=cells.csv""",
         _define_predict,
         _predict,
+    ),
+    "convert": Verb(
+        "any published ConvNeXt checkpoint into this library's safetensors",
+        """
+  convert --input=convnext_base_22k_1k_224.pth --output=convnext_base.safetensors
+  convert --input=convnext_tiny.fb_in22k --output=tiny.safetensors""",
+        _define_convert,
+        _convert,
     ),
     "report": Verb(
         "rebuild a run's HTML report",

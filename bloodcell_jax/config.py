@@ -51,7 +51,11 @@ class DataConfig:
 @dataclass(kw_only=True)
 class ModelConfig:
     variant: str = option("convnext_atto", "timm's model name (convnext_tiny, convnextv2_atto, ...) or custom_cnn")
-    weights: str | None = option(None, "path of pretrained weights (safetensors); unset: random initialisation")
+    weights: str | None = option(
+        None,
+        "a checkpoint in any published layout, or a published name such as convnext_base.fb_in22k_ft_in1k (downloaded "
+        "once); unset: random initialisation",
+    )
     num_classes: int | None = option(None, "unset: the number of classes in the data", minimum=2)
     drop_path: float = option(0.0, "stochastic depth of the last block, linear from 0", minimum=0.0, maximum=0.99)
     layer_scale: float | None = option(None, "initial layer scale; unset: the variant's own", minimum=0.0)

@@ -3,16 +3,25 @@
 python launch.py train --config=quickstart --workdir=runs/demo
 """
 
-from bloodcell_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, StageConfig, TrainConfig
+from bloodcell_jax.config import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    StageConfig,
+    TrainConfig,
+)
 
 
 def get_config(arg: str = "") -> Config:
     return Config(
         data=DataConfig(source="synthetic:2000", image_size=64),
         model=ModelConfig(variant="convnext_atto", dtype="float32", layer_scale=0.1),
+        augment=AugmentConfig(policy="d4|brightness:delta=0.1|contrast:delta=0.1"),
         stages=[
             StageConfig(
-                epochs=10.0,
+                epochs=12.0,
                 optimizer=OptimizerConfig(
                     name="adamw", learning_rate=2e-3, warmup_epochs=1.0, weight_decay=0.05, clip_norm=1.0
                 ),

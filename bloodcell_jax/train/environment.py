@@ -10,6 +10,7 @@ import jax
 
 from bloodcell_jax.train.freezing import partition
 from bloodcell_jax.train.setup import Run
+from bloodcell_jax.weights.info import info_to_dict
 
 _PACKAGES = ("bloodcell_jax", "jax", "jaxlib", "flax", "optax", "dm-pix", "orbax-checkpoint", "numpy", "pillow")
 
@@ -40,6 +41,7 @@ def describe_environment(run: Run) -> dict:
             },
             "notes": _split_notes(run),
         },
+        "weights": info_to_dict(run.weights_info) if run.weights_info else None,
         "model": {
             "variant": config.model.variant,
             "parameters": count_parameters(run.param_shapes),

@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,9 +21,8 @@ from bloodcell_jax.train.parallel import DataParallel, create_parallel
 from bloodcell_jax.train.stages import Stage, plan_stages
 from bloodcell_jax.train.state import TrainState, begin_stage, create_state
 from bloodcell_jax.train.step import INIT_STREAM, make_train_step, step_key
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from bloodcell_jax.weights import WeightsInfo, load_weights, read_weights_info
+from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,7 @@ class Run:
       data_hash: sha256 of the dataset.
       splits: example indices by split.
       param_shapes: the parameters as shapes.
+      weights_info: of the pretrained weights; None from random ones.
     """
 
     config: Config
@@ -48,6 +47,7 @@ class Run:
     param_shapes: Any
     stages: list[Stage]
     parallel: DataParallel
+    weights_info: WeightsInfo | None
 
     @property
     def total_steps(self) -> int:
@@ -110,9 +110,7 @@ class Run:
         config = self.config
         key = step_key(config.seed, INIT_STREAM, 0)
         if config.model.weights is not None:
-            from bloodcell_jax.weights import load_weights
-
-            return load_weights(Path(config.model.weights), self.model, head_key=key)
+            return load_weights(config.model.weights, self.model, head_key=key)
         return jax.jit(lambda key: init_params(self.model, key, config.data.image_size))(key)
 
 
@@ -136,8 +134,9 @@ def prepare_run(config: Config) -> Run:
     validate(config)
     policy = parse_policy(config.augment.policy)
     parallel = create_parallel(config.train.backend, config.train.batch_size)
-    # Before the data: a misspelt variant should not wait for them.
+    # Before the data: a misspelt variant or file should not wait for them.
     create_model(config.model.variant, 2)
+    weights_info = read_weights_info(config.model.weights) if config.model.weights is not None else None
     dataset = load_source(
         config.data.source,
         image_size=config.data.image_size,
@@ -145,7 +144,7 @@ def prepare_run(config: Config) -> Run:
         class_names=config.data.class_names,
     )
     check_learnable(dataset)
-    config = resolve(config, dataset)
+    config = resolve(config, dataset, weights_info)
     splits = split_dataset(dataset, config.data.splits, seed=config.seed)
     sampler = create_sampler(
         config.data.sampler,
@@ -156,10 +155,12 @@ def prepare_run(config: Config) -> Run:
     )
     model, shapes = build_model(config.model), param_shapes(config)
     stages = plan_stages(config, shapes, epoch_size=sampler.epoch_size)
-    return Run(config, dataset, dataset.sha256(), splits, sampler, policy, model, shapes, stages, parallel)
+    return Run(
+        config, dataset, dataset.sha256(), splits, sampler, policy, model, shapes, stages, parallel, weights_info
+    )
 
 
-def resolve(config: Config, dataset: Dataset) -> Config:
+def resolve(config: Config, dataset: Dataset, weights_info: WeightsInfo | None) -> Config:
     """Return a copy in which what the data and the weights decide is filled in.
 
     Raises:
@@ -172,6 +173,8 @@ def resolve(config: Config, dataset: Dataset) -> Config:
             f"{len(dataset.class_names)} classes ({', '.join(dataset.class_names)})"
         )
     config.data = replace(config.data, class_names=dataset.class_names)
+    if weights_info is not None:
+        config.model = _resolve_weights(config.model, weights_info)
     config.model = replace(
         config.model,
         num_classes=len(dataset.class_names),
@@ -179,6 +182,22 @@ def resolve(config: Config, dataset: Dataset) -> Config:
         std=config.model.std or IMAGENET_STD,
     )
     return config
+
+
+def _resolve_weights(config: ModelConfig, info: WeightsInfo) -> ModelConfig:
+    """Return the configuration with what its weights were trained with where it leaves that unset."""
+    filled = {}
+    for name in ("variant", "norm_eps", "activation", "mean", "std"):
+        asked, trained_with = getattr(config, name), getattr(info, name)
+        # Of a file whose licence is not known, mean and std are not known either: they are ImageNet's by assumption.
+        assumed = name in ("mean", "std") and not info.licence
+        if asked and trained_with and asked != trained_with and not assumed:
+            raise UsageError(
+                f"config.model.{name}={asked}: {config.weights} was trained with {trained_with}; set that, or leave "
+                "it unset"
+            )
+        filled[name] = asked or trained_with
+    return replace(config, **filled)
 
 
 def build_model(config: ModelConfig) -> nn.Module:

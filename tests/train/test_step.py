@@ -16,9 +16,10 @@ from bloodcell_jax.models.variants import Variant
 from bloodcell_jax.train.freezing import trainable_mask
 from bloodcell_jax.train.optimizers import create_optimizer, create_schedule
 from bloodcell_jax.train.parallel import AXIS, DataParallel
-from bloodcell_jax.train.setup import IMAGENET_MEAN, IMAGENET_STD, init_params
+from bloodcell_jax.train.setup import init_params
 from bloodcell_jax.train.state import begin_stage, create_state
 from bloodcell_jax.train.step import augmented_batch, drop_path_keys, make_train_step
+from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
 
 BATCH, SIZE, CLASSES, SEED = 16, 32, 3, 7
 POLICY = AugmentConfig().policy
