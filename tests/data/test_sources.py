@@ -1,0 +1,172 @@
+"""Sources read pictures, labels, names, identities and splits as they are documented."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bloodcell_jax.data.pictures import decode, resize_arrays
+from bloodcell_jax.data.sources import load_source
+from bloodcell_jax.errors import DataError
+
+rng = np.random.default_rng(0)
+ARRAYS = rng.integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
+LABELS = np.arange(9) % 3
+
+
+def write_picture(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+def zip_of(folder, path, prefix=""):
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*"), reverse=True):
+            archive.write(file, prefix + file.relative_to(folder).as_posix())
+    return path
+
+
+@pytest.mark.parametrize("shape", [(9,), (9, 1)])
+@pytest.mark.parametrize("as_floats", [False, True])
+def test_npz(tmp_path, shape, as_floats):
+    images = ARRAYS.astype(np.float32) / 255 if as_floats else ARRAYS
+    np.savez(tmp_path / "cells.npz", images=images, labels=LABELS.reshape(shape).astype(np.uint8))
+    data = load_source(f"npz:{tmp_path / 'cells.npz'}", image_size=32)
+    np.testing.assert_array_equal(data.images, ARRAYS)
+    np.testing.assert_array_equal(data.labels, LABELS)
+    assert (data.images.dtype, data.labels.dtype) == (np.uint8, np.int32)
+    assert data.class_names == ("0", "1", "2")
+    assert data.ids == tuple("012345678")
+    assert data.splits == {}
+    # A bare path is recognised, and the same data have the same hash wherever they lie.
+    assert load_source(str(tmp_path / "cells.npz"), image_size=32).sha256() == data.sha256()
+
+
+def test_arrays_are_resized_and_never_cropped(tmp_path):
+    large = rng.integers(0, 256, (6, 300, 240, 3), dtype=np.uint8)
+    np.savez(tmp_path / "cells.npz", images=large, labels=np.arange(6) % 2)
+    data = load_source(f"npz:{tmp_path / 'cells.npz'}", image_size=96, crop=200)
+    expected = Image.fromarray(large[4]).resize((96, 96), Image.BICUBIC)
+    np.testing.assert_array_equal(data.images[4], np.asarray(expected))
+    np.testing.assert_array_equal(resize_arrays(ARRAYS, 32), ARRAYS)
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "box"),
+    [
+        ((363, 360), 200, (81, 80, 281, 280)),
+        ((200, 300), 200, (0, 50, 200, 250)),  # not larger on both sides: the centred square
+        ((96, 96), 200, (0, 0, 96, 96)),
+        ((360, 250), None, (55, 0, 305, 250)),
+        ((360, 360), 100, (130, 130, 230, 230)),
+    ],
+)
+def test_picture_files_are_cropped_then_resized(size, crop, box):
+    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    stream = io.BytesIO()
+    image.save(stream, "png")
+    found = decode(stream.getvalue(), "a", image_size=64, crop=crop)
+    expected = image.crop(box).resize((64, 64), Image.BICUBIC)
+    np.testing.assert_array_equal(found, np.asarray(expected))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "LA"])
+def test_every_mode_becomes_rgb(mode):
+    stream = io.BytesIO()
+    Image.fromarray(ARRAYS[0]).convert(mode).save(stream, "tiff")
+    assert decode(stream.getvalue(), "a", image_size=32, crop=None).shape == (32, 32, 3)
+
+
+def test_a_turned_photograph_is_turned_back():
+    image, stream = Image.fromarray(ARRAYS[0]), io.BytesIO()
+    exif = image.getexif()
+    exif[0x0112] = 6  # turned by a quarter
+    image.save(stream, "png", exif=exif)
+    found = decode(stream.getvalue(), "a", image_size=32, crop=None)
+    np.testing.assert_array_equal(found, np.rot90(ARRAYS[0], -1))
+
+
+def test_a_picture_of_enormous_size_is_refused():
+    stream = io.BytesIO()
+    Image.new("1", (40_000, 40_000)).save(stream, "png")
+    with pytest.raises(DataError, match="bomb"):
+        decode(stream.getvalue(), "bomb.png", image_size=32, crop=200)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return class folders with picture k of colour k, in an order that only bytes give."""
+    root = tmp_path / "cells"
+    for i, name in enumerate(["b/Z.png", "b/a.png", "b/ä.png", "a/1.png", "a/deep/10.png", "a/2.png"]):
+        write_picture(root / name, np.full((8, 8, 3), 10 * i, np.uint8))
+    write_picture(root / "b" / ".hidden.png", ARRAYS[0])
+    (root / "b" / "notes.txt").write_text("not a picture")
+    return root
+
+
+FOLDER_IDS = ("a/1.png", "a/2.png", "a/deep/10.png", "b/Z.png", "b/a.png", "b/ä.png")
+
+
+def test_a_folder_of_classes(folder):
+    data = load_source(f"folder:{folder}", image_size=8)
+    assert data.class_names == ("a", "b")
+    assert data.ids == FOLDER_IDS
+    assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.images[:, 0, 0, 0].tolist() == [30, 50, 40, 0, 10, 20]
+    assert load_source(str(folder), image_size=8).sha256() == data.sha256()
+
+
+def test_an_archive_is_the_folder(folder, tmp_path):
+    data = load_source(f"folder:{folder}", image_size=8)
+    plain = load_source(f"zip:{zip_of(folder, tmp_path / 'plain.zip')}", image_size=8)
+    assert plain.sha256() == data.sha256()
+    # One folder around everything, and what a Mac leaves beside it.
+    wrapped = zip_of(folder, tmp_path / "wrapped.zip", "dataset v2/")
+    with zipfile.ZipFile(wrapped, "a") as archive:
+        archive.writestr("__MACOSX/dataset v2/a/._1.png", b"resource fork")
+    data = load_source(f"zip:{wrapped}", image_size=8)
+    assert data.class_names == ("a", "b")
+    assert data.ids == tuple(f"dataset v2/{name}" for name in FOLDER_IDS)
+
+
+def test_class_names_set_the_order(folder):
+    data = load_source(f"folder:{folder}", image_size=8, class_names=("b", "a"))
+    assert data.class_names == ("b", "a")
+    assert data.labels.tolist() == [1, 1, 1, 0, 0, 0]
+    with pytest.raises(DataError, match=r"class folder a is not among data\.class_names \(b, c\)"):
+        load_source(f"folder:{folder}", class_names=("b", "c"))
+
+
+def test_split_folders_are_kept_in_the_order_train_val_test(tmp_path):
+    root = tmp_path / "cells"
+    for split in ("val", "train", "test"):
+        for name in ("x", "y"):
+            write_picture(root / split / name / "0.png", ARRAYS[0])
+    data = load_source(f"folder:{root}", image_size=8)
+    assert data.class_names == ("x", "y")
+    assert data.ids == tuple(f"{split}/{name}/0.png" for split in ("train", "val", "test") for name in "xy")
+    assert {name: indices.tolist() for name, indices in data.splits.items()} == {
+        "train": [0, 1],
+        "val": [2, 3],
+        "test": [4, 5],
+    }
+
+
+def test_the_hash_follows_ids_labels_and_pixels(tmp_path):
+    def hash_of(images, labels):
+        np.savez(tmp_path / "cells.npz", images=images, labels=labels)
+        return load_source(f"npz:{tmp_path / 'cells.npz'}", image_size=32).sha256()
+
+    changed = ARRAYS.copy()
+    changed[5, 7, 7, 1] ^= 1
+    hashes = {hash_of(ARRAYS, LABELS), hash_of(changed, LABELS), hash_of(ARRAYS, LABELS[::-1])}
+    assert len(hashes) == 3
+    assert hash_of(ARRAYS, LABELS) in hashes
+
+
+def test_synthetic_cells():
+    data = load_source("synthetic:24", image_size=32)
+    assert data.images.shape == (24, 32, 32, 3)
+    assert data.class_counts().tolist() == [3] * 8

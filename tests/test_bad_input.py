@@ -1,0 +1,271 @@
+"""What a user can get wrong ends with one line that names the thing, its exit code, and nothing half-written."""
+
+import os
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bloodcell_jax import cli
+
+IMPORT = "from bloodcell_jax.config import *"
+GOOD = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+LABELS = np.arange(12) % 3
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Work in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def train(*flags, config="quickstart"):
+    return cli.main(["bloodcell", "train", f"--config={config}", "--workdir=run", *flags])
+
+
+def refused(capsys, code, expected, *words):
+    """Check the exit code and that standard error ends in one line with these words and no traceback."""
+    lines = capsys.readouterr().err.splitlines()
+    mine = [line for line in lines if line.startswith("bloodcell: ")]
+    assert code == expected, lines
+    assert len(mine) == 1, lines
+    assert lines[-1] == mine[0]
+    assert not any("Traceback" in line for line in lines)
+    for word in words:
+        assert word in mine[0]
+
+
+def save_npz(**arrays):
+    np.savez("cells.npz", **arrays)
+
+
+def floats(value):
+    images = GOOD / 255.0
+    images[3, 2, 1, 0] = value
+    return images
+
+
+ARRAYS = {
+    "wrong keys": ({"x": GOOD, "y": LABELS}, "no key images nor labels (it has x, y)"),
+    "no labels": ({"images": GOOD}, "no key labels"),
+    "wrong dtype": ({"images": GOOD.astype(np.int64), "labels": LABELS}, "images are int64; save uint8"),
+    "wrong shape": ({"images": GOOD[..., 0], "labels": LABELS}, "images have shape [12, 16, 16]"),
+    "four channels": ({"images": np.zeros((4, 8, 8, 4), np.uint8), "labels": LABELS[:4]}, "expected [n, height, width"),
+    "no pictures": ({"images": GOOD[:0], "labels": LABELS[:0]}, "images have shape [0, 16, 16, 3]"),
+    "labels below 0": ({"images": GOOD, "labels": LABELS - 1}, "labels span -1 to 1, out of range"),
+    "labels far out": ({"images": GOOD, "labels": LABELS * 10**6}, "out of range"),
+    "another count": ({"images": GOOD, "labels": LABELS[:-1]}, "12 images but 11 labels"),
+    "labels as floats": ({"images": GOOD, "labels": LABELS * 1.0}, "labels are float64; expected whole numbers"),
+    "one-hot labels": ({"images": GOOD, "labels": np.eye(3)[LABELS]}, "labels have shape [12, 3]"),
+    "floats too large": ({"images": GOOD * 1.0, "labels": LABELS}, "floats must lie in 0 to 1"),
+    "floats below 0": ({"images": floats(-0.1), "labels": LABELS}, "floats must lie in 0 to 1"),
+    "NaN": ({"images": floats(np.nan), "labels": LABELS}, "images hold NaN or infinity"),
+    "an empty class": ({"images": GOOD, "labels": LABELS * 2}, "class 1 has no picture"),
+    "one class": ({"images": GOOD, "labels": LABELS * 0}, "only one class (0)"),
+    "two of a class": ({"images": GOOD, "labels": np.array([0] * 10 + [1] * 2)}, "class 1 has 2 pictures"),
+    "pickled objects": ({"images": np.array([{}, None]), "labels": LABELS[:2]}, "cannot be read as .npz"),
+}
+
+
+@pytest.mark.parametrize("case", ARRAYS)
+def test_arrays(here, capsys, case):
+    arrays, words = ARRAYS[case]
+    save_npz(**arrays)
+    code = train("--config.data.source=npz:cells.npz")
+    refused(capsys, code, 3, "npz:cells.npz", words)
+    assert sorted(path.name for path in here.iterdir()) == ["cells.npz"]
+
+
+def test_labels_beyond_the_class_names(here, capsys):
+    save_npz(images=GOOD, labels=LABELS)
+    code = train("--config.data.source=npz:cells.npz", "--config.data.class_names=('a','b')")
+    refused(capsys, code, 3, "labels span 0 to 2, out of range for the 2 data.class_names")
+
+
+def test_a_file_that_is_no_npz(here, capsys):
+    (here / "cells.npz").write_bytes(b"hello")
+    refused(capsys, train("--config.data.source=npz:cells.npz"), 3, "cannot be read as .npz")
+
+
+def make_folder(root, count=4, classes=("a", "b")):
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(GOOD[i]).save(root / name / f"{i}.png")
+
+
+def test_a_truncated_picture(here, capsys):
+    make_folder(here / "cells")
+    picture = here / "cells" / "b" / "2.png"
+    picture.write_bytes(picture.read_bytes()[:300])
+    refused(capsys, train("--config.data.source=folder:cells"), 3, "b/2.png")
+    assert not (here / "run").exists()
+
+
+def test_a_class_folder_without_pictures(here, capsys):
+    make_folder(here / "cells")
+    (here / "cells" / "c").mkdir()
+    (here / "cells" / "c" / "notes.txt").write_text("none yet")
+    refused(capsys, train("--config.data.source=folder:cells"), 3, "class folder c holds no picture", "remove")
+
+
+def test_only_one_class_folder(here, capsys):
+    make_folder(here / "cells", classes=("a",))
+    refused(capsys, train("--config.data.source=folder:cells"), 3, "only one class (a)")
+
+
+def test_pictures_outside_class_folders(here, capsys):
+    make_folder(here / "cells")
+    Image.fromarray(GOOD[0]).save(here / "cells" / "stray.png")
+    refused(capsys, train("--config.data.source=folder:cells"), 3, "stray.png lies in no class folder")
+
+
+def test_splits_without_train(here, capsys):
+    make_folder(here / "cells" / "test")
+    make_folder(here / "cells" / "val")
+    refused(capsys, train("--config.data.source=folder:cells"), 3, "without train/")
+
+
+def test_a_broken_archive(here, capsys):
+    make_folder(here / "cells")
+    with zipfile.ZipFile("cells.zip", "w") as archive:
+        for path in sorted((here / "cells").rglob("*.png")):
+            archive.write(path, path.relative_to(here / "cells"))
+    content = bytearray((here / "cells.zip").read_bytes())
+    content[60:200] = bytes(140)
+    (here / "cells.zip").write_bytes(content)
+    refused(capsys, train("--config.data.source=zip:cells.zip"), 3, "zip:cells.zip", "a/0.png")
+    (here / "cells.zip").write_bytes(b"PK hello")
+    refused(capsys, train("--config.data.source=zip:cells.zip"), 3, "cannot be read as a zip archive")
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "words"),
+    [
+        ("npz:absent.npz", 3, "npz:absent.npz: no such file or folder"),
+        ("folder:absent", 3, "folder:absent: no such file or folder"),
+        ("absent.npz", 3, "absent.npz: no such file or folder"),
+        ("tables:x", 2, "not a data source; give npz:PATH"),
+        ("synthetic:few", 2, "give the number of cells, 24 or more"),
+        ("synthetic:8", 2, "give the number of cells, 24 or more"),
+    ],
+)
+def test_sources(here, capsys, source, code, words):
+    refused(capsys, train(f"--config.data.source={source}"), code, words)
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--config.train.batchsize=8"], ["config.train.batchsize", "batch_size"]),
+        (["--config.trian.batch_size=8"], ["config.trian", "train"]),
+        (["--config.train.batch_size=many"], ["config.train.batch_size", "many"]),
+        (["--config.train.batch_size=0"], ["config.train.batch_size=0", "at least 1"]),
+        (["--config.train.backend=tpu"], ["config.train.backend='tpu'", "pmap, jit"]),
+        (["--config.model.drop_path=2"], ["config.model.drop_path=2", "at most 0.99"]),
+        (["--config.stages[3].epochs=1"], ["config.stages[3]"]),
+        (["--config.stages[0].trainable=('head',)"], ["trainable"]),
+        (["--config.augment.policy=d4|blur"], ["policy", "blur", "known are d4"]),
+        (["--config.model.variant=convnext_atoo"], ["convnext_atoo", "did you mean convnext_atto"]),
+        (["--config.data.splits=(0.5,0.1,0.1)"], ["config.data.splits", "add to 1"]),
+        (["--config.seed=-1"], ["config.seed=-1", "at least 0"]),
+        (["--config.train.batch_size=12"], ["12: 8 devices do not divide it", "8 or 16"]),
+        (["--config.train.batch_size=4"], ["4: 8 devices do not divide it", "8"]),
+        (["--workdirr=x"], ["--workdirr: no such flag"]),
+        (["extra"], ["extra: unexpected"]),
+        (["--distributed=maybe"], ["distributed", "maybe"]),
+        (["--expected_devices=three"], ["expected_devices", "three"]),
+        (["--config.model.weights=absent.safetensors"], ["absent.safetensors: no such file"]),
+    ],
+)
+def test_configuration(here, capsys, flags, words):
+    code = train("--config.data.source=synthetic:24", *flags)
+    refused(capsys, code, 3 if "weights" in flags[0] else 2, *words)
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "no such"),
+        ("", "get_config"),
+        ("def get_config(arg=''): return {'a': 1}", "must return"),
+        ("def get_config(arg=''): return 1 / 0", "ZeroDivisionError"),
+        ("def get_config(arg='')", "SyntaxError"),
+        ("import missing_package", "missing_package"),
+        (f"{IMPORT}\ndef get_config(arg=''): return Config(sed=1)", "sed"),
+        (f"{IMPORT}\ndef get_config(arg=''): return Config(seed='x')", "config.seed='x'"),
+        (
+            "from bloodcell_jax.config import *\ndef get_config(arg=''): return Config(stages=[])",
+            "config.stages: empty",
+        ),
+    ],
+)
+def test_configuration_files(here, capsys, content, words):
+    if content is not None:
+        (here / "mine.py").write_text(content)
+    refused(capsys, train(config="mine.py"), 2, words)
+    assert not (here / "run").exists()
+
+
+def test_a_workdir_that_is_a_file(here, capsys):
+    (here / "run").write_text("mine")
+    refused(capsys, train("--config.data.source=synthetic:24"), 2, "--workdir=run", "is a file")
+    assert (here / "run").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_workdir_that_is_not_writable(here, capsys):
+    (here / "run").mkdir(mode=0o555)
+    refused(capsys, train("--config.data.source=synthetic:24"), 5, "not writable")
+
+
+def test_a_workdir_on_a_file_system_that_refuses(here, capsys):
+    code = cli.main(["bloodcell", "train", "--config=quickstart", "--workdir=/proc/run"])
+    refused(capsys, code, 5, "--workdir=/proc/run")
+
+
+def test_a_workdir_in_use(here, capsys):
+    from bloodcell_jax.workdir import owned
+
+    with owned(here / "run"):
+        before = sorted(path.name for path in (here / "run").iterdir())
+        code = train("--config.data.source=synthetic:24")
+        refused(capsys, code, 5, "in use")
+        assert sorted(path.name for path in (here / "run").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["tarin"], "tarin: no such verb; there are train"),
+        (["train", "--workdir=run"], "--config"),
+        (["train", "--config=quickstart"], "--workdir: missing"),
+        (["train", "--config=quickstrat", "--workdir=run"], "quickstrat"),
+        (["evaluate"], "--workdir: missing"),
+        (["report", "--workdir=absent"], "absent: no such folder"),
+        (["convert", "--input=absent.pth", "--output=a.safetensors"], "absent.pth: no such file"),
+        (["convert", "--input=absent.pth", "--output=a.npz"], "must end in .safetensors"),
+    ],
+)
+def test_verbs(here, capsys, words, expected):
+    code = cli.main(["bloodcell", *words])
+    refused(capsys, code, 3 if "no such file" in expected else 2, expected)
+    assert list(here.iterdir()) == []
+
+
+def test_help_teaches(capsys):
+    assert cli.main(["bloodcell"]) == 2
+    assert cli.main(["bloodcell", "--help"]) == 0
+    overview = capsys.readouterr().out
+    for verb in ("train", "evaluate", "predict", "convert", "report"):
+        assert verb in overview
+        assert cli.main(["bloodcell", verb, "--help"]) == 0
+        assert f"{verb} --" in capsys.readouterr().out
+    cli.main(["bloodcell", "train", "--help"])
+    text = capsys.readouterr().out
+    for field in ("seed", "stages[0].optimizer.learning_rate", "train.backend", "augment.policy", "data.crop"):
+        assert f"--config.{field}" in text
