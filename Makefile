@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-parity lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python launch.py train --config=quickstart --workdir=runs/demo
@@ -13,6 +13,10 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+test-parity: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet '.[peers]'
+	$(BIN)/python -m pytest -m parity
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -33,6 +37,8 @@ $(VENV)/.installed: setup.cfg | $(VENV)/bin/python
 
 $(VENV)/.installed-test: setup.cfg | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	# timm would bring torchvision and CUDA; its models need torch alone, and the tests stand in for the rest.
+	$(BIN)/python -m pip install --quiet --no-deps timm==1.0.31
 	@touch $@ $(VENV)/.installed
 
 clean:

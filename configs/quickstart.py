@@ -21,7 +21,7 @@ def get_config(arg: str = "") -> Config:
         augment=AugmentConfig(policy="d4|brightness:delta=0.1|contrast:delta=0.1"),
         stages=[
             StageConfig(
-                epochs=12.0,
+                epochs=14.0,
                 optimizer=OptimizerConfig(
                     name="adamw", learning_rate=2e-3, warmup_epochs=1.0, weight_decay=0.05, clip_norm=1.0
                 ),

@@ -1,0 +1,68 @@
+"""Opening a checkpoint file: its kind is told by its first bytes, never by its name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from bloodcell_jax.errors import DataError
+from bloodcell_jax.weights.info import WeightsInfo
+from bloodcell_jax.weights.safetensors_file import read_safetensors, stored_info
+
+
+class Tensor(Protocol):
+    """A stored array: a view of a mapped file or an HDF5 dataset. `np.asarray` reads it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """What a file holds.
+
+    Attributes:
+      tensors: by the file's own names.
+      info: written by this library; None in all other files.
+    """
+
+    tensors: dict[str, Tensor]
+    info: WeightsInfo | None = None
+
+
+def read_file(path: Path) -> StoredWeights:
+    """Return what a safetensors, PyTorch or HDF5 file holds; tensors are read when used.
+
+    Raises:
+      DataError: not such a file, or not a whole one.
+    """
+    start = _first_bytes(path)
+    if start[8:9] == b"{":
+        tensors, metadata = read_safetensors(path)
+        return StoredWeights(tensors, stored_info(path, metadata))
+    if start.startswith(b"PK"):
+        from bloodcell_jax.weights.torch_file import read_torch_zip
+
+        return StoredWeights(read_torch_zip(path))
+    if start.startswith(b"\x80"):
+        from bloodcell_jax.weights.torch_file import read_torch_legacy
+
+        return StoredWeights(read_torch_legacy(path))
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        from bloodcell_jax.weights.h5_reader import read_h5
+
+        return StoredWeights(read_h5(path))
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise DataError(f"{path}: a web page, not weights; its download failed, fetch it again")
+    raise DataError(f"{path}: not a weights file; safetensors, PyTorch (.pth, .pt, .bin) and HDF5 (.h5) are read")
+
+
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(64)
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: a folder; name the weights file in it") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error

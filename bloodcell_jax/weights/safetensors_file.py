@@ -1,0 +1,117 @@
+"""safetensors files: a JSON header with names, shapes and offsets, then the bytes of the tensors.
+
+Tensors come as views of the mapped file, so reading costs no memory until one is used.
+"""
+
+import json
+import math
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from bloodcell_jax.errors import DataError, MachineError
+from bloodcell_jax.weights.info import WeightsInfo, info_from_dict, info_to_dict
+
+# The limit of the reference implementation.
+MAX_HEADER_BYTES = 100_000_000
+
+# Where this library keeps the WeightsInfo, as JSON: safetensors' metadata holds strings only.
+INFO_KEY = "bloodcell_jax.weights_info"
+
+_DTYPES = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the tensors by name, as read-only views of the file, and the metadata.
+
+    Raises:
+      DataError: the file is not a whole and consistent safetensors file.
+    """
+    mapped = np.memmap(path, np.uint8, mode="r")
+    header = _header(path, mapped)
+    metadata = header.pop("__metadata__", {})
+    data = mapped[8 + _header_length(mapped) :]
+    try:
+        return {name: _view(data, **entry) for name, entry in header.items()}, dict(metadata)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a whole safetensors file ({error}); download or write it again") from error
+
+
+def _header_length(mapped: np.ndarray) -> int:
+    return struct.unpack("<Q", mapped[:8].tobytes())[0]
+
+
+def _header(path: Path, mapped: np.ndarray) -> dict[str, Any]:
+    length = _header_length(mapped) if len(mapped) >= 8 else len(mapped)
+    if length > min(MAX_HEADER_BYTES, len(mapped) - 8):
+        raise DataError(f"{path}: its safetensors header is longer than the file; download or write it again")
+    try:
+        header = json.loads(mapped[8 : 8 + length].tobytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: its safetensors header is not JSON; download or write it again") from error
+    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
+        raise DataError(f"{path}: its safetensors header is not a table of tensors; download or write it again")
+    return header
+
+
+def _view(data: np.ndarray, dtype: str, shape: list[int], data_offsets: list[int]) -> np.ndarray:
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype {dtype}")
+    if not all(isinstance(value, int) and value >= 0 for value in (*shape, *data_offsets)):
+        raise ValueError("a shape or offset is not a whole number")
+    start, stop = data_offsets
+    if stop > len(data) or stop - start != math.prod(shape) * _DTYPES[dtype].itemsize:
+        raise ValueError(f"bytes {start} to {stop} for {shape} of {dtype}, in {len(data)}")
+    return data[start:stop].view(np.ndarray).view(_DTYPES[dtype]).reshape(shape)
+
+
+def write_safetensors(path: Path, tensors: dict[str, np.ndarray], info: WeightsInfo) -> None:
+    """Write tensors and their info; a reader never sees half a file.
+
+    Raises:
+      MachineError: the file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    temporary = path.with_name(path.name + ".tmp")
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    metadata = {INFO_KEY: json.dumps(info_to_dict(info), sort_keys=True)}
+    try:
+        save_file(contiguous, temporary, metadata)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise MachineError(f"{path}: cannot be written ({error}); free space or choose another place") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def stored_info(path: Path, metadata: dict[str, str]) -> WeightsInfo | None:
+    """Return the WeightsInfo of a file this library wrote, None for any other.
+
+    Raises:
+      DataError: there is one, but it cannot be read.
+    """
+    if INFO_KEY not in metadata:
+        return None
+    try:
+        return info_from_dict(json.loads(metadata[INFO_KEY]))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: its metadata {INFO_KEY} cannot be read ({error}); convert the weights again"
+        ) from error

@@ -1,0 +1,232 @@
+"""Peers to compare with: timm without torchvision, and weights that hide no mistake."""
+
+import functools
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+import types
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+
+class _Empty(type):
+    """A class whose attributes are classes like it."""
+
+    def __getattr__(cls, name):
+        return _empty_class(name)
+
+
+def _empty_class(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return _Empty(name, (), {})
+
+
+class _Torchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Stands in for torchvision, which timm imports for its data sets: every name in it is an empty class."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torchvision":
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec):
+        module = types.ModuleType(spec.name)
+        module.__getattr__ = _empty_class
+        return module
+
+    def exec_module(self, module):
+        pass
+
+
+@pytest.fixture(scope="session")
+def torch():
+    return pytest.importorskip("torch", reason="PyTorch is not installed (extra `test`)")
+
+
+@pytest.fixture(scope="session")
+def timm(torch):
+    """Return timm, importing a stand-in for torchvision where that is absent."""
+    stand_in = _Torchvision()
+    absent = importlib.util.find_spec("torchvision") is None
+    if absent:
+        sys.meta_path.append(stand_in)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return pytest.importorskip("timm", reason="timm is not installed (extra `test`)")
+    finally:
+        if absent:
+            sys.meta_path.remove(stand_in)
+            # transformers, too, asks for torchvision, and must not find this one.
+            for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+                del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def randomise(torch):
+    """Return a function that draws all weights of a PyTorch module so that activations keep their scale.
+
+    Every vector is away from its initial value, so a tensor in the wrong place shows.
+    """
+
+    def draw(module, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                noise = torch.randn(parameter.shape, generator=generator)
+                if sum(length != 1 for length in parameter.shape) == 1:
+                    ones = name.endswith(("weight", "gamma", "layer_scale", "layer_scale_parameter"))
+                    parameter.copy_(0.2 * noise + (0.5 if ones else 0.1))
+                else:
+                    parameter.copy_(noise / parameter[0].numel() ** 0.5)
+        return module.eval()
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def pictures():
+    """Return a function that draws pictures [2, size, size, 3]."""
+    return lambda size: np.random.default_rng(size).normal(size=(2, size, size, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def random_params():
+    """Return a function that draws a model's parameters, every one away from its initial value, as {name: array}."""
+
+    @functools.cache
+    def shapes_of(model):
+        return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))["params"]
+
+    def draw(model, seed=0):
+        generator = np.random.default_rng(seed)
+        params = {}
+        for name, leaf in sorted(flatten_dict(shapes_of(model), sep="/").items()):
+            noise = generator.standard_normal(leaf.shape, np.float32)
+            if name.endswith("kernel"):
+                params[name] = noise / np.float32(np.prod(leaf.shape[:-1]) ** 0.5)
+            else:
+                params[name] = np.float32(0.2) * noise + np.float32(0.1 if name.endswith("bias") else 0.5)
+        return params
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def written_as():
+    """Return a function that gives {name: array} of ours the names and axes of a published layout."""
+    return _written_as
+
+
+# Each layout's names by ours, as published; {s} and {b} are the stage and block, {d} is 2s, {f} is 2s + 1.
+_TABLES = {
+    "facebook": {
+        "stem_conv": "downsample_layers.0.0",
+        "stem_norm": "downsample_layers.0.1",
+        "downsample_norm": "downsample_layers.{s}.0",
+        "downsample_conv": "downsample_layers.{s}.1",
+        "depthwise": "stages.{s}.{b}.dwconv",
+        "norm": "stages.{s}.{b}.norm",
+        "expand": "stages.{s}.{b}.pwconv1",
+        "grn": "stages.{s}.{b}.grn",
+        "project": "stages.{s}.{b}.pwconv2",
+        "layer_scale": "stages.{s}.{b}.gamma",
+        "head_norm": "norm",
+        "head": "head",
+    },
+    "timm": {
+        "stem_conv": "stem.0",
+        "stem_norm": "stem.1",
+        "downsample_norm": "stages.{s}.downsample.0",
+        "downsample_conv": "stages.{s}.downsample.1",
+        "depthwise": "stages.{s}.blocks.{b}.conv_dw",
+        "norm": "stages.{s}.blocks.{b}.norm",
+        "expand": "stages.{s}.blocks.{b}.mlp.fc1",
+        "grn": "stages.{s}.blocks.{b}.mlp.grn",
+        "project": "stages.{s}.blocks.{b}.mlp.fc2",
+        "layer_scale": "stages.{s}.blocks.{b}.gamma",
+        "head_norm": "head.norm",
+        "head": "head.fc",
+    },
+    "torchvision": {
+        "stem_conv": "features.0.0",
+        "stem_norm": "features.0.1",
+        "downsample_norm": "features.{d}.0",
+        "downsample_conv": "features.{d}.1",
+        "depthwise": "features.{f}.{b}.block.0",
+        "norm": "features.{f}.{b}.block.2",
+        "expand": "features.{f}.{b}.block.3",
+        "project": "features.{f}.{b}.block.5",
+        "layer_scale": "features.{f}.{b}.layer_scale",
+        "head_norm": "classifier.0",
+        "head": "classifier.2",
+    },
+    "hugging face": {
+        "stem_conv": "convnext.embeddings.patch_embeddings",
+        "stem_norm": "convnext.embeddings.layernorm",
+        "downsample_norm": "convnext.encoder.stages.{s}.downsampling_layer.0",
+        "downsample_conv": "convnext.encoder.stages.{s}.downsampling_layer.1",
+        "depthwise": "convnext.encoder.stages.{s}.layers.{b}.dwconv",
+        "norm": "convnext.encoder.stages.{s}.layers.{b}.layernorm",
+        "expand": "convnext.encoder.stages.{s}.layers.{b}.pwconv1",
+        "grn": "convnext.encoder.stages.{s}.layers.{b}.grn",
+        "project": "convnext.encoder.stages.{s}.layers.{b}.pwconv2",
+        "layer_scale": "convnext.encoder.stages.{s}.layers.{b}.layer_scale_parameter",
+        "head_norm": "convnext.layernorm",
+        "head": "classifier",
+    },
+    "hugging face tensorflow": {
+        "stem_conv": "{root}/convnext/embeddings/patch_embeddings",
+        "stem_norm": "{root}/convnext/embeddings/layernorm",
+        "downsample_norm": "{root}/convnext/encoder/stages.{s}/downsampling_layer.0",
+        "downsample_conv": "{root}/convnext/encoder/stages.{s}/downsampling_layer.1",
+        "depthwise": "{root}/convnext/encoder/stages.{s}/layers.{b}/dwconv",
+        "norm": "{root}/convnext/encoder/stages.{s}/layers.{b}/layernorm",
+        "expand": "{root}/convnext/encoder/stages.{s}/layers.{b}/pwconv1",
+        "project": "{root}/convnext/encoder/stages.{s}/layers.{b}/pwconv2",
+        "layer_scale": "{root}/convnext/encoder/stages.{s}/layers.{b}/layer_scale_parameter:0",
+        "head_norm": "{root}/convnext/layernorm",
+        "head": "classifier/tf_conv_next_for_image_classification/classifier",
+    },
+}
+_TF_ROOT = "convnext/tf_conv_next_for_image_classification"
+
+
+def _written_as(layout, params):
+    written, table = {}, _TABLES[layout]
+    if layout == "timm" and "stem_conv_0/kernel" in params:
+        table = table | {"stem_conv_0": "stem.0", "stem_conv_1": "stem.1", "stem_norm": "stem.2"}
+    for name, array in params.items():
+        *place, module, leaf = name.split("/")
+        if leaf == "layer_scale":
+            place, module, leaf = [*place, module], leaf, ""
+        s, b = [int(part.rpartition("_")[2]) for part in [*place, "0", "0"][:2]]
+        theirs = table[module].format(s=s, b=b, d=2 * s, f=2 * s + 1, root=_TF_ROOT)
+        if layout == "hugging face tensorflow":
+            leaf = {"scale": "gamma", "bias": "beta"}[leaf] if module.endswith("norm") else leaf
+            written[f"{theirs}/{leaf}:0" if leaf else theirs] = array
+            continue
+        leaf = {"kernel": "weight", "scale": "weight"}.get(leaf, leaf)
+        if layout == "facebook" and module == "grn":
+            leaf = {"weight": "gamma", "bias": "beta"}[leaf]
+        written[f"{theirs}.{leaf}" if leaf else theirs] = _as_torch(layout, module, array)
+    return written
+
+
+def _as_torch(layout, module, array):
+    if array.ndim == 4:
+        return np.ascontiguousarray(array.transpose(3, 2, 0, 1))
+    if array.ndim == 2:
+        return np.ascontiguousarray(array.T)
+    if module == "grn" and layout in ("facebook", "hugging face"):
+        return array.reshape(1, 1, 1, -1)
+    if module == "layer_scale" and layout == "torchvision":
+        return array.reshape(-1, 1, 1)
+    return array

@@ -1,0 +1,59 @@
+"""Keras applications on the JAX backend: files in both of Keras 3's forms load, and the port computes what they do."""
+
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from bloodcell_jax.models import create_model
+from bloodcell_jax.weights import load_weights, read_weights_info
+from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
+
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
+CLASSES = 10
+NAMES = {"convnext_tiny": "ConvNeXtTiny", "convnext_base": "ConvNeXtBase"}
+
+
+@pytest.fixture(scope="module")
+def keras():
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    return pytest.importorskip("keras", reason="Keras is not installed (extra `peers`)")
+
+
+def randomise(network):
+    generator = np.random.default_rng(0)
+    for weight in network.weights:
+        noise = generator.standard_normal(weight.shape)
+        if noise.ndim == 1:
+            weight.assign(0.2 * noise + (0.1 if weight.name in ("bias", "beta") else 0.5))
+        else:
+            weight.assign(noise / np.prod(noise.shape[:-1]) ** 0.5)
+    return network
+
+
+@pytest.mark.parametrize("save", ["save", "save_weights"])
+@pytest.mark.parametrize(("variant", "size"), [("convnext_tiny", 96), ("convnext_tiny", 224), ("convnext_base", 96)])
+def test_logits(variant, size, save, keras, tmp_path):
+    build = getattr(keras.applications, NAMES[variant])
+    peer = randomise(build(weights=None, classes=CLASSES, classifier_activation=None, input_shape=(size, size, 3)))
+    path = tmp_path / ("model.h5" if save == "save" else "model.weights.h5")
+    getattr(peer, save)(path)
+    assert read_weights_info(path).variant == variant
+    model = create_model(variant, CLASSES)
+    # Keras takes pixels of 0..255 and normalises them in the network.
+    pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype(np.float32)
+    expected = np.asarray(peer(pixels))
+    images = ((pixels / 255 - IMAGENET_MEAN) / IMAGENET_STD).astype(np.float32)
+    logits, _ = jax.jit(model.apply)({"params": load_weights(path, model)}, images)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("save", ["save", "save_weights"])
+def test_without_the_top(save, keras, tmp_path, caplog):
+    peer = keras.applications.ConvNeXtTiny(weights=None, include_top=False)
+    path = tmp_path / ("model.h5" if save == "save" else "model.weights.h5")
+    getattr(peer, save)(path)
+    load_weights(path, create_model("convnext_tiny", CLASSES))
+    assert "its final norm was never trained" in caplog.text
+    assert "the head is drawn anew" in caplog.text

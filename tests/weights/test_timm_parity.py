@@ -1,0 +1,117 @@
+"""The port computes what timm does, given the same weights: the logits, and each block on its own.
+
+The weights are random and every one is away from its initial value: at layer scale 1e-6 a wrong block is invisible.
+Tolerance 1e-5 of the logits' scale tells erf from tanh GELU (3e-4) and eps 1e-5 from 1e-6 (3e-5).
+"""
+
+import jax
+import numpy as np
+import pytest
+
+from bloodcell_jax.models import create_model
+from bloodcell_jax.models.convnext import Block
+from bloodcell_jax.weights import load_weights, read_weights_info
+
+CLASSES = 10
+QUICK = [("convnext_atto", 96), ("convnext_atto", 224), ("convnext_tiny", 96), ("convnext_base", 96)]
+MORE = [
+    *[(f"convnext_{size}", 96) for size in ("femto", "pico", "nano", "small")],
+    *[(f"convnext_{size}_ols", 96) for size in ("atto", "femto", "pico", "nano")],
+    *[(f"convnextv2_{size}", 96) for size in ("femto", "pico", "nano", "tiny", "base")],
+    *[(variant, 160) for variant in ("test_convnext", "test_convnext2", "test_convnext3")],
+    *[(variant, 224) for variant in ("convnext_tiny", "convnext_base", "convnextv2_atto", "convnextv2_tiny")],
+    ("convnext_tiny_hnf", 96),
+    ("convnext_tiny", 101),
+    ("convnextv2_atto", 96),
+]
+
+
+def as_nhwc(tensor):
+    return tensor.detach().numpy().transpose(0, 2, 3, 1)
+
+
+def assert_close(ours, theirs):
+    theirs = np.asarray(theirs)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize(
+    ("variant", "size"), [*QUICK, *[pytest.param(*case, marks=pytest.mark.parity) for case in MORE]]
+)
+def test_logits_and_blocks(variant, size, torch, timm, randomise, pictures, tmp_path):
+    peer = randomise(timm.create_model(variant, num_classes=CLASSES))
+    torch.save(peer.state_dict(), tmp_path / "weights.pth")
+    model = create_model(variant, CLASSES)
+    params = load_weights(tmp_path / "weights.pth", model)
+    passed = {}
+    for s, stage in enumerate(peer.stages):
+        for b, block in enumerate(stage.blocks):
+            block.register_forward_hook(
+                lambda _, inputs, output, place=(s, b): passed.update({place: (inputs[0], output)})
+            )
+    images = pictures(size)
+    with torch.no_grad():
+        expected = peer(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+
+    logits, features = jax.jit(model.apply)({"params": params}, images)
+    assert_close(logits, expected)
+    for s, depth in enumerate(model.variant.depths):
+        assert_close(features[f"stage_{s}"], as_nhwc(passed[s, depth - 1][1]))
+        block = jax.jit(Block(model.variant, model.variant.kernel_sizes[s], 0, 0.0, model.dtype).apply)
+        for b in range(depth):
+            inputs, output = passed[s, b]
+            ours = block({"params": params[f"stage_{s}"][f"block_{b}"]}, as_nhwc(inputs), None)
+            assert_close(ours, as_nhwc(output))
+
+
+@pytest.mark.parametrize("variant", ["test_convnext2", "convnextv2_atto"])
+def test_facebooks_names_mean_to_timm_what_they_mean_to_us(
+    variant, torch, timm, random_params, written_as, pictures, tmp_path
+):
+    model = create_model(variant, CLASSES)
+    written = {name: torch.from_numpy(array) for name, array in written_as("facebook", random_params(model)).items()}
+    peer = timm.create_model(variant, num_classes=CLASSES).eval()
+    peer.load_state_dict(timm.models.convnext.checkpoint_filter_fn(written, peer))
+    torch.save({"model": written}, tmp_path / "weights.pth")
+    images = pictures(32)
+    with torch.no_grad():
+        expected = peer(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+    logits, _ = jax.jit(model.apply)({"params": load_weights(tmp_path / "weights.pth", model)}, images)
+    assert_close(logits, expected)
+
+
+@pytest.mark.parametrize("variant", ["convnextv2_atto", pytest.param("convnextv2_femto", marks=pytest.mark.parity)])
+def test_fcmaes_names_mean_to_timm_what_they_mean_to_us(
+    variant, torch, timm, random_params, written_as, pictures, tmp_path
+):
+    model = create_model(variant, CLASSES)
+    params = {name: array for name, array in random_params(model).items() if not name.startswith("head")}
+    written = {name: torch.from_numpy(array) for name, array in written_as("facebook", params).items()}
+    peer = timm.create_model(variant, num_classes=0).eval()
+    peer.load_state_dict(timm.models.convnext.checkpoint_filter_fn(written, peer), strict=False)
+    torch.save({"model": written}, tmp_path / "weights.pth")
+    images = pictures(32)
+    with torch.no_grad():
+        expected = as_nhwc(peer.forward_features(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())))
+    _, features = jax.jit(model.apply)({"params": load_weights(tmp_path / "weights.pth", model)}, images)
+    assert_close(features["stage_3"], expected)
+
+
+@pytest.mark.parametrize(
+    "variant",
+    ["convnext_tiny", "convnext_xxlarge", "convnextv2_atto", "test_convnext", "test_convnext2", "test_convnext3"],
+)
+def test_eps_and_activation_are_timms(variant, torch, timm):
+    """The logits tell eps 1e-6 from 1e-12 by 4e-6 only, too little to rely on."""
+    with torch.device("meta"):
+        block = timm.create_model(variant).stages[0].blocks[0]
+    activations = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "SiLU": "silu"}
+    ours = create_model(variant, CLASSES).variant
+    assert ours.norm_eps == block.norm.eps
+    assert ours.activation == activations[type(block.mlp.act).__name__]
+
+
+def test_info_names_the_variant(torch, timm, tmp_path):
+    torch.save(timm.create_model("convnext_atto_ols", num_classes=CLASSES).state_dict(), tmp_path / "weights.pth")
+    info = read_weights_info(tmp_path / "weights.pth")
+    assert (info.variant, info.num_classes, info.norm_eps, info.activation) == ("convnext_atto_ols", 10, 1e-6, "gelu")
