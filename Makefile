@@ -15,7 +15,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
 
 test-parity: $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet '.[peers]'
+	$(BIN)/python -m pip install --quiet --editable '.[peers]'
 	$(BIN)/python -m pytest -m parity
 
 lint: $(VENV)/.installed-test

@@ -116,7 +116,7 @@ class TrainConfig:
     deterministic: bool = option(False, "bit-equal reruns on NVIDIA too (slower there; CPU and TPU always are)")
     log_every: int = option(20, "steps between lines of metrics.jsonl", minimum=1)
     evaluate_every: int = option(0, "steps between evaluations on val; 0: once an epoch", minimum=0)
-    checkpoint_every: int = option(0, "steps between checkpoints; 0: at each evaluation", minimum=0)
+    checkpoint_every: int = option(0, "steps between checkpoints besides those at evaluations; 0: none", minimum=0)
     keep_last: int = option(2, "latest checkpoints kept", minimum=1)
     keep_best: int = option(1, "best checkpoints kept", minimum=0)
     best_metric: str = option(

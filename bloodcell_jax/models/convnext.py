@@ -1,6 +1,6 @@
 """ConvNeXt V1 (Liu et al. 2022, arXiv:2201.03545) and V2 (Woo et al. 2023, arXiv:2301.00808) in Linen.
 
-Computes in `dtype`; parameters, the statistics of every norm, layer scale and the logits are float32. Drop path is
+Computes in `dtype`; the statistics of every norm, layer scale and the logits are float32. Drop path is
 drawn from one key per example folded with the block's number, so it depends neither on the other examples of a batch
 nor on how the batch is cut over devices.
 """
@@ -45,11 +45,12 @@ class LayerNorm(nn.Module):
 
     epsilon: float
     dtype: jnp.dtype
+    param_dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x):
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
         x = x.astype(jnp.float32)
         centred = x - x.mean(-1, keepdims=True)
         variance = jnp.square(centred).mean(-1, keepdims=True)
@@ -61,12 +62,13 @@ class DepthwiseConv(nn.Module):
 
     kernel_size: int
     dtype: jnp.dtype
+    param_dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x):
-        channels = x.shape[-1]
-        kernel = self.param("kernel", _init_weights, (self.kernel_size, self.kernel_size, 1, channels))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        channels, size = x.shape[-1], self.kernel_size
+        kernel = self.param("kernel", _init_weights, (size, size, 1, channels), self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
         return depthwise_conv(x, kernel.astype(self.dtype)) + bias.astype(self.dtype)
 
 
@@ -74,11 +76,12 @@ class GlobalResponseNorm(nn.Module):
     """Global response normalisation (ConvNeXt V2, section 3.3)."""
 
     dtype: jnp.dtype
+    param_dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x):
-        scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
         wide = x.astype(jnp.float32)
         energy = jnp.square(wide).sum((1, 2), keepdims=True)
         # A channel that is off everywhere has norm 0, where the root has no gradient; it is taken as 0.
@@ -100,19 +103,21 @@ class Block(nn.Module):
     number: int
     drop_path: float
     dtype: jnp.dtype
+    param_dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x, keys):
-        variant, channels = self.variant, x.shape[-1]
-        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=_init_weights)
-        y = DepthwiseConv(self.kernel_size, self.dtype, name="depthwise")(x)
-        y = LayerNorm(variant.norm_eps, self.dtype, name="norm")(y)
+        variant, channels, dtypes = self.variant, x.shape[-1], (self.dtype, self.param_dtype)
+        dense = partial(nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=_init_weights)
+        y = DepthwiseConv(self.kernel_size, *dtypes, name="depthwise")(x)
+        y = LayerNorm(variant.norm_eps, *dtypes, name="norm")(y)
         y = ACTIVATIONS[variant.activation](dense(4 * channels, name="expand")(y))
         if variant.grn:
-            y = GlobalResponseNorm(self.dtype, name="grn")(y)
+            y = GlobalResponseNorm(*dtypes, name="grn")(y)
         y = dense(channels, name="project")(y).astype(jnp.float32)
         if variant.layer_scale is not None:
-            y = y * self.param("layer_scale", nn.initializers.constant(variant.layer_scale), (channels,))
+            initial = nn.initializers.constant(variant.layer_scale)
+            y = y * self.param("layer_scale", initial, (channels,), self.param_dtype)
         if keys is not None and self.drop_path > 0:
             y = drop_path(y, keys, self.number, self.drop_path)
         return (x + y).astype(self.dtype)
@@ -141,13 +146,14 @@ class Stage(nn.Module):
     drop_paths: tuple[float, ...]
     remat: bool
     dtype: jnp.dtype
+    param_dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x, keys):
-        channels = self.variant.dims[self.index]
+        channels, dtypes = self.variant.dims[self.index], (self.dtype, self.param_dtype)
         if self.index > 0:
-            x = LayerNorm(self.variant.norm_eps, self.dtype, name="downsample_norm")(x)
-            x = _conv(channels, 2, 2, 0, self.dtype, "downsample_conv")(x)
+            x = LayerNorm(self.variant.norm_eps, *dtypes, name="downsample_norm")(x)
+            x = _conv(channels, 2, 2, 0, *dtypes, "downsample_conv")(x)
         block = nn.remat(Block) if self.remat else Block
         for i, rate in enumerate(self.drop_paths):
             x = block(
@@ -155,7 +161,7 @@ class Stage(nn.Module):
                 self.variant.kernel_sizes[self.index],
                 self.first_block + i,
                 rate,
-                self.dtype,
+                *dtypes,
                 name=f"block_{i}",
             )(x, keys)
         return x
@@ -169,6 +175,8 @@ class ConvNeXt(nn.Module):
       head_init_scale: factor on the head's initial weights.
       stem_stride: 4, or 2 (the 4x4 kernel with padding 1) for small pictures.
       remat: recompute each block in the backward pass.
+      dtype: of the computation.
+      param_dtype: of the parameters.
     """
 
     variant: Variant
@@ -178,6 +186,7 @@ class ConvNeXt(nn.Module):
     stem_stride: int = 4
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images, *, train: bool = False, keys: jax.Array | None = None):
@@ -196,14 +205,15 @@ class ConvNeXt(nn.Module):
             raise ValueError("drop path needs keys, one per example")
         keys = keys if train else None
         variant = self.variant
-        norm = partial(LayerNorm, variant.norm_eps, self.dtype)
+        dtypes = (self.dtype, self.param_dtype)
+        norm = partial(LayerNorm, variant.norm_eps, *dtypes)
         features = {}
         x = norm(name="stem_norm")(self._stem(images.astype(self.dtype)))
         features["stem"] = x
         rates = self._drop_path_rates()
         for i, depth in enumerate(variant.depths):
             first = sum(variant.depths[:i])
-            stage = Stage(variant, i, first, rates[first : first + depth], self.remat, self.dtype, name=f"stage_{i}")
+            stage = Stage(variant, i, first, rates[first : first + depth], self.remat, *dtypes, name=f"stage_{i}")
             x = features[f"stage_{i}"] = stage(x, keys)
         if variant.norm_before_pool:
             x = norm(name="head_norm")(x).astype(jnp.float32).mean((1, 2))
@@ -211,7 +221,11 @@ class ConvNeXt(nn.Module):
             x = norm(name="head_norm")(x.astype(jnp.float32).mean((1, 2)))
         features["pooled"] = x
         head = nn.Dense(
-            self.num_classes, dtype=self.dtype, kernel_init=_scaled(_init_weights, self.head_init_scale), name="head"
+            self.num_classes,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            kernel_init=_scaled(_init_weights, self.head_init_scale),
+            name="head",
         )
         return head(x).astype(jnp.float32), features
 
@@ -222,18 +236,20 @@ class ConvNeXt(nn.Module):
         return _multiple_of_8(width // 2) if self.variant.stem == "overlap_tiered" else width
 
     def _stem(self, images):
-        width, stride = self.variant.dims[0], self.stem_stride
+        width, stride, dtypes = self.variant.dims[0], self.stem_stride, (self.dtype, self.param_dtype)
         if self.variant.stem == "patch":
-            return _conv(width, 4, stride, 0 if stride == 4 else 1, self.dtype, "stem_conv")(images)
-        x = _conv(self.inner_stem_width, 3, 2, 1, self.dtype, "stem_conv_0")(images)
-        return _conv(width, 3, stride // 2, 1, self.dtype, "stem_conv_1")(x)
+            return _conv(width, 4, stride, 0 if stride == 4 else 1, *dtypes, "stem_conv")(images)
+        x = _conv(self.inner_stem_width, 3, 2, 1, *dtypes, "stem_conv_0")(images)
+        return _conv(width, 3, stride // 2, 1, *dtypes, "stem_conv_1")(x)
 
     def _drop_path_rates(self) -> tuple[float, ...]:
         last = sum(self.variant.depths) - 1
         return tuple(self.drop_path * block / last for block in range(last + 1))
 
 
-def _conv(features: int, size: int, stride: int, padding: int, dtype: jnp.dtype, name: str) -> nn.Conv:
+def _conv(
+    features: int, size: int, stride: int, padding: int, dtype: jnp.dtype, param_dtype: jnp.dtype, name: str
+) -> nn.Conv:
     # Explicit padding: odd sizes are floored as the published models do, which SAME would not.
     return nn.Conv(
         features,
@@ -241,6 +257,7 @@ def _conv(features: int, size: int, stride: int, padding: int, dtype: jnp.dtype,
         strides=stride,
         padding=((padding, padding), (padding, padding)),
         dtype=dtype,
+        param_dtype=param_dtype,
         kernel_init=_init_weights,
         name=name,
     )

@@ -189,8 +189,8 @@ def _resolve_weights(config: ModelConfig, info: WeightsInfo) -> ModelConfig:
     filled = {}
     for name in ("variant", "norm_eps", "activation", "mean", "std"):
         asked, trained_with = getattr(config, name), getattr(info, name)
-        # Of a file whose licence is not known, mean and std are not known either: they are ImageNet's by assumption.
-        assumed = name in ("mean", "std") and not info.licence
+        # Of a file that nobody knows, ImageNet's mean and std are an assumption, which the configuration may correct.
+        assumed = not info.licence and trained_with in (IMAGENET_MEAN, IMAGENET_STD)
         if asked and trained_with and asked != trained_with and not assumed:
             raise UsageError(
                 f"config.model.{name}={asked}: {config.weights} was trained with {trained_with}; set that, or leave "

@@ -111,10 +111,19 @@ def test_drop_path_rises_linearly_and_needs_keys():
         model.apply(params, images, train=True)
 
 
+@pytest.mark.parametrize("variant", ["test_convnext2", "convnextv2_atto", "convnext_atto_ols"])
+def test_parameters_take_the_dtype_asked_for(variant):
+    model = create_model(variant, 8, param_dtype=jnp.bfloat16)
+    images = jnp.zeros((1, 32, 32, 3))
+    (logits, _), params = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images))
+    assert logits.dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
+
+
 def test_grn_of_a_channel_that_is_off_has_a_gradient():
     x = jnp.stack([jnp.zeros((1, 4, 4)), jnp.ones((1, 4, 4))], axis=-1)
     params = {"params": {"scale": jnp.ones(2), "bias": jnp.zeros(2)}}
-    module = GlobalResponseNorm(jnp.float32)
+    module = GlobalResponseNorm(jnp.float32, jnp.float32)
     gradient = jax.grad(lambda x: module.apply(params, x).sum())(x)
     assert jnp.isfinite(gradient).all()
 
