@@ -12,41 +12,31 @@ import dm_pix as pix
 import jax
 import jax.numpy as jnp
 
-from bloodcell_jax.errors import UsageError
+from bloodcell_jax.augment.pixels import to_float32, to_unit_range
 
 Strength = float | jax.Array | tuple[float, float]
 
 
 def brightness(key: jax.Array, image: jax.Array, *, delta: Strength = 0.2) -> jax.Array:
     """Add one number to all values of an image [h, w, c], in units of the full range."""
-    return _to_unit_range(pix.adjust_brightness(_to_float32(image), _draw(key, delta)), image.dtype)
+    return to_unit_range(pix.adjust_brightness(to_float32(image), _draw(key, delta)), image.dtype)
 
 
 def contrast(key: jax.Array, image: jax.Array, *, delta: Strength = 0.2) -> jax.Array:
     """Multiply the distance of an image [h, w, c] from each channel's mean by 1 + the strength."""
-    return _to_unit_range(pix.adjust_contrast(_to_float32(image), 1 + _draw(key, delta)), image.dtype)
+    return to_unit_range(pix.adjust_contrast(to_float32(image), 1 + _draw(key, delta)), image.dtype)
 
 
 def saturation(key: jax.Array, image: jax.Array, *, delta: Strength = 0.2) -> jax.Array:
     """Multiply the saturation (HSV) of an image [h, w, 3] by 1 + the strength; hue and value stay."""
-    return _to_unit_range(pix.adjust_saturation(_to_float32(image), 1 + _draw(key, delta)), image.dtype)
+    return to_unit_range(pix.adjust_saturation(to_float32(image), 1 + _draw(key, delta)), image.dtype)
 
 
 def hue(key: jax.Array, image: jax.Array, *, delta: Strength = 0.02) -> jax.Array:
     """Turn the hue (HSV) of an image [h, w, 3] by a part of the colour circle; saturation and value stay."""
-    return _to_unit_range(pix.adjust_hue(_to_float32(image), _draw(key, delta)), image.dtype)
+    return to_unit_range(pix.adjust_hue(to_float32(image), _draw(key, delta)), image.dtype)
 
 
 def _draw(key: jax.Array, delta: Strength) -> jax.Array:
     low, high = delta if isinstance(delta, tuple) else (-delta, delta)
     return jax.random.uniform(key, minval=low, maxval=high)
-
-
-def _to_float32(image: jax.Array) -> jax.Array:
-    if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise UsageError(f"an image of {image.dtype} is not float in [0, 1]; divide pictures of uint8 by 255 first")
-    return image.astype(jnp.float32)
-
-
-def _to_unit_range(image: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    return jnp.clip(image, 0, 1).astype(dtype)

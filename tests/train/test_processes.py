@@ -56,7 +56,8 @@ def test_two_processes_train_save_and_are_resumed_by_the_other_backend(start, tm
 
     alone = tmp_path / "alone"
     process = start(alone, "--config.stages[1].steps=10", devices=2)
-    assert process.wait() == 0, process.communicate()[1]
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
     for ours, theirs in zip(lines, metrics_of(alone), strict=False):
         # The same examples and draws; sums run in another order.
         np.testing.assert_allclose(ours["train/loss"], theirs["train/loss"], rtol=1e-3)

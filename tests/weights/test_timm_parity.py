@@ -57,7 +57,8 @@ def test_logits_and_blocks(variant, size, torch, timm, randomise, pictures, tmp_
     assert_close(logits, expected)
     for s, depth in enumerate(model.variant.depths):
         assert_close(features[f"stage_{s}"], as_nhwc(passed[s, depth - 1][1]))
-        block = jax.jit(Block(model.variant, model.variant.kernel_sizes[s], 0, 0.0, model.dtype).apply)
+        kernel_size = model.variant.kernel_sizes[s]
+        block = jax.jit(Block(model.variant, kernel_size, 0, 0.0, model.dtype, model.param_dtype).apply)
         for b in range(depth):
             inputs, output = passed[s, b]
             ours = block({"params": params[f"stage_{s}"][f"block_{b}"]}, as_nhwc(inputs), None)
