@@ -10,7 +10,6 @@ to draw from. It may be traced; 0 changes nothing.
 
 import dm_pix as pix
 import jax
-import jax.numpy as jnp
 
 from bloodcell_jax.augment.pixels import to_float32, to_unit_range
 
