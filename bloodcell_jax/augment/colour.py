@@ -41,7 +41,7 @@ def gamma(key: jax.Array, image: jax.Array, *, delta: Strength = 0.2) -> jax.Arr
     return to_unit_range(pix.adjust_gamma(to_float32(image), jnp.exp(draw(key, delta))), image.dtype)
 
 
-def channel_shift(key: jax.Array, image: jax.Array, *, delta: Strength = 0.1) -> jax.Array:
+def channel_shift(key: jax.Array, image: jax.Array, *, delta: Strength = 0.05) -> jax.Array:
     """Add to each channel of an image [h, w, c] a number of its own, in units of the full range."""
     return to_unit_range(to_float32(image) + draw(key, delta, image.shape[-1:]), image.dtype)
 

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bloodcell_jax.augment.pixels import Strength, draw_setting, from_levels, to_levels
+from bloodcell_jax.augment.pixels import Strength, draw, from_levels, to_levels
 
 BLOCK = 8
 
 # T.81, tables K.1 and K.2: quantisation steps at quality 50, by vertical and horizontal frequency.
-_LUMINANCE = np.array(
+LUMINANCE = np.array(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
         [12, 12, 14, 19, 26, 58, 60, 55],
@@ -26,8 +26,8 @@ _LUMINANCE = np.array(
         [72, 92, 95, 98, 112, 100, 103, 99],
     ]
 )
-_CHROMINANCE = np.full((BLOCK, BLOCK), 99)
-_CHROMINANCE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
+CHROMINANCE = np.full((BLOCK, BLOCK), 99)
+CHROMINANCE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
 
 # The DCT of 8 numbers, times the root of 8, which makes its first row ones: [frequency, place], as multiples of 2^-13.
 # These are the products that libjpeg's few multiplications by rounded constants amount to, and its inverse has the
@@ -51,23 +51,24 @@ def jpeg(key: jax.Array, image: jax.Array, *, quality: Strength = (40.0, 95.0)) 
     """Send an image [h, w, 3] through JPEG at a quality from 1 to 100, 4:2:0, as Pillow's `save(quality=...)` does.
 
     Args:
-      quality: the quality, or the range (low, high) to draw it from; rounded to a whole number.
+      quality: the quality, or the range (low, high) to draw it from: whole numbers, both ends included.
     """
-    return compress(image, draw_setting(key, quality))
+    low, high = quality if isinstance(quality, tuple) else (quality, quality)
+    return compress(image, jnp.floor(draw(key, (low, high + 1))))
 
 
 def compress(image: jax.Array, quality: jax.Array | float) -> jax.Array:
     """Return an image [h, w, 3] of any size as it comes out of a JPEG file of a quality from 1 to 100."""
     luma, *chroma = _to_luma_chroma(to_levels(image).astype(jnp.int32))
     shape = luma.shape
-    luma = _quantise(luma, _steps(_LUMINANCE, quality))
-    steps = _steps(_CHROMINANCE, quality)
+    luma = _quantise(luma, quantisation_steps(LUMINANCE, quality))
+    steps = quantisation_steps(CHROMINANCE, quality)
     chroma = jax.vmap(lambda plane: _upsample(_quantise(_downsample(plane), steps), shape))(jnp.stack(chroma))
     return from_levels(_to_rgb(luma, *chroma).astype(jnp.float32), image.dtype)
 
 
-def _steps(table: np.ndarray, quality: jax.Array | float) -> jax.Array:
-    """Return the quantisation steps [8, 8] of a quality, float32, from those of quality 50."""
+def quantisation_steps(table: np.ndarray, quality: jax.Array | float) -> jax.Array:
+    """Return the quantisation steps [8, 8] of a quality, float32, by libjpeg's scaling of those of quality 50."""
     quality = jnp.clip(jnp.round(quality), 1, 100)
     # Whole numbers are floored; 1e-3 puts quotients that are whole on the right side.
     percent = jnp.where(quality < 50, jnp.floor(5000 / quality + 1e-3), 200 - 2 * quality)

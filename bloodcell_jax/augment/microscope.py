@@ -17,7 +17,7 @@ _UNMIX = np.linalg.inv(_DYES)
 _DARKEST = 1e-6
 
 
-def stain(key: jax.Array, image: jax.Array, *, scale: Strength = 0.1, shift: Strength = 0.02) -> jax.Array:
+def stain(key: jax.Array, image: jax.Array, *, scale: Strength = 0.2, shift: Strength = 0.02) -> jax.Array:
     """Change how much of each dye an image [h, w, 3] of a stained smear shows.
 
     Ruifrok & Johnston 2001, "Quantification of histochemical staining by color deconvolution": the optical density
@@ -54,7 +54,7 @@ def illumination(
       gradient: the light rises by this part of its mean from the centre to the border, in any direction; drawn
         uniformly from [0, gradient) or from the range (low, high), up to 1.
       vignetting: part of the light that is lost at the distance of half a diagonal from the axis, growing with the
-        square of the distance; drawn likewise. The axis goes through any pixel.
+        square of the distance; drawn likewise. The axis goes through the picture's middle half.
     """
     gradient_key, direction_key, vignetting_key, axis_key = jax.random.split(key, 4)
     field = light(
@@ -62,7 +62,7 @@ def illumination(
         gradient=draw_amount(gradient_key, gradient),
         direction=jax.random.uniform(direction_key, maxval=2 * jnp.pi),
         vignetting=draw_amount(vignetting_key, vignetting),
-        axis=jax.random.uniform(axis_key, (2,), minval=-1, maxval=1),
+        axis=jax.random.uniform(axis_key, (2,), minval=-0.5, maxval=0.5),
     )
     return to_unit_range(to_float32(image) * field[..., None], image.dtype)
 
