@@ -40,7 +40,7 @@ def restain(image: jax.Array, factors: jax.Array, summands: jax.Array) -> jax.Ar
     matrix = (_UNMIX[:, :, None] * factors[None, :, None] * _DYES[None]).sum(1)
     added = (summands[:, None] * _DYES).sum(0)
     density = sum(density[..., channel, None] * matrix[channel] for channel in range(3)) + added
-    return to_unit_range(10.0**-density, image.dtype)
+    return to_unit_range(jnp.exp(-np.log(10) * density), image.dtype)
 
 
 def illumination(

@@ -1,4 +1,4 @@
-"""What operations share: pixels, which are floats in [0, 1] of any float type, and how strengths are drawn."""
+"""What operations share: the pixels they take and give, floats in [0, 1] of any float type, and drawn strengths."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def to_float32(image: jax.Array) -> jax.Array:
     """
     if not jnp.issubdtype(image.dtype, jnp.floating):
         raise UsageError(f"an image of {image.dtype} is not float in [0, 1]; divide pictures of uint8 by 255 first")
-    return image.astype(jnp.float32)
+    return jnp.asarray(image, jnp.float32)
 
 
 def to_unit_range(image: jax.Array, dtype: jnp.dtype) -> jax.Array:
