@@ -38,7 +38,8 @@ def hue(key: jax.Array, image: jax.Array, *, delta: Strength = 0.02) -> jax.Arra
 
 def gamma(key: jax.Array, image: jax.Array, *, delta: Strength = 0.2) -> jax.Array:
     """Raise the values of an image [h, w, c] to the power exp(strength): above 0 darkens, below 0 brightens."""
-    return to_unit_range(pix.adjust_gamma(to_float32(image), jnp.exp(draw(key, delta))), image.dtype)
+    # dm-pix's adjust_gamma takes a power, which is 4 to 10 times as slow on the CPU.
+    return to_unit_range(jnp.exp(jnp.exp(draw(key, delta)) * jnp.log(to_float32(image))), image.dtype)
 
 
 def channel_shift(key: jax.Array, image: jax.Array, *, delta: Strength = 0.05) -> jax.Array:

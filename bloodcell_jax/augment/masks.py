@@ -7,7 +7,15 @@ standard deviation) or `black`, as the papers have it, though black is not neutr
 import jax
 import jax.numpy as jnp
 
-from bloodcell_jax.augment.pixels import Strength, draw, draw_amount, draw_setting, to_float32, to_unit_range
+from bloodcell_jax.augment.pixels import (
+    Strength,
+    draw,
+    draw_amount,
+    draw_normal,
+    draw_setting,
+    to_float32,
+    to_unit_range,
+)
 from bloodcell_jax.errors import UsageError
 
 FILLS = ("mean", "noise", "black")
@@ -139,7 +147,7 @@ def _hide(key: jax.Array, image: jax.Array, hidden: jax.Array, fill: str) -> jax
     elif fill == "mean":
         value = pixels.mean((0, 1))
     elif fill == "noise":
-        value = pixels.mean((0, 1)) + pixels.std((0, 1)) * jax.random.normal(key, image.shape)
+        value = pixels.mean((0, 1)) + pixels.std((0, 1)) * draw_normal(key, image.shape)
     else:
         raise UsageError(f"fill={fill} is none of {', '.join(FILLS)}; choose one")
     return to_unit_range(jnp.where(hidden[..., None], value, pixels), image.dtype)

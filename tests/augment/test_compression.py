@@ -3,7 +3,6 @@
 import io
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -35,7 +34,8 @@ def test_compression_is_libjpeg_s(shape):
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     edges = np.repeat(np.where(np.arange(shape[1]) % 7 < 3, 255, 0)[None], shape[0], 0)[..., None] * [1, 0, 1]
     compressed = jax.jit(compress)
-    for levels in (cell, noise, edges.astype(np.uint8)):
+    flat = np.full((*shape, 3), 200, np.uint8)
+    for levels in (cell, noise, edges.astype(np.uint8), flat):
         for quality in (1, 10, 30, 50, 75, 90, 100):
             found = np.round(np.asarray(compressed(levels / np.float32(255), quality)) * 255)
             np.testing.assert_array_equal(found, np.asarray(saved(levels, quality)))
@@ -43,20 +43,11 @@ def test_compression_is_libjpeg_s(shape):
 
 def test_what_jpeg_draws():
     image = np.random.default_rng(1).random((8, 8, 3)).astype(np.float32)
-    compressed = jax.jit(jax.vmap(compress, (None, 0)))(image, jnp.arange(10, 15))
-    found = jax.jit(jax.vmap(lambda key: jpeg(key, image, quality=(11.0, 13.0))))(jax.random.split(KEY, 900))
-    equal = (np.asarray(found)[:, None] == np.asarray(compressed)[None]).all((2, 3, 4))
+    send = jax.jit(jax.vmap(lambda key, low, high: jpeg(key, image, quality=(low, high)), (0, None, None)))
+    found = np.asarray(send(jax.random.split(KEY, 900), 11, 13))
+    fixed = np.stack([send(jax.random.split(KEY, 900), quality, quality)[0] for quality in range(10, 15)])
+    equal = (found[:, None] == fixed[None]).all((2, 3, 4))
     assert (equal.sum(1) == 1).all(), "a whole quality each time"
     assert (equal.sum(0)[[0, 4]] == 0).all()
     # Standard deviation 14.
     assert abs(equal.sum(0)[1:4] - 300).max() < 70
-    np.testing.assert_allclose(jpeg(KEY, image, quality=12), compressed[2], atol=1e-6)
-
-
-@pytest.mark.parametrize("level", [0, 128, 255])
-def test_flat_pictures_survive_the_worst_quality(level):
-    # A level is the mean of its blocks, which is kept to a multiple of 255 / 8 there; 128 is the middle.
-    flat = np.full((16, 16, 3), level, np.uint8)
-    found = np.asarray(compress(flat / np.float32(255), 1)) * 255
-    np.testing.assert_allclose(found, np.asarray(saved(flat, 1)), atol=1e-3)
-    assert np.ptp(found) == 0
