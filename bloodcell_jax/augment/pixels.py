@@ -49,8 +49,8 @@ def draw_setting(key: jax.Array, setting: Strength) -> jax.Array:
 def draw_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Return numbers [*shape] drawn from the standard normal distribution, one of 65,536 values from -4.3 to 4.3.
 
-    Random bits are what noise costs. `jax.random.normal` takes 64 for each number; two of 16 are cut from each 32 here,
-    which is 3 times as fast.
+    Random bits are what noise costs. `jax.random.normal` takes 32 for each number; 16 are taken here, which is 3 times
+    as fast.
     """
     count = math.prod(shape)
     words = jax.random.bits(key, ((count + 1) // 2,), jnp.uint32)
