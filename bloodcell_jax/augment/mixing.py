@@ -14,8 +14,8 @@ def mixup(
     key: jax.Array, image: jax.Array, other: jax.Array, *, alpha: jax.Array | float = 0.2
 ) -> tuple[jax.Array, jax.Array]:
     """Average two images [h, w, c], lambda ~ Beta(alpha, alpha) (Zhang et al. 2017, arXiv:1710.09412)."""
-    share = _draw_lambda(key, alpha)
-    return to_unit_range(share * to_float32(image) + (1 - share) * to_float32(other), image.dtype), share
+    share, other = _draw_lambda(key, alpha), to_float32(other)
+    return to_unit_range(other + share * (to_float32(image) - other), image.dtype), share
 
 
 def cutmix(

@@ -89,6 +89,7 @@ class Run:
             jsd=config.train.jsd,
             ema_decay=config.train.ema_decay,
             axis_name=self.parallel.axis_name,
+            on_each_device=self.parallel.on_each_device,
         )
 
     def batch(self, step: int) -> dict[str, jax.Array]:
