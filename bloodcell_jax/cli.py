@@ -30,7 +30,7 @@ class Verb:
 def main(argv: Sequence[str]) -> int:
     """Run the command line `argv` (program first) and return its exit code."""
     # Orbax and JAX warn through absl and logging of things that are this library's business, not the user's.
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.FATAL)
     _show_messages()
     try:
         return _run(list(argv))

@@ -4,6 +4,7 @@ import csv
 import glob
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -165,5 +166,5 @@ def _read_all(files: list[_File], classifier: Classifier) -> tuple[list[str], li
 def _bytes(name: str, read: Callable[[], bytes]) -> bytes:
     try:
         return read()
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
         raise DataError(f"{name}: cannot be read ({error})") from error

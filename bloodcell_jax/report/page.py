@@ -22,10 +22,10 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from bloodcell_jax.errors import MachineError, UsageError
+from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.metrics import reliability
 from bloodcell_jax.report import plots
-from bloodcell_jax.workdir import read_json, read_metrics
+from bloodcell_jax.workdir import read_json, read_metrics, writing
 
 SPLITS = ("train", "val", "test")
 
@@ -165,9 +165,9 @@ def _replace(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old or the new content, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+    finally:
         temporary.unlink(missing_ok=True)
-        raise MachineError(f"{path}: {error.strerror}; make room or the folder writable, then run report") from error

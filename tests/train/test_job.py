@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -90,15 +91,15 @@ def test_dry_run_prints_parameters_data_and_cost_and_writes_nothing(config_file,
 
 
 def test_overwrite_deletes_the_run_and_nothing_else(trained, tmp_path, start):
-    import shutil
-
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
-    (workdir / "notes.txt").write_text("mine")
+    mine = [workdir / name for name in ("notes.txt", "events.csv", "report/figure.png", "eval/test/slide.pdf")]
+    for path in mine:
+        path.write_text("mine")
     process = start(workdir, "--config.seed=4", "--overwrite", "--config.stages[1].steps=2")
     _, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert (workdir / "notes.txt").read_text() == "mine"
+    assert [path.read_text() for path in mine] == ["mine"] * 4
     assert read_config(workdir).seed == 4
     assert read_metrics(workdir)[-1]["step"] == 8
 
