@@ -120,10 +120,12 @@ def _help(name: str, verb: Verb) -> str:
     lines = [verb.summary, "", verb.usage.strip("\n"), "", "Flags:"]
     for flag_name in values:
         flag = values[flag_name]
-        default = "" if flag.default in (None, False) else f" (default: {flag.default})"
+        default = f" (default: {flag.default})" if flag.default else ""
         choices = getattr(flag.parser, "enum_values", None)
         value = "" if flag.boolean else f"={'|'.join(choices)}" if choices else "=..."
-        lines.append(f"  --{flag_name}{value}\n      {flag.help}{default}")
+        # absl adds the choices in front and, on a line of its own, that a flag may be repeated.
+        help_text = flag.help.partition(";\n")[0].removeprefix(f"<{'|'.join(choices or ())}>: ")
+        lines.append(f"  --{flag_name}{value}\n      {help_text}{default}")
     if verb.has_config:
         lines += ["", config_flags.help_text()]
     return "\n".join(lines)
@@ -133,6 +135,10 @@ def _required(values: flags.FlagValues, name: str) -> str:
     if not values[name].value:
         raise UsageError(f"--{name}: missing; {values[name].help}")
     return values[name].value
+
+
+def _path(values: flags.FlagValues, name: str) -> Path:
+    return Path(_required(values, name)).expanduser()
 
 
 def _define_train(values: flags.FlagValues) -> None:
@@ -152,7 +158,7 @@ def _define_train(values: flags.FlagValues) -> None:
 
 
 def _train(values: flags.FlagValues, config: Config) -> None:
-    workdir = None if values["dry_run"].value else Path(_required(values, "workdir"))
+    workdir = None if values["dry_run"].value else _path(values, "workdir")
     from bloodcell_jax.train.platform import prepare_platform
 
     prepare_platform(config.train.deterministic)
@@ -213,7 +219,7 @@ def _classifier(values: flags.FlagValues):
     from bloodcell_jax.train.platform import prepare_platform
 
     prepare_platform()
-    classifier = Classifier.from_workdir(_required(values, "workdir"), checkpoint=values["checkpoint"].value)
+    classifier = Classifier.from_workdir(_path(values, "workdir"), checkpoint=values["checkpoint"].value)
     if values["crop"].value is not None:
         classifier.config.data.crop = _crop(values["crop"].value)
     return classifier
@@ -238,7 +244,7 @@ def _evaluate(values: flags.FlagValues) -> None:
 def _predict(values: flags.FlagValues) -> None:
     from bloodcell_jax.evaluate.command import predict_files
 
-    inputs, output = values["input"].value, Path(_required(values, "output"))
+    inputs, output = values["input"].value, _path(values, "output")
     if not inputs:
         raise UsageError("--input: missing; a picture, folder, zip or glob pattern")
     count = predict_files(lambda: _classifier(values), inputs, output, strict=values["strict"].value)
@@ -254,7 +260,7 @@ def _define_convert(values: flags.FlagValues) -> None:
 def _convert(values: flags.FlagValues) -> None:
     from bloodcell_jax.weights import convert
 
-    source, target = _required(values, "input"), _required(values, "output")
+    source, target = _required(values, "input"), _path(values, "output")
     info = convert(source, target, values["variant"].value)
     classes = "no head" if info.num_classes is None else f"{info.num_classes} classes"
     print(f"{target}: {info.variant}, {classes}, licence {info.licence or 'not known'}, from {info.source}")
@@ -267,7 +273,7 @@ def _define_report(values: flags.FlagValues) -> None:
 def _report(values: flags.FlagValues) -> None:
     from bloodcell_jax.report import write_report
 
-    print(f"report: {write_report(Path(_required(values, 'workdir')))}")
+    print(f"report: {write_report(_path(values, 'workdir'))}")
 
 
 VERBS = {

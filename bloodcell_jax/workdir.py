@@ -159,8 +159,14 @@ def read_config(workdir: Path) -> Config:
         raise DataError(f"{workdir / 'config.json'}: {error}") from error
 
 
-def check_resumable(workdir: Path, config: Config, data_hash: str) -> bool:
+def check_resumable(workdir: Path, config: Config, data_hash: str, steps: int) -> bool:
     """Return whether the workdir holds an earlier part of this very run; False where it holds none.
+
+    Args:
+      workdir: the run's folder; may be absent.
+      config: resolved.
+      data_hash: of the dataset.
+      steps: of all stages together.
 
     Raises:
       UsageError: it holds a run that differs in more than may change; names each field, old and new value.
@@ -175,9 +181,11 @@ def check_resumable(workdir: Path, config: Config, data_hash: str) -> bool:
         for path in sorted(old_values.keys() | new_values.keys())
         if old_values.get(path) != new_values.get(path) and not _may_change(path, old, new)
     ]
-    environment = workdir / "environment.json"
-    if environment.exists() and read_json(environment)["data"]["sha256"] != data_hash:
+    environment = read_json(workdir / "environment.json") if (workdir / "environment.json").exists() else None
+    if environment and environment["data"]["sha256"] != data_hash:
         changed.append(f"the data of data.source: {old.data.source} -> {new.data.source} (their hashes differ)")
+    if environment and environment.get("steps", 0) > steps:
+        changed.append(f"steps of all stages: {environment['steps']} -> {steps}, and the last stage may only grow")
     if changed:
         raise UsageError(
             f"--workdir={workdir}: holds a run with another configuration ({'; '.join(changed)}); "
@@ -189,9 +197,6 @@ def check_resumable(workdir: Path, config: Config, data_hash: str) -> bool:
 def _may_change(path: str, old: Config, new: Config) -> bool:
     if any(path.startswith(free) for free in _FREE_ON_RESUME):
         return True
+    # Whether it grows is told by the steps: epochs may have become steps.
     last = len(new.stages) - 1
-    if len(old.stages) == len(new.stages) and path in (f"stages[{last}].epochs", f"stages[{last}].steps"):
-        name = path.rsplit(".", 1)[1]
-        before, after = getattr(old.stages[last], name), getattr(new.stages[last], name)
-        return before is None or after is None or after >= before
-    return False
+    return len(old.stages) == len(new.stages) and path in (f"stages[{last}].epochs", f"stages[{last}].steps")

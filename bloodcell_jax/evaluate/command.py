@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import os
 import sys
 import zipfile
 import zlib
@@ -60,7 +61,7 @@ def evaluate_source(
         raise UsageError(f"--split={split}: {dataset.source} has {', '.join(splits)}")
     indices = splits[split]
     probabilities = classifier.predict(dataset.images[indices])
-    folder = Path(output) if output else classifier.workdir / "eval" / split
+    folder = Path(output).expanduser() if output else classifier.workdir / "eval" / split
     return folder, write_split(folder, dataset, indices, probabilities, step=classifier.step)
 
 
@@ -111,6 +112,7 @@ _File = tuple[str, Callable[[], bytes]]
 
 
 def _find(text: str) -> Iterator[_File]:
+    text = os.path.expanduser(text)
     paths = [Path(text)] if Path(text).exists() else [Path(match) for match in sorted(glob.glob(text, recursive=True))]
     if not paths:
         raise UsageError(f"--input={text}: no such file, folder or match")

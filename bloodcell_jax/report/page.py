@@ -4,7 +4,7 @@ Read, each where it exists: `config.json`, `environment.json`, `metrics.jsonl` a
 `eval/`, `metrics.json`, `predictions.csv` and `most_wrong.json`.
 
 `environment.json` holds `command`, `started`, `seconds_trained`, `versions` {name: version}, `devices`
-[text], `git_revision`, `data` {source, sha256, n, image_size, class_names, splits {split: {count, per_class
+[text], `git_revision`, `steps`, `data` {source, sha256, n, image_size, class_names, splits {split: {count, per_class
 {name: count}}}, notes [text]} and `model` {variant, parameters, trainable {stage: count}}.
 `most_wrong.json` is a list of {id, label, predicted, confidence, probability_of_label, png (base64)}.
 """

@@ -63,6 +63,14 @@ def test_the_stem_stride_sets_the_maps(variant, stem_stride, sides):
     assert [features[f"stage_{i}"].shape[1] for i in range(4)] == sides
 
 
+@pytest.mark.parametrize(("stem_stride", "smallest"), [(4, 32), (2, 16)])
+def test_smaller_pictures_than_the_network_reduces_to_nothing_are_refused(stem_stride, smallest):
+    model = create_model("convnext_atto", 8, stem_stride=stem_stride)
+    shapes_of(model, smallest)
+    with pytest.raises(UsageError, match=f"pictures of {smallest - 1}x.* to {smallest}x{smallest} or more"):
+        shapes_of(model, smallest - 1)
+
+
 def test_initial_weights_follow_the_paper():
     model = create_model("convnext_atto", 8, head_init_scale=0.5)
     params = flatten_dict(jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"], sep="/")

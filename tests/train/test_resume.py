@@ -1,6 +1,7 @@
 """Real processes, killed and told to stop; the same command goes on to the bit."""
 
 import json
+import re
 import shutil
 import signal
 import time
@@ -8,10 +9,13 @@ import time
 import jax
 import numpy as np
 import pytest
+from ml_collections.config_flags import config_path
 
+from bloodcell_jax.errors import UsageError
 from bloodcell_jax.train.checkpoints import Checkpoints
-from bloodcell_jax.train.setup import prepare_run
-from bloodcell_jax.workdir import read_config
+from bloodcell_jax.train.setup import param_shapes, prepare_run
+from bloodcell_jax.train.stages import plan_stages
+from bloodcell_jax.workdir import check_resumable, read_config
 
 
 def finish(process, code=0):
@@ -123,3 +127,40 @@ def test_what_may_not_change_is_refused_with_both_values(start, trained, tmp_pat
         assert words in line
     after = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
     assert before == after
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (
+            {"train.backend": "jit", "train.log_every": 5, "evaluate.batch_size": 8, "data.source": "npz:moved.npz"},
+            None,
+        ),
+        ({"train.evaluate_every": 3, "train.checkpoint_every": 0, "train.keep_last": 5, "train.keep_best": 0}, None),
+        ({"stages[1].steps": 40}, None),
+        ({"stages[1].epochs": 8.0, "stages[1].steps": None}, None),
+        ({"stages[1].steps": 29}, "steps of all stages: 36 -> 35"),
+        ({"stages[1].epochs": 2.0, "stages[1].steps": None}, "steps of all stages: 36 -> 16"),
+        ({"stages[0].steps": 7}, "stages[0].steps: 6 -> 7"),
+        ({"stages[1].optimizer.learning_rate": 1e-3}, "stages[1].optimizer.learning_rate: 0.0003 -> 0.001"),
+        ({"train.batch_size": 24}, "train.batch_size: 16 -> 24"),
+        ({"train.ema_decay": None}, "train.ema_decay: 0.8 -> None"),
+        ({"data.image_size": 48}, "data.image_size: 32 -> 48"),
+    ],
+)
+def test_what_a_resumed_run_may_change(trained, changes, named):
+    config = read_config(trained)
+    for path, value in changes.items():
+        config_path.set_value(path, config, value)
+    steps = plan_stages(config, param_shapes(config), epoch_size=84)[-1].stop
+    data_hash = json.loads((trained / "environment.json").read_text())["data"]["sha256"]
+    if named is None:
+        assert check_resumable(trained, config, data_hash, steps)
+    else:
+        with pytest.raises(UsageError, match=re.escape(named)):
+            check_resumable(trained, config, data_hash, steps)
+
+
+def test_other_data_under_the_same_name_are_refused(trained):
+    with pytest.raises(UsageError, match="their hashes differ"):
+        check_resumable(trained, read_config(trained), "0" * 64, 36)
