@@ -84,10 +84,12 @@ def predict_files(create_classifier: Callable[[], Classifier], inputs: list[str]
       strict: refuse where any picture cannot be read.
 
     Raises:
-      UsageError: an input matches nothing.
+      UsageError: an input matches nothing, or the output is a folder.
       DataError: no picture could be read, or, with `strict`, not all.
       MachineError: the output cannot be written.
     """
+    if output.is_dir():
+        raise UsageError(f"--output={output}: is a folder; name a file, as in {output / 'cells.csv'}")
     files = [file for text in inputs for file in _find(text)]
     if not files:
         raise DataError(f"--input={' '.join(inputs)}: holds no picture ({', '.join(sorted(pictures.SUFFIXES))})")
