@@ -103,9 +103,9 @@ def test_damage_inside_a_zip_costs_one_row(trained, pictures, tmp_path, capsys):
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.write(pictures / "0.png", "0.png")
         file.write(pictures / "1.png", "1.png")
-        middle = file.getinfo("0.png").compress_size // 2
     content = bytearray(archive.read_bytes())
-    content[middle : middle + 40] = b"\xff" * 40
+    start = 30 + len("0.png")  # behind the member's header, where decompression begins
+    content[start + 1 : start + 40] = b"\xff" * 39
     archive.write_bytes(content)
     command = ["bloodcell", "predict", f"--workdir={trained}", f"--output={tmp_path / 'cells.csv'}"]
     assert cli.main([*command, f"--input={archive}"]) == 0

@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
-from bloodcell_jax.models.convnext import GlobalResponseNorm, drop_path, gelu
+from bloodcell_jax.models.convnext import Block, GlobalResponseNorm, LayerNorm, drop_path, gelu
 from bloodcell_jax.models.variants import VARIANTS
 
 # timm 1.0's counts with a head of 1,000 classes.
@@ -61,6 +61,17 @@ def test_the_stem_stride_sets_the_maps(variant, stem_stride, sides):
     model = create_model(variant, 8, stem_stride=stem_stride)
     _, features = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), jnp.zeros((1, 96, 96, 3)))[0])
     assert [features[f"stage_{i}"].shape[1] for i in range(4)] == sides
+
+
+def test_a_stem_of_stride_2_is_the_published_kernel_moved_by_half_its_stride():
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((2, 33, 33, 3), np.float32)
+    usual, fine = (create_model("test_convnext2", 8, stem_stride=stride) for stride in (4, 2))
+    params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes_of(usual))
+    # Compiled, what is not asked for is not computed.
+    stem = jax.jit(lambda model, images: model.apply({"params": params}, images)[1]["stem"], static_argnums=0)
+    # With padding 1 its places begin at pixels -1, 1, 3, ...; every second of them is one of stride 4 from pixel 1 on.
+    np.testing.assert_allclose(stem(fine, images)[:, 1::2, 1::2], stem(usual, images[:, 1:, 1:]), atol=1e-5)
 
 
 @pytest.mark.parametrize(("stem_stride", "smallest"), [(4, 32), (2, 16)])
@@ -134,6 +145,22 @@ def test_grn_of_a_channel_that_is_off_has_a_gradient():
     module = GlobalResponseNorm(jnp.float32, jnp.float32)
     gradient = jax.grad(lambda x: module.apply(params, x).sum())(x)
     assert jnp.isfinite(gradient).all()
+
+
+def test_statistics_and_layer_scale_are_float32_under_bfloat16():
+    # In bfloat16 the deviations from a mean of 300 would be lost to steps of 2, and 1 - 1.001 would be 0.
+    x = (300 + 8 * jax.random.normal(jax.random.key(0), (4, 64))).astype(jnp.bfloat16)
+    params = {"params": {"scale": jnp.ones(64), "bias": jnp.zeros(64)}}
+    half, whole = (LayerNorm(1e-6, dtype, jnp.float32).apply(params, x) for dtype in (jnp.bfloat16, jnp.float32))
+    np.testing.assert_array_equal(half, whole.astype(jnp.bfloat16))
+
+    x = -jnp.ones((1, 4, 4, 32), jnp.bfloat16)
+    block = Block(VARIANTS["test_convnext2"], 7, 0, 0.0, jnp.bfloat16, jnp.float32)
+    shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), x, None))["params"]
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    params["project"]["bias"] += 1
+    params["layer_scale"] += np.float32(1.001)
+    np.testing.assert_allclose(jax.jit(block.apply)({"params": params}, x, None).astype(np.float32), 0.001, rtol=0.01)
 
 
 def test_bfloat16_stays_near_float32_and_remat_changes_nothing():

@@ -201,6 +201,7 @@ def test_a_head_that_normalises_before_pooling_needs_its_variant(random_params, 
     [
         (b"<!DOCTYPE html><title>404</title>", "a web page, not weights; its download failed"),
         (b"\n<html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12", "a pointer of Git LFS"),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a web page"),
         (b"", "not a weights file"),
         (b"\xff\xd8\xff\xe0 a picture", "not a weights file"),
