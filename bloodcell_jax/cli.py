@@ -14,6 +14,7 @@ from absl import logging as absl_logging
 from bloodcell_jax import config_flags
 from bloodcell_jax.config import Config
 from bloodcell_jax.errors import MachineError, UsageError, UserError
+from bloodcell_jax.train.distributed import MODES
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _define_train(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "distributed",
         "auto",
-        ["auto", "off", "slurm", "env"],
+        MODES,
         "how the processes of one run find each other",
         flag_values=values,
     )
