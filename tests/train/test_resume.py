@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ml_collections.config_flags import config_path
 
+from bloodcell_jax import cli
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.train.checkpoints import Checkpoints
 from bloodcell_jax.train.setup import param_shapes, prepare_run
@@ -76,18 +77,18 @@ def test_kill_9_in_either_stage_and_resume_is_equal_to_the_bit(start, trained, t
     assert_same_run(workdir, trained)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_stops(start, trained, tmp_path, number, code):
+def test_a_signal_saves_and_stops(start, trained, tmp_path):
     workdir = tmp_path / "run"
-    process = start(workdir)
-    kill_at(process, workdir, 10, number)
-    _, errors = finish(process, code)
-    assert errors.splitlines()[-1].startswith(f"bloodcell: stopped by {signal.Signals(number).name} at step ")
-    assert "run the same command to go on" in errors
-    stopped = int(errors.split(" at step ")[-1].split()[0])
-    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-    assert checkpoints.steps()[-1] == stopped
-    checkpoints.close()
+    for step, number, code in ((10, signal.SIGTERM, 75), (18, signal.SIGUSR1, 75), (26, signal.SIGINT, 130)):
+        process = start(workdir)
+        kill_at(process, workdir, step, number)
+        _, errors = finish(process, code)
+        assert errors.splitlines()[-1].startswith(f"bloodcell: stopped by {number.name} at step ")
+        assert "run the same command to go on" in errors
+        stopped = int(errors.split(" at step ")[-1].split()[0])
+        checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+        assert checkpoints.steps()[-1] == stopped
+        checkpoints.close()
     finish(start(workdir))
     assert_same_run(workdir, trained)
 
@@ -103,7 +104,7 @@ def test_a_finished_run_says_so_and_makes_what_is_missing(start, trained, tmp_pa
     assert_same_run(workdir, trained)
 
 
-def test_a_checkpoint_cut_short_is_named(start, trained, tmp_path):
+def test_a_checkpoint_cut_short_is_named(config_file, trained, tmp_path, capsys):
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
     last = workdir / "checkpoints" / "36"
@@ -111,18 +112,19 @@ def test_a_checkpoint_cut_short_is_named(start, trained, tmp_path):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     shutil.rmtree(workdir / "eval")
-    _, errors = finish(start(workdir), 3)
-    line = errors.splitlines()[-1]
-    assert str(last) in line
+    assert cli.main(["bloodcell", "train", f"--config={config_file}", f"--workdir={workdir}"]) == 3
+    errors = capsys.readouterr().err
+    assert str(last) in errors.splitlines()[-1]
     assert "Traceback" not in errors
 
 
-def test_what_may_not_change_is_refused_with_both_values(start, trained, tmp_path):
+def test_what_may_not_change_is_refused_with_both_values(config_file, trained, tmp_path, capsys):
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
-    _, errors = finish(start(workdir, "--config.seed=4", "--config.model.drop_path=0.3"), 2)
-    line = errors.splitlines()[-1]
+    command = ["bloodcell", "train", f"--config={config_file}", f"--workdir={workdir}"]
+    assert cli.main([*command, "--config.seed=4", "--config.model.drop_path=0.3"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
     for words in ("seed", "3", "4", "drop_path", "0.2", "0.3", "--overwrite"):
         assert words in line
     after = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
