@@ -8,7 +8,6 @@ import pytest
 
 from bloodcell_jax import cli
 
-
 # A rate that does not know how long the stage is: runs of 16 and of 18 steps are one program, compiled once.
 RECIPE = ["--config.stages[1].optimizer.schedule=constant"]
 
