@@ -1,5 +1,6 @@
 """What the verbs `evaluate` and `predict` do."""
 
+import contextlib
 import csv
 import glob
 import os
@@ -105,7 +106,8 @@ def predict_files(create_classifier: Callable[[], Classifier], inputs: list[str]
     except OSError as error:
         raise MachineError(f"--output={output}: cannot be written ({error.strerror or error})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only place refuses even what is not there
+            temporary.unlink(missing_ok=True)
     return written
 
 

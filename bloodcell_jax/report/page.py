@@ -9,6 +9,7 @@ Read, each where it exists: `config.json`, `environment.json`, `metrics.jsonl` a
 `most_wrong.json` is a list of {id, label, predicted, confidence, probability_of_label, png (base64)}.
 """
 
+import contextlib
 import csv
 import json
 import os
@@ -170,4 +171,5 @@ def _replace(path: Path, content: bytes) -> None:
             temporary.write_bytes(content)
             os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only place refuses even what is not there
+            temporary.unlink(missing_ok=True)

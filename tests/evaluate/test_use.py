@@ -117,6 +117,7 @@ def test_damage_inside_a_zip_costs_one_row(trained, pictures, tmp_path, capsys):
     ("arguments", "code", "words"),
     [
         (["--input={pictures}", "--output={pictures}"], 2, "is a folder"),
+        (["--input={pictures}", "--output={pictures}/notes.txt/cells.csv"], 5, "cells.csv: cannot be written"),
         (["--input={pictures}", "--strict"], 3, "1 of 7 pictures could not be read"),
         (["--input={pictures}/broken.jpg"], 3, "1 of 1 pictures could not be read"),
         (["--input={pictures}/absent"], 2, "absent: no such file, folder or match"),
