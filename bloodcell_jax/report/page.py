@@ -9,11 +9,11 @@ Read, each where it exists: `config.json`, `environment.json`, `metrics.jsonl` a
 `most_wrong.json` is a list of {id, label, predicted, confidence, probability_of_label, png (base64)}.
 """
 
-import contextlib
 import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -171,5 +171,5 @@ def _replace(path: Path, content: bytes) -> None:
             temporary.write_bytes(content)
             os.replace(temporary, path)
     finally:
-        with contextlib.suppress(OSError):  # a read-only place refuses even what is not there
+        with suppress(OSError):  # a read-only place refuses even what is not there
             temporary.unlink(missing_ok=True)
