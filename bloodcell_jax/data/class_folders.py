@@ -133,7 +133,7 @@ def _decode_all(tree: _Tree, entries: list[_Entry], source: str, image_size: int
         path = entries[i].path
         try:
             content = tree.read(path)
-        except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
             raise DataError(f"{source}: {path} cannot be read ({error}); repair or remove it") from error
         images[i] = pictures.decode(content, f"{source}: {path}", image_size=image_size, crop=crop)
 

@@ -1,9 +1,12 @@
 """What the verbs `evaluate` and `predict` do."""
 
+import contextlib
 import csv
 import glob
+import os
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -59,7 +62,7 @@ def evaluate_source(
         raise UsageError(f"--split={split}: {dataset.source} has {', '.join(splits)}")
     indices = splits[split]
     probabilities = classifier.predict(dataset.images[indices])
-    folder = Path(output) if output else classifier.workdir / "eval" / split
+    folder = Path(output).expanduser() if output else classifier.workdir / "eval" / split
     return folder, write_split(folder, dataset, indices, probabilities, step=classifier.step)
 
 
@@ -82,10 +85,12 @@ def predict_files(create_classifier: Callable[[], Classifier], inputs: list[str]
       strict: refuse where any picture cannot be read.
 
     Raises:
-      UsageError: an input matches nothing.
+      UsageError: an input matches nothing, or the output is a folder.
       DataError: no picture could be read, or, with `strict`, not all.
       MachineError: the output cannot be written.
     """
+    if output.is_dir():
+        raise UsageError(f"--output={output}: is a folder; name a file, as in {output / 'cells.csv'}")
     files = [file for text in inputs for file in _find(text)]
     if not files:
         raise DataError(f"--input={' '.join(inputs)}: holds no picture ({', '.join(sorted(pictures.SUFFIXES))})")
@@ -101,7 +106,8 @@ def predict_files(create_classifier: Callable[[], Classifier], inputs: list[str]
     except OSError as error:
         raise MachineError(f"--output={output}: cannot be written ({error.strerror or error})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only place refuses even what is not there
+            temporary.unlink(missing_ok=True)
     return written
 
 
@@ -110,6 +116,7 @@ _File = tuple[str, Callable[[], bytes]]
 
 
 def _find(text: str) -> Iterator[_File]:
+    text = os.path.expanduser(text)
     paths = [Path(text)] if Path(text).exists() else [Path(match) for match in sorted(glob.glob(text, recursive=True))]
     if not paths:
         raise UsageError(f"--input={text}: no such file, folder or match")
@@ -165,5 +172,5 @@ def _read_all(files: list[_File], classifier: Classifier) -> tuple[list[str], li
 def _bytes(name: str, read: Callable[[], bytes]) -> bytes:
     try:
         return read()
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
         raise DataError(f"{name}: cannot be read ({error})") from error
