@@ -1,13 +1,22 @@
 """`audit`: everything that is looked for in a data set, in one report."""
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from bloodcell_jax.data.audit.appearance import describe
-from bloodcell_jax.data.audit.clusters import Cluster, accuracy_ceiling, find_clusters, removals
+from bloodcell_jax.data.audit.clusters import (
+    CONFLICT,
+    DUPLICATE,
+    PLANTED,
+    Cluster,
+    accuracy_ceiling,
+    find_clusters,
+    removals,
+)
 from bloodcell_jax.data.audit.geometry import geometry_warnings, picture_sizes
 from bloodcell_jax.data.audit.label_errors import LabelError, find_label_errors, read_predictions
 from bloodcell_jax.data.audit.outliers import Outlier, find_outliers
@@ -25,6 +34,7 @@ class Audit:
 
     Attributes:
       dataset: what was audited.
+      crop: with which it was read.
       sha256: its hash.
       clusters: pictures that stand several times.
       similar: pairs that come close to being one picture; reported, never removed.
@@ -38,6 +48,7 @@ class Audit:
     """
 
     dataset: Dataset
+    crop: int | None
     sha256: str
     clusters: list[Cluster]
     similar: list[SimilarPair]
@@ -50,6 +61,25 @@ class Audit:
     removals: list[Removal]
 
     @property
+    def verdict(self) -> str:
+        """Say in a sentence or two what should be left out, why, and what accuracy it costs to keep it."""
+        if not self.removals:
+            return "Nothing has to be left out: no planted pictures, no duplicates, no conflicting labels."
+        reasons = Counter(removal.reason for removal in self.removals)
+        copied = sum(cluster.kind == PLANTED for cluster in self.clusters)
+        what = {
+            PLANTED: f"copies of {copied} planted {'picture' if copied == 1 else 'pictures'}",
+            CONFLICT: "equal pictures under conflicting labels",
+            DUPLICATE: "duplicates",
+        }
+        parts = [f"{reasons[kind]:,} {words}" for kind, words in what.items() if kind in reasons]
+        share = len(self.removals) / len(self.dataset)
+        text = f"Leave out {len(self.removals):,} of {len(self.dataset):,} pictures ({share:.1%}): {', '.join(parts)}."
+        if self.accuracy_ceiling < 1:
+            text += f" With them, no classifier can be right on more than {self.accuracy_ceiling:.2%}."
+        return text
+
+    @property
     def leaks(self) -> list[Cluster]:
         """Pictures that stand in more than one of the source's own splits."""
         return [cluster for cluster in self.clusters if len(cluster.splits) > 1]
@@ -58,6 +88,71 @@ class Audit:
     def shortcuts(self) -> list[Telling]:
         """Statistics that give a class away and are likely the acquisition's."""
         return [telling for telling in self.tellings if telling.is_shortcut]
+
+    @property
+    def summary(self) -> list[str]:
+        """Return the lines that say what matters."""
+        look_at = {
+            "outliers": self.outliers,
+            "similar pairs": self.similar,
+            "pictures in more than one split": self.leaks,
+            "acquisition groups": self.acquisition_groups,
+            "shortcuts": self.shortcuts,
+            "likely label errors": self.label_errors,
+        }
+        counted = [f"{len(found):,} {name}" for name, found in look_at.items() if found]
+        lines = [self.verdict, *self.geometry_warnings]
+        return [*lines, f"Look at: {', '.join(counted)}."] if counted else lines
+
+    def to_dict(self) -> dict:
+        """Return the content of `audit.json`."""
+        dataset, names = self.dataset, self.dataset.class_names
+        example = lambda index: {"index": index, "id": dataset.ids[index]}  # noqa: E731
+        return {
+            "source": dataset.source,
+            "sha256": self.sha256,
+            "n": len(dataset),
+            "image_size": dataset.images.shape[1],
+            "class_counts": dict(zip(names, dataset.class_counts().tolist(), strict=True)),
+            "splits": {name: len(indices) for name, indices in dataset.splits.items()},
+            "verdict": self.verdict,
+            "remove": dict(Counter(removal.reason for removal in self.removals)),
+            "accuracy_ceiling": self.accuracy_ceiling,
+            "clusters": [cluster._asdict() for cluster in self.clusters],
+            "leaks": [{"splits": cluster.splits, "indices": cluster.indices} for cluster in self.leaks],
+            "similar": [
+                {"first": example(a), "second": example(b), "correlation": correlation}
+                for a, b, correlation in self.similar
+            ],
+            "outliers": [
+                example(outlier.index) | {"label": names[dataset.labels[outlier.index]], "distance": outlier.distance}
+                for outlier in self.outliers
+            ],
+            "acquisition_groups": [
+                group._asdict()
+                | {
+                    "indices": group.indices.tolist(),
+                    "class_counts": dict(zip(names, group.class_counts.tolist(), strict=True)),
+                }
+                for group in self.acquisition_groups
+            ],
+            "statistics": [
+                {
+                    "statistic": telling.statistic,
+                    "class": names[telling.label],
+                    "auc": telling.auc,
+                    "is_shortcut": telling.is_shortcut,
+                }
+                for telling in self.tellings
+            ],
+            "geometry_warnings": self.geometry_warnings,
+            "label_errors": self.label_errors
+            and [
+                example(error.index)
+                | {"label": names[error.label], "suggested": names[error.suggested], "margin": error.margin}
+                for error in self.label_errors
+            ],
+        }
 
 
 def audit(dataset: Dataset, *, crop: int | None = 200, predictions: str | Path | None = None) -> Audit:
@@ -86,6 +181,7 @@ def audit(dataset: Dataset, *, crop: int | None = 200, predictions: str | Path |
     ]
     return Audit(
         dataset=dataset,
+        crop=crop,
         sha256=dataset.sha256(),
         clusters=clusters,
         similar=duplicates.similar,

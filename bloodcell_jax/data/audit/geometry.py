@@ -64,8 +64,8 @@ def geometry_warnings(sizes: np.ndarray, *, are_files: bool, image_size: int, cr
             )
         elif crop / side < _KEPT[1]:
             warnings.append(
-                f"The pictures are {side} pixels wide, and the crop of {crop} keeps {crop / side:.0%} of that: a part of "
-                f"a cell, if the published proportion holds. Compare with --crop={round(side * 200 / 360)}."
+                f"The pictures are {side} pixels wide, and the crop of {crop} keeps {crop / side:.0%} of that: a "
+                f"part of a cell, if the published proportion holds. Compare with --crop={round(side * 200 / 360)}."
             )
     oblong = long > _SQUARE * short
     if oblong.mean() > _FEW and not cropped.all():
