@@ -94,7 +94,7 @@ def removals(dataset: Dataset, clusters: Sequence[Cluster]) -> list[Removal]:
 
 
 def _detail(dataset: Dataset, cluster: Cluster) -> str:
-    counts = ", ".join(f"{name} {count}" for name, count in cluster.class_counts.items())
+    counts = ", ".join(f"{name}: {count}" for name, count in cluster.class_counts.items())
     if cluster.kind == PLANTED:
         return f"one of {len(cluster.indices)} copies of a picture: {counts}"
     same = "equal to" if cluster.is_exact else "the same picture as"

@@ -37,7 +37,7 @@ class Audit:
       crop: with which it was read.
       sha256: its hash.
       clusters: pictures that stand several times.
-      similar: pairs that come close to being one picture; reported, never removed.
+      similar: pairs of different pictures that are alike; reported, never removed.
       outliers: pictures unlike all others, distances above 1, the farthest first; reported, never removed.
       tellings: how well each global statistic tells each class.
       acquisition_groups: pictures that the background's colour sets apart; reported, never removed.
@@ -90,19 +90,23 @@ class Audit:
         return [telling for telling in self.tellings if telling.is_shortcut]
 
     @property
+    def look_at(self) -> list[str]:
+        """Name, with its number, what was found and is not removed; it is for a person to judge."""
+        found = [
+            (self.outliers, "outlier", "outliers"),
+            (self.similar, "similar pair", "similar pairs"),
+            (self.leaks, "picture in more than one split", "pictures in more than one split"),
+            (self.acquisition_groups, "acquisition group", "acquisition groups"),
+            (self.shortcuts, "shortcut", "shortcuts"),
+            (self.label_errors, "likely label error", "likely label errors"),
+        ]
+        return [f"{len(items):,} {one if len(items) == 1 else many}" for items, one, many in found if items]
+
+    @property
     def summary(self) -> list[str]:
         """Return the lines that say what matters."""
-        look_at = {
-            "outliers": self.outliers,
-            "similar pairs": self.similar,
-            "pictures in more than one split": self.leaks,
-            "acquisition groups": self.acquisition_groups,
-            "shortcuts": self.shortcuts,
-            "likely label errors": self.label_errors,
-        }
-        counted = [f"{len(found):,} {name}" for name, found in look_at.items() if found]
         lines = [self.verdict, *self.geometry_warnings]
-        return [*lines, f"Look at: {', '.join(counted)}."] if counted else lines
+        return [*lines, f"Look at: {', '.join(self.look_at)}."] if self.look_at else lines
 
     def to_dict(self) -> dict:
         """Return the content of `audit.json`."""
