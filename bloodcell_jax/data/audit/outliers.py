@@ -13,8 +13,8 @@ _LEAST_PICTURES, _PICTURES_PER_DIRECTION = 50, 10
 # The share of pictures nearest the middle, by which the usual spread is measured: outliers must not widen it.
 _CENTRAL = 0.9
 # From the first to the second quantile the distances' tail is measured, beyond which it is taken to go on as it does
-# there. At the threshold that many of the pictures would lie beyond it if all were cells.
-_TAIL, _EXPECTED_BEYOND = (0.8, 0.95), 2.0
+# there. If all were cells, one in a thousand, or two, would lie beyond the threshold: looked at in a minute.
+_TAIL, _SHARE_BEYOND, _LEAST_BEYOND = (0.8, 0.95), 0.001, 2.0
 
 
 class Outlier(NamedTuple):
@@ -30,7 +30,7 @@ def find_outliers(features: np.ndarray) -> list[Outlier]:
     Distances are taken in whitened features, the covariance being that of the nine tenths of the pictures nearest the
     middle (one concentration step of the minimum covariance determinant, Rousseeuw and Van Driessen 1999). The
     logarithm of such distances has an exponential tail, so the threshold is where that of 80 % to 95 % of the pictures
-    leaves two of them beyond it (peaks over a threshold, Pickands 1975).
+    leaves one in a thousand beyond it (peaks over a threshold, Pickands 1975).
 
     Args:
       features: [n, features] of distinct pictures: copies of one would be each other's neighbours.
@@ -71,4 +71,5 @@ def _tail_threshold(distances: np.ndarray) -> float:
     low, high = np.quantile(distances, _TAIL)
     share_beyond_low, share_beyond_high = 1 - _TAIL[0], 1 - _TAIL[1]
     slope = (high - low) / np.log(share_beyond_low / share_beyond_high)
-    return low + slope * np.log(share_beyond_low * len(distances) / _EXPECTED_BEYOND)
+    share_beyond = max(_SHARE_BEYOND, _LEAST_BEYOND / len(distances))
+    return low + slope * np.log(share_beyond_low / share_beyond)
