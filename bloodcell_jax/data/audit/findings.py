@@ -91,11 +91,10 @@ class Audit:
 
     @property
     def look_at(self) -> list[str]:
-        """Name, with its number, what was found and is not removed; it is for a person to judge."""
+        """Name, with its number, what was found and is never removed, but for a person to judge."""
         found = [
             (self.outliers, "outlier", "outliers"),
             (self.similar, "similar pair", "similar pairs"),
-            (self.leaks, "picture in more than one split", "pictures in more than one split"),
             (self.acquisition_groups, "acquisition group", "acquisition groups"),
             (self.shortcuts, "shortcut", "shortcuts"),
             (self.label_errors, "likely label error", "likely label errors"),
@@ -103,9 +102,17 @@ class Audit:
         return [f"{len(items):,} {one if len(items) == 1 else many}" for items, one, many in found if items]
 
     @property
+    def warnings(self) -> list[str]:
+        """Say what makes scores on these data doubtful: leaks, and a geometry that may not fit."""
+        if not self.leaks:
+            return self.geometry_warnings
+        stands = "1 picture stands" if len(self.leaks) == 1 else f"{len(self.leaks):,} pictures stand"
+        return [f"{stands} in more than one split: scores on the later ones are too good.", *self.geometry_warnings]
+
+    @property
     def summary(self) -> list[str]:
         """Return the lines that say what matters."""
-        lines = [self.verdict, *self.geometry_warnings]
+        lines = [self.verdict, *self.warnings]
         return [*lines, f"Look at: {', '.join(self.look_at)}."] if self.look_at else lines
 
     def to_dict(self) -> dict:

@@ -9,7 +9,7 @@ _NEIGHBOURS = 5
 # Directions in which pictures vary by less than this many grey levels hold noise alone.
 _LEAST_SPREAD = 1.0
 # Fewer distinct pictures than this tell nothing about what is usual; and so many are needed for each direction.
-_LEAST_PICTURES, _PICTURES_PER_DIRECTION = 50, 10
+_LEAST_PICTURES, _PICTURES_PER_DIRECTION = 50, 5
 # The share of pictures nearest the middle, by which the usual spread is measured: outliers must not widen it.
 _CENTRAL = 0.9
 # From the first to the second quantile the distances' tail is measured, beyond which it is taken to go on as it does
