@@ -95,12 +95,12 @@ def test_what_is_no_clean_json_is_refused(tmp_path, content, said):
     assert f"data.clean={path}: {said}" in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "entry", [3, {}, {"index": 10}, {"index": -1}, {"index": "3"}, {"index": True}, {"index": 2.0}]
-)
-def test_an_entry_without_an_example_is_refused(clean, entry):
+@pytest.mark.parametrize("index", [None, 10, -1, "3", True, 2.0])
+def test_an_entry_without_an_example_is_refused(clean, index):
     with pytest.raises(DataError, match=r"remove\[0\]: has no index from 0 to 9"):
-        remove_rows(DATA, clean(remove=[entry]))
+        remove_rows(DATA, clean(remove=[{"index": index}]))
+    with pytest.raises(DataError, match=r"remove\[0\]: has no index"):
+        remove_rows(DATA, clean(remove=[3]))
 
 
 def test_an_entry_whose_id_is_another_s_is_refused(clean):

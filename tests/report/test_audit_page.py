@@ -14,7 +14,7 @@ from bloodcell_jax.data.synthetic import draw_cells
 
 # Names that are markup where they are not escaped.
 HOSTILE = '"><script>alert(1)<:script>'
-CLASSES = ("a <b>bold</b>".replace("/", ":"), "b & c")
+CLASSES = ("a <b>bold", "b & c")
 
 
 class _Page(HTMLParser):
