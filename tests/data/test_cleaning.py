@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from bloodcell_jax.config import Config
 from bloodcell_jax.data.cleaning import Removal, clean_file, remove_rows
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.errors import DataError
+from bloodcell_jax.evaluate.classifier import Classifier
+from bloodcell_jax.evaluate.command import evaluate_source
 from bloodcell_jax.train.setup import prepare_run
-from bloodcell_jax.workdir import write_json
+from bloodcell_jax.workdir import read_json, write_json
 
 rng = np.random.default_rng(0)
 DATA = Dataset(
@@ -131,3 +134,24 @@ def test_training_leaves_out_what_the_audit_names(tmp_path):
     assert seen == sorted(str(i) for i in range(60) if i not in removed)
     assert run.data_hash != whole.data_hash, "a run does not resume on other rows"
     assert run.config.data.clean == config.data.clean
+
+
+def test_evaluation_leaves_out_what_training_did(trained, cells, tmp_path):
+    # Three duplicates added to a run's data and named by clean.json: what is left is what the run was trained on.
+    with np.load(cells) as archive:
+        images, labels = (np.concatenate([archive[key], archive[key][:3]]) for key in ("images", "labels"))
+    np.savez(tmp_path / "cells.npz", images=images, labels=labels)
+    data = bc.load_source(f"npz:{tmp_path / 'cells.npz'}", image_size=32)
+    found = bc.audit(data)
+    assert [removal.index for removal in found.removals] == [120, 121, 122]
+    write_json(tmp_path / "clean.json", clean_file(data, found.sha256, found.removals))
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    config = read_json(workdir / "config.json")
+    config["data"] |= {"source": data.source, "clean": str(tmp_path / "clean.json")}
+    write_json(workdir / "config.json", config)
+    classifier = Classifier.from_workdir(workdir)
+    _, metrics = evaluate_source(classifier, None, "test", None)
+    assert metrics["n"] == 18
+    classifier.config.data.clean = None
+    with pytest.raises(DataError, match="not the data this run was trained on"):
+        evaluate_source(classifier, None, "test", None)
