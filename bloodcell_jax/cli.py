@@ -250,7 +250,7 @@ def _define_audit(values: flags.FlagValues) -> None:
     flags.DEFINE_string("output", None, "folder for audit.json, clean.json and index.html", flag_values=values)
     flags.DEFINE_integer("image_size", 96, "pixels, as data.image_size of training", lower_bound=16, flag_values=values)
     flags.DEFINE_string("crop", "200", "pixels of the centre crop of picture files, or none", flag_values=values)
-    flags.DEFINE_list("class_names", [], "names in label order; unset: taken from the source", flag_values=values)
+    flags.DEFINE_list("class_names", None, "names in label order; unset: taken from the source", flag_values=values)
     flags.DEFINE_string(
         "predictions", None, "out-of-fold predictions.csv of the source; ranks label errors", flag_values=values
     )
@@ -263,7 +263,7 @@ def _audit(values: flags.FlagValues) -> None:
 
     source, output = _required(values, "source"), _required(values, "output")
     folder, crop = prepare_output(output), _crop(values["crop"].value)
-    names = tuple(values["class_names"].value)
+    names = tuple(values["class_names"].value or ())
     dataset = load_source(source, image_size=values["image_size"].value, crop=crop, class_names=names)
     found = audit(dataset, crop=crop, predictions=values["predictions"].value)
     page = write_audit(found, folder)

@@ -14,6 +14,8 @@ _TELLING = {
     "background green less red": 0.75,
     "sharpness": 0.9,
 }
+# Of a few pictures an area says nothing: it must also differ from 0.5 by so many standard errors.
+_STANDARD_ERRORS = 4.0
 
 # Statistics in which another acquisition shows as a group of its own, with the width in which a mode is smoothed: less
 # than the shift between two white balances, more than the spread of one.
@@ -76,8 +78,9 @@ def tellings(statistics: dict[str, np.ndarray], labels: np.ndarray) -> list[Tell
                 continue
             # The Mann-Whitney statistic over the number of pairs.
             auc = float((ranks[own].sum() - count * (count + 1) / 2) / (count * others))
-            least = _TELLING.get(name)
-            found.append(Telling(name, int(label), auc, least is not None and max(auc, 1 - auc) >= least))
+            standard_error = np.sqrt((len(values) + 1) / (12 * count * others))
+            least = max(_TELLING.get(name, np.inf), 0.5 + _STANDARD_ERRORS * standard_error)
+            found.append(Telling(name, int(label), auc, bool(max(auc, 1 - auc) >= least)))
     return found
 
 
