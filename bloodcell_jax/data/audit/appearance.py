@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-_ROWS_PER_BLOCK = 512
+# What a block needs stays in the cache: 512 pictures at a time took 1.7 times the CPU time.
+_ROWS_PER_BLOCK = 64
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Radii in halves of the side: a cell in the middle, its rim, and what lies around it.
 _RINGS = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0), (1.0, 1.5))

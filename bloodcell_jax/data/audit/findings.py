@@ -68,9 +68,9 @@ class Audit:
         reasons = Counter(removal.reason for removal in self.removals)
         copied = sum(cluster.kind == PLANTED for cluster in self.clusters)
         what = {
-            PLANTED: f"copies of {copied} planted {'picture' if copied == 1 else 'pictures'}",
+            PLANTED: f"copies of {_count(copied, 'planted picture')}",
             CONFLICT: "equal pictures under conflicting labels",
-            DUPLICATE: "duplicates",
+            DUPLICATE: "duplicate" if reasons[DUPLICATE] == 1 else "duplicates",
         }
         parts = [f"{reasons[kind]:,} {words}" for kind, words in what.items() if kind in reasons]
         share = len(self.removals) / len(self.dataset)
@@ -92,14 +92,14 @@ class Audit:
     @property
     def look_at(self) -> list[str]:
         """Name, with its number, what was found and is never removed, but for a person to judge."""
-        found = [
-            (self.outliers, "outlier", "outliers"),
-            (self.similar, "similar pair", "similar pairs"),
-            (self.acquisition_groups, "acquisition group", "acquisition groups"),
-            (self.shortcuts, "shortcut", "shortcuts"),
-            (self.label_errors, "likely label error", "likely label errors"),
-        ]
-        return [f"{len(items):,} {one if len(items) == 1 else many}" for items, one, many in found if items]
+        found = {
+            "outlier": self.outliers,
+            "similar pair": self.similar,
+            "acquisition group": self.acquisition_groups,
+            "shortcut": self.shortcuts,
+            "likely label error": self.label_errors,
+        }
+        return [_count(len(items), name) for name, items in found.items() if items]
 
     @property
     def warnings(self) -> list[str]:
@@ -204,6 +204,10 @@ def audit(dataset: Dataset, *, crop: int | None = 200, predictions: str | Path |
         label_errors=label_errors,
         removals=removals(dataset, clusters),
     )
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number:,} {name}" if number == 1 else f"{number:,} {name}s"
 
 
 def _label_errors(dataset: Dataset, path: Path) -> list[LabelError]:
