@@ -252,6 +252,35 @@ def _predict(values: flags.FlagValues) -> None:
     print(f"{output}: {count} pictures")
 
 
+def _define_audit(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("source", None, "npz:PATH, folder:PATH, zip:PATH or synthetic:N", flag_values=values)
+    flags.DEFINE_string("output", None, "folder for audit.json, clean.json and index.html", flag_values=values)
+    flags.DEFINE_integer("image_size", 96, "pixels, as data.image_size of training", lower_bound=16, flag_values=values)
+    flags.DEFINE_string("crop", "200", "pixels of the centre crop of picture files, or none", flag_values=values)
+    flags.DEFINE_list("class_names", None, "names in label order; unset: taken from the source", flag_values=values)
+    flags.DEFINE_string(
+        "predictions", None, "out-of-fold predictions.csv of the source; ranks label errors", flag_values=values
+    )
+
+
+def _audit(values: flags.FlagValues) -> None:
+    from bloodcell_jax.data.audit.findings import audit
+    from bloodcell_jax.data.sources import load_source
+    from bloodcell_jax.report.audit_page import prepare_output, train_command, write_audit
+
+    source, output = _required(values, "source"), _required(values, "output")
+    folder, crop = prepare_output(output), _crop(values["crop"].value)
+    names = tuple(values["class_names"].value or ())
+    dataset = load_source(source, image_size=values["image_size"].value, crop=crop, class_names=names)
+    found = audit(dataset, crop=crop, predictions=values["predictions"].value)
+    page = write_audit(found, folder)
+    print(f"{source}: {len(dataset):,} pictures, {len(dataset.class_names)} classes")
+    print("\n".join(found.summary))
+    print(f"page: {page}")
+    print(f"removals: {folder / 'clean.json'}; delete an entry to keep its picture, and train by\n")
+    print(f"  {train_command(found, folder)}")
+
+
 def _define_convert(values: flags.FlagValues) -> None:
     flags.DEFINE_string("input", None, "a checkpoint in any published layout, or a published name", flag_values=values)
     flags.DEFINE_string("output", None, "the new .safetensors file", flag_values=values)
@@ -303,6 +332,15 @@ VERBS = {
   predict --workdir=runs/first --input='new/*.png' --input=more.zip --output=cells.csv""",
         _define_predict,
         _predict,
+    ),
+    "audit": Verb(
+        "find duplicates, planted pictures, conflicting labels, outliers, leaks and shortcuts in a data set",
+        """
+  audit --source=folder:cells --output=audit
+  audit --source=npz:cells.npz --class_names=basophil,eosinophil,monocyte --output=audit
+  train --config=pbc_scratch --config.data.source=folder:cells --config.data.clean=audit/clean.json --workdir=run""",
+        _define_audit,
+        _audit,
     ),
     "convert": Verb(
         "any published ConvNeXt checkpoint into this library's safetensors",

@@ -14,6 +14,7 @@ import numpy as np
 
 from bloodcell_jax.data import pictures
 from bloodcell_jax.data.class_folders import is_picture
+from bloodcell_jax.data.cleaning import remove_rows
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.splits import split_dataset
@@ -52,6 +53,8 @@ def evaluate_source(
         class_names=classifier.class_names,
     )
     if source is None:
+        if config.data.clean is not None:
+            dataset = remove_rows(dataset, config.data.clean)
         _check_same_data(dataset, classifier.workdir)
     splits = {"all": np.arange(len(dataset), dtype=np.int32)}
     if source is None or dataset.splits:

@@ -59,10 +59,11 @@ def count_parameters(params) -> int:
 
 
 def _split_notes(run: Run) -> list[str]:
-    given = run.dataset.splits
+    given, clean = run.dataset.splits, run.config.data.clean
+    notes = [f"The examples that {clean} names were left out."] if clean is not None else []
     if not given:
-        return ["The source names no splits; it was cut by data.splits, stratified by class."]
-    notes = [f"The source's own splits were kept: {', '.join(given)}."]
+        return [*notes, "The source names no splits; it was cut by data.splits, stratified by class."]
+    notes += [f"The source's own splits were kept: {', '.join(given)}."]
     if "val" not in given:
         notes.append("It has no val; one was cut from its train by data.splits, stratified by class.")
     if "test" not in given:

@@ -12,6 +12,7 @@ from flax import linen as nn
 from bloodcell_jax.augment.policies import Augmentation
 from bloodcell_jax.augment.policy_strings import parse_mix, parse_policy
 from bloodcell_jax.config import Config, ModelConfig, validate
+from bloodcell_jax.data.cleaning import remove_rows
 from bloodcell_jax.data.dataset import Dataset, check_learnable
 from bloodcell_jax.data.sampling import Sampler, create_sampler
 from bloodcell_jax.data.sources import load_source
@@ -147,6 +148,8 @@ def prepare_run(config: Config) -> Run:
         crop=config.data.crop,
         class_names=config.data.class_names,
     )
+    if config.data.clean is not None:
+        dataset = remove_rows(dataset, config.data.clean)
     check_learnable(dataset)
     config = resolve(config, dataset, weights_info)
     splits = split_dataset(dataset, config.data.splits, seed=config.seed)
