@@ -148,7 +148,13 @@ def _define_train(values: flags.FlagValues) -> None:
         "how the processes of one run find each other",
         flag_values=values,
     )
+    _define_skip_bad(values)
     flags.DEFINE_integer("expected_devices", None, "refuse to start with another number of devices", flag_values=values)
+
+
+def _define_skip_bad(values: flags.FlagValues) -> None:
+    help = "leave out pictures that cannot be read, naming each, instead of refusing"
+    flags.DEFINE_bool("skip_bad", False, help, flag_values=values)
 
 
 def _train(values: flags.FlagValues, config: Config) -> None:
@@ -163,6 +169,11 @@ def _train(values: flags.FlagValues, config: Config) -> None:
     join_processes(values["distributed"].value)
     check_devices(values["expected_devices"].value)
     is_main = jax.process_index() == 0
+    if values["skip_bad"].value:
+        config.data.skip_bad = True
+    if not is_main:
+        # One process speaks; the others would say the same of the same data.
+        logging.getLogger("bloodcell_jax").setLevel(logging.CRITICAL)
     if is_main:
         print(f"devices: {device_map()}", file=sys.stderr, flush=True)
     if values["dry_run"].value:
@@ -189,6 +200,7 @@ def _define_evaluate(values: flags.FlagValues) -> None:
         "split", None, "train, val, test or all; unset: test, or val where there is none", flag_values=values
     )
     flags.DEFINE_string("output", None, "folder for the results; unset: eval/SPLIT of the workdir", flag_values=values)
+    _define_skip_bad(values)
 
 
 def _define_predict(values: flags.FlagValues) -> None:
@@ -231,7 +243,13 @@ def _evaluate(values: flags.FlagValues) -> None:
     from bloodcell_jax.evaluate.command import evaluate_source
 
     classifier = _classifier(values)
-    folder, metrics = evaluate_source(classifier, values["source"].value, values["split"].value, values["output"].value)
+    folder, metrics = evaluate_source(
+        classifier,
+        values["source"].value,
+        values["split"].value,
+        values["output"].value,
+        skip_bad=values["skip_bad"].value,
+    )
     print(f"{folder}: accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['f1_macro']:.4f}, n {metrics['n']}")
 
 

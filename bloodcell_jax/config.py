@@ -34,6 +34,7 @@ class DataConfig:
         200, "picture files larger on both sides are centre-cropped to it; none: to the centred square", minimum=1
     )
     class_names: tuple[str, ...] = option((), "names in label order; empty: taken from the source")
+    skip_bad: bool = option(False, "leave out picture files that cannot be read, each named; --skip_bad sets it")
     splits: tuple[float, ...] = option(
         (0.7, 0.15, 0.15), "train, val, test fractions, where the source names no splits"
     )

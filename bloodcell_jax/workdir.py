@@ -24,6 +24,7 @@ _FREE_ON_RESUME = (
     "train.keep_last",
     "train.keep_best",
     "data.source",  # the data hash must be equal
+    "data.skip_bad",
     "evaluate.",
 )
 

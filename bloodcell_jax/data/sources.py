@@ -13,7 +13,12 @@ from bloodcell_jax.errors import DataError, UsageError
 
 
 def load_source(
-    source: str, *, image_size: int = 96, crop: int | None = 200, class_names: tuple[str, ...] = ()
+    source: str,
+    *,
+    image_size: int = 96,
+    crop: int | None = 200,
+    class_names: tuple[str, ...] = (),
+    skip_bad: bool = False,
 ) -> Dataset:
     """Read a data source.
 
@@ -24,6 +29,9 @@ def load_source(
       image_size: pixels; arrays are resized to it, picture files cropped as `crop` says and resized.
       crop: pixels; picture files larger than this on both sides are centre-cropped to it.
       class_names: names in label order; folders must match them. Empty: sorted folder names, or the label numbers.
+
+      skip_bad: leave out picture files that cannot be read, each logged by name with the reason, and keep them in
+        `Dataset.skipped`; otherwise they are an error.
 
     Raises:
       UsageError: the source is not of a known kind.
@@ -40,7 +48,7 @@ def load_source(
     if kind == "npz":
         return _load_npz(path, source, image_size, class_names)
     load = load_zip if kind == "zip" else load_folder
-    return load(path, source, image_size=image_size, crop=crop, class_names=class_names)
+    return load(path, source, image_size=image_size, crop=crop, class_names=class_names, skip_bad=skip_bad)
 
 
 def _recognise(source: str) -> str:
@@ -76,7 +84,7 @@ def _load_npz(path: Path, source: str, image_size: int, class_names: tuple[str, 
                     "save it with np.savez(path, images=..., labels=...)"
                 )
             images, labels = archive["images"], archive["labels"]
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, AttributeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{source}: cannot be read as .npz ({error})") from error
     images = _check_images(images, source)
     labels = _check_labels(labels, len(images), source, class_names)

@@ -39,6 +39,7 @@ def describe_environment(run: Run) -> dict:
                 }
                 for name, indices in run.splits.items()
             },
+            "skipped": run.dataset.skipped,
             "notes": _split_notes(run),
         },
         "weights": info_to_dict(run.weights_info) if run.weights_info else None,

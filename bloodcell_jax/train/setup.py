@@ -142,6 +142,7 @@ def prepare_run(config: Config) -> Run:
         image_size=config.data.image_size,
         crop=config.data.crop,
         class_names=config.data.class_names,
+        skip_bad=config.data.skip_bad,
     )
     check_learnable(dataset)
     config = resolve(config, dataset, weights_info)
