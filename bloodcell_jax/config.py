@@ -41,11 +41,16 @@ class DataConfig:
     sampler: str = option(
         "natural",
         "natural: each example once an epoch; under: samples_per_class of each class; over: every class "
-        "repeated to the largest",
-        choices=("natural", "under", "over"),
+        "repeated to the largest; balanced: all classes alike in an epoch of the natural length; power: classes in "
+        "proportion to size ** sampler_power",
+        choices=("natural", "under", "over", "balanced", "power"),
     )
     samples_per_class: int | None = option(
         None, "examples per class of sampler=under; unset: the smallest class", minimum=1
+    )
+    sampler_redraw: bool = option(False, "sampler=under takes other examples in each epoch")
+    sampler_power: str = option(
+        "0.5", "of sampler=power: 1 is natural, 0 is balanced; FIRST..LAST, as 1..0, goes from one to the other"
     )
 
 
@@ -111,6 +116,23 @@ class TrainConfig:
     backend: str = option("pmap", "how a step is spread over the devices", choices=("pmap", "jit"))
     batch_size: int = option(64, "examples per step over all devices", minimum=1)
     label_smoothing: float = option(0.0, "mass spread over all classes", minimum=0.0, maximum=0.99)
+    class_weights: str = option(
+        "none",
+        "of the loss: inverse to a class's size, or to its effective number of examples",
+        choices=("none", "inverse", "effective"),
+    )
+    class_weights_beta: float = option(
+        0.999,
+        "of class_weights=effective: 0 weighs all alike, towards 1 it becomes inverse",
+        minimum=0.0,
+        maximum=0.9999999,
+    )
+    logit_adjustment: str = option(
+        "none",
+        "class prior that predictions follow, whatever mix the sampler and the class weights make: natural, the "
+        "training split's own; balanced, all classes alike; none, the mix",
+        choices=("none", "natural", "balanced"),
+    )
     ema_decay: float | None = option(
         None, "average the parameters with this decay and evaluate the average", minimum=0.0, maximum=1.0
     )
@@ -211,6 +233,7 @@ def validate(config: Config) -> None:
     for path, f, value in leaves(config):
         _check_value(f"config.{path}", f, value)
     _check_splits(config.data.splits)
+    power_range(config.data.sampler_power)
     if not config.stages:
         raise UsageError("config.stages: empty; give at least one stage")
     for i, stage in enumerate(config.stages):
@@ -267,6 +290,22 @@ def _check_splits(splits: tuple[float, ...]) -> None:
         raise UsageError(
             f"config.data.splits={splits!r}: give train, val and test fractions that add to 1 (test may be 0)"
         )
+
+
+def power_range(text: str) -> tuple[float, float]:
+    """Return q of the first and of the last epoch from `data.sampler_power`, a number or FIRST..LAST.
+
+    Raises:
+      UsageError: it is neither, or leaves 0 to 1.
+    """
+    first, dots, last = text.partition("..")
+    try:
+        values = float(first), float(last if dots else first)
+    except ValueError:
+        values = (math.nan, math.nan)
+    if not all(0 <= value <= 1 for value in values):
+        raise UsageError(f"config.data.sampler_power={text!r}: give a number from 0 to 1, or two as in '1..0'")
+    return values
 
 
 def _check_stage(path: str, stage: StageConfig) -> None:

@@ -1,6 +1,7 @@
 """From a configuration to everything a run needs, before anything is written."""
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,13 +11,14 @@ import numpy as np
 from flax import linen as nn
 
 from bloodcell_jax.augment.policies import Policy, parse_policy
-from bloodcell_jax.config import Config, ModelConfig, validate
+from bloodcell_jax.config import Config, ModelConfig, power_range, validate
 from bloodcell_jax.data.dataset import Dataset, check_learnable
 from bloodcell_jax.data.sampling import Sampler, create_sampler
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.splits import split_dataset
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
+from bloodcell_jax.train.class_balance import class_weights, logit_offset
 from bloodcell_jax.train.parallel import DataParallel, create_parallel
 from bloodcell_jax.train.stages import Stage, plan_stages
 from bloodcell_jax.train.state import TrainState, begin_stage, create_state
@@ -87,16 +89,31 @@ class Run:
             label_smoothing=config.train.label_smoothing,
             ema_decay=config.train.ema_decay,
             axis_name=self.parallel.axis_name,
+            class_weights=self._class_weights(),
         )
 
     def batch(self, step: int) -> dict[str, jax.Array]:
         """Return the example indices and global slots of a step, on the devices."""
         size = self.config.train.batch_size
         rows = self.parallel.local_rows(size)
-        first = step * size
-        indices = self.sampler.indices(first + rows.start, first + rows.stop)
         slots = np.arange(rows.start, rows.stop, dtype=np.int32)
-        return self.parallel.shard_batch({"indices": indices, "slots": slots})
+        positions = step * size + slots.astype(np.int64)
+        batch = {"indices": self.sampler.indices(positions[0], positions[-1] + 1), "slots": slots}
+        if self.config.train.logit_adjustment != "none":
+            batch["logit_offset"] = self._logit_offsets(positions)
+        return self.parallel.shard_batch(batch)
+
+    def _class_weights(self) -> np.ndarray | None:
+        train, quotas = self.config.train, self.sampler.quotas(0)
+        mix = quotas / quotas.sum()
+        return class_weights(train.class_weights, self.sampler.counts, mix, beta=train.class_weights_beta)
+
+    def _logit_offsets(self, positions: np.ndarray) -> np.ndarray:
+        """Return the offset of each position of the stream, [n, classes]: the mix may change from epoch to epoch."""
+        epochs, rows = np.unique(positions // self.sampler.epoch_size, return_inverse=True)
+        target, counts, weights = self.config.train.logit_adjustment, self.sampler.counts, self._class_weights()
+        mixes = [self.sampler.quotas(epoch) for epoch in epochs]
+        return np.stack([logit_offset(target, counts, mix / mix.sum(), weights) for mix in mixes])[rows]
 
     def place_seed(self) -> jax.Array:
         """Return the seed as a step takes it."""
@@ -153,9 +170,12 @@ def prepare_run(config: Config) -> Run:
         splits["train"],
         seed=config.seed,
         samples_per_class=config.data.samples_per_class,
+        redraw=config.data.sampler_redraw,
+        power=power_range(config.data.sampler_power),
     )
     model, shapes = build_model(config.model), param_shapes(config)
     stages = plan_stages(config, shapes, epoch_size=sampler.epoch_size)
+    sampler = replace(sampler, epochs=math.ceil(stages[-1].stop * config.train.batch_size / sampler.epoch_size))
     return Run(
         config, dataset, dataset.sha256(), splits, sampler, policy, model, shapes, stages, parallel, weights_info
     )

@@ -8,11 +8,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
 from bloodcell_jax.augment import apply_policy
 from bloodcell_jax.augment.policies import Policy
+from bloodcell_jax.train.class_balance import weighted_cross_entropy
 from bloodcell_jax.train.freezing import merge, partition
 from bloodcell_jax.train.state import TrainState, apply_gradients
 
@@ -64,6 +66,7 @@ def make_train_step(
     label_smoothing: float,
     ema_decay: float | None,
     axis_name: str | None,
+    class_weights: np.ndarray | None = None,
 ) -> Callable[[TrainState, dict, dict, jax.Array], tuple[TrainState, dict]]:
     """Return the pure `(state, data, batch, seed) -> (state, metrics)` of one stage.
 
@@ -76,16 +79,19 @@ def make_train_step(
       batch_size: global; the loss of a shard is its sum over this, so sums over shards are exact means.
       axis_name: the axis to reduce over inside `pmap`; None where the compiler sees the global batch.
 
+      class_weights: of the loss, float32 [classes]; None weighs all alike.
+
     `data` holds images uint8 [N, h, w, 3] and labels int32 [N]; `batch` holds int32 indices into them and the global
-    slots, [n] each; `seed` is a uint32 scalar. Metrics are of this step before its update,
-    over the global batch.
+    slots, [n] each, and, where predictions are to follow another class prior than training shows, logit_offset
+    float32 [n, classes], which counts in the loss alone; `seed` is a uint32 scalar. Metrics are of this step before
+    its update, over the global batch.
     """
 
-    def loss_and_hits(trainable, frozen, images, labels, keys):
+    def loss_and_hits(trainable, frozen, images, labels, keys, logit_offset):
         variables = {"params": merge(trainable, frozen)}
         logits, _ = model.apply(variables, normalise(images, mean, std), train=True, keys=keys)
         targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
-        losses = optax.softmax_cross_entropy(logits, targets)
+        losses = weighted_cross_entropy(logits + logit_offset, targets, class_weights)
         return losses.sum() / batch_size, (logits.argmax(-1) == labels).sum()
 
     def train_step(state, data, batch, seed):
@@ -94,7 +100,7 @@ def make_train_step(
         keys = drop_path_keys(batch, seed, state.step)
         trainable, frozen = partition(state.params, mask)
         grad_fn = jax.value_and_grad(loss_and_hits, has_aux=True)
-        (loss, hits), gradients = grad_fn(trainable, frozen, images, labels, keys)
+        (loss, hits), gradients = grad_fn(trainable, frozen, images, labels, keys, batch.get("logit_offset", 0.0))
         if axis_name is not None:
             loss, hits, gradients = jax.lax.psum((loss, hits, gradients), axis_name)
         new_state, norms = apply_gradients(state, gradients, optimizer, mask, ema_decay)
