@@ -92,7 +92,7 @@ def find_duplicates(images: np.ndarray) -> Duplicates:
 
 def _compare(details: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, float]]]:
     """Return the group of each picture, the lowest row in it, and the pairs of rows that are similar alone."""
-    slack = (details.shape[1] - 4) * _SLACK_PER_POINT
+    slack = max(1, details.shape[1] - 4) * _SLACK_PER_POINT
     same, similar = 1 - slack, 1 - _SIMILAR_FACTOR * slack
     group, pairs = np.arange(len(details)), []
     for row, candidates in _close_rows(_invariants(details), similar):
@@ -166,7 +166,7 @@ def _invariants(details: np.ndarray) -> np.ndarray:
         abs(odd - odd.swapaxes(1, 2)) / 2,
         np.hypot(parts["even", "odd"], parts["odd", "even"].swapaxes(1, 2)),
     )
-    return np.concatenate([part.reshape(len(details), -1) for part in invariants], axis=1)
+    return np.concatenate([part.reshape(len(details), half * half) for part in invariants], axis=1)
 
 
 def _close_rows(vectors: np.ndarray, least: float) -> Iterator[tuple[int, np.ndarray]]:
