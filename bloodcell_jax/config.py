@@ -38,6 +38,9 @@ class DataConfig:
     splits: tuple[float, ...] = option(
         (0.7, 0.15, 0.15), "train, val, test fractions, where the source names no splits"
     )
+    group_duplicates: bool = option(
+        True, "pictures that show the same cell go to the same split, where the source's own splits do not decide"
+    )
     sampler: str = option(
         "natural",
         "natural: each example once an epoch; under: samples_per_class of each class; over: every class "

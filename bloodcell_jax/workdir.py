@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bloodcell_jax.config import Config, from_dict, leaves
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 
 # What a run writes; --overwrite deletes these and nothing else.
-_OWN_FILES = ("config.json", "environment.json", "metrics.jsonl", "metrics.tmp", "events.*")
+_OWN_FILES = ("config.json", "environment.json", "splits.json", "metrics.jsonl", "metrics.tmp", "events.*")
 _OWN_FOLDERS = ("checkpoints", "eval", "report")
 
 _FREE_ON_RESUME = (
@@ -130,6 +132,16 @@ def read_config(workdir: Path) -> Config:
         return from_dict(values)
     except UsageError as error:
         raise DataError(f"{workdir / 'config.json'}: {error}") from error
+
+
+def read_splits(workdir: Path) -> dict[str, np.ndarray]:
+    """Return the example indices of each split of a run, int32.
+
+    Raises:
+      DataError: there are none.
+    """
+    splits = read_json(workdir / "splits.json")["splits"]
+    return {name: np.array(indices, np.int32) for name, indices in splits.items()}
 
 
 def check_resumable(workdir: Path, config: Config, data_hash: str) -> bool:

@@ -16,11 +16,10 @@ from bloodcell_jax.data.class_folders import is_picture
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.file_trees import FileTree, UnreadableFile, open_zip, read_file, read_folder
 from bloodcell_jax.data.sources import load_source
-from bloodcell_jax.data.splits import split_dataset
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.outputs import write_split
-from bloodcell_jax.workdir import read_json
+from bloodcell_jax.workdir import read_json, read_splits
 
 # Pictures decoded, classified and written at a time: memory stays flat whatever the input.
 _CHUNK = 1024
@@ -59,8 +58,7 @@ def evaluate_source(
     if source is None:
         _check_same_data(dataset, classifier.workdir)
     splits = {"all": np.arange(len(dataset), dtype=np.int32)}
-    if source is None or dataset.splits:
-        splits |= split_dataset(dataset, config.data.splits, seed=config.seed) if source is None else dataset.splits
+    splits |= read_splits(classifier.workdir) if source is None else dataset.splits
     if split is None:
         split = next(name for name in (("test", "val") if source is None else ("all",)) if name in splits)
     if split not in splits:

@@ -60,11 +60,12 @@ def count_parameters(params) -> int:
 
 def _split_notes(run: Run) -> list[str]:
     given = run.dataset.splits
+    together = ", pictures of the same cell kept together" if run.config.data.group_duplicates else ""
     if not given:
-        return ["The source names no splits; it was cut by data.splits, stratified by class."]
+        return [f"The source names no splits; it was cut by data.splits, stratified by class{together}."]
     notes = [f"The source's own splits were kept: {', '.join(given)}."]
     if "val" not in given:
-        notes.append("It has no val; one was cut from its train by data.splits, stratified by class.")
+        notes.append(f"It has no val; one was cut from its train by data.splits, stratified by class{together}.")
     if "test" not in given:
         notes.append("It has no test, and none was invented: results are on val, by which the checkpoint was chosen.")
     return notes

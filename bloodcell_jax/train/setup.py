@@ -15,7 +15,7 @@ from bloodcell_jax.config import Config, ModelConfig, power_range, validate
 from bloodcell_jax.data.dataset import Dataset, check_learnable
 from bloodcell_jax.data.sampling import Sampler, create_sampler
 from bloodcell_jax.data.sources import load_source
-from bloodcell_jax.data.splits import split_dataset
+from bloodcell_jax.data.splits import cuts_anything, split_dataset
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
 from bloodcell_jax.train.class_balance import class_weights, logit_offset
@@ -163,7 +163,7 @@ def prepare_run(config: Config) -> Run:
     )
     check_learnable(dataset)
     config = resolve(config, dataset, weights_info)
-    splits = split_dataset(dataset, config.data.splits, seed=config.seed)
+    splits = cut_splits(dataset, config)
     sampler = create_sampler(
         config.data.sampler,
         dataset.labels,
@@ -179,6 +179,16 @@ def prepare_run(config: Config) -> Run:
     return Run(
         config, dataset, dataset.sha256(), splits, sampler, policy, model, shapes, stages, parallel, weights_info
     )
+
+
+def cut_splits(dataset: Dataset, config: Config) -> dict[str, np.ndarray]:
+    """Return the splits of a run; duplicates are looked for where something is to be cut and they stay together."""
+    groups = None
+    if config.data.group_duplicates and cuts_anything(dataset):
+        from bloodcell_jax.data.duplicates import duplicate_groups
+
+        groups = duplicate_groups(dataset.images)
+    return split_dataset(dataset, config.data.splits, seed=config.seed, groups=groups)
 
 
 def resolve(config: Config, dataset: Dataset, weights_info: WeightsInfo | None) -> Config:
