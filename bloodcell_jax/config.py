@@ -27,7 +27,12 @@ def option(default: Any, help: str, *, choices=None, minimum=None, maximum=None,
 @dataclass(kw_only=True)
 class DataConfig:
     source: str = option(
-        "synthetic:2000", "npz:PATH, folder:PATH, zip:PATH or synthetic:N (PATH alone is recognised by its kind)"
+        "synthetic:2000",
+        "npz:PATH, folder:PATH, zip:PATH, medmnist:NAME_OR_PATH, tfds:NAME or synthetic:N (PATH alone is recognised "
+        "by its kind)",
+    )
+    data_dir: str | None = option(
+        None, "folder of prepared data sets (tfds:) and local copies (medmnist:); unset: ~/tensorflow_datasets"
     )
     image_size: int = option(96, "pixels; every picture becomes image_size x image_size", minimum=16)
     crop: int | None = option(

@@ -26,6 +26,7 @@ _FREE_ON_RESUME = (
     "train.keep_last",
     "train.keep_best",
     "data.source",  # the data hash must be equal
+    "data.data_dir",
     "data.skip_bad",
     "evaluate.",
 )

@@ -1,10 +1,11 @@
 """Which pictures are the same picture: to the byte, or turned, mirrored, made brighter or compressed again.
 
 Two pictures are compared by their *detail*: the luminance on a grid of half their side, less its own average over
-2 x 2 points, as a vector of length 1. The subtraction takes a brightness shift out, the grid what JPEG adds, and the
-dot product of two such vectors is their correlation. The fine texture of two different cells is all but independent,
-however alike they are in size and colour, while that of one picture survives being changed. The 8 flips and
-rotations are tried, and the best counts.
+2 x 2 points, limited to twice its root mean square, as a vector of length 1. The subtraction takes a brightness shift
+out, the grid what JPEG adds, and the limit keeps a nucleus's sharp outline, which round nuclei share, from outweighing
+the texture. The dot product of two such vectors is their correlation. The texture of two different cells is all but
+independent, however alike they are in size and colour, while that of one picture survives being changed. The 8 flips
+and rotations are tried, and the best counts.
 
 Comparing all pairs in 8 orientations is spared by vectors that do not depend on the orientation and whose dot product
 is never below the best correlation (`_invariants`): one matrix product leaves one pair in thousands to be compared.
@@ -16,16 +17,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Points of the detail's grid along one side, at most. Half the side of a 96-pixel picture, so that a point averages
-# 2 x 2 pixels; larger pictures gain nothing from more.
+# Points of the fine detail's grid along one side, at most: half the side of a 96-pixel picture, so that a point
+# averages 2 x 2 pixels; larger pictures gain nothing from more.
 _LARGEST_GRID = 48
 
 # From a correlation of 1 - slack on, two pictures are the same. A smaller grid holds fewer independent values, so that
-# different cells come closer: the slack shrinks with it, by this much for each point above 4.
-_SLACK_PER_POINT = 1 / 220
+# different cells come closer, and the slack shrinks with it: 0.25 at 48 points, 0.06 at 16. docs/audit.md has the
+# distributions that this line parts: at 48 points, no two different ones of 13,653 real cells reach 0.70, and what was
+# shifted by 40 of 255, turned and compressed at quality 50 keeps 0.91.
+_SLACK_PER_POINT, _POINTS_WITHOUT_SLACK = 1 / 168, 6
 
-# Pairs within this many times the slack are told, as similar: below it only chance is left.
-_SIMILAR_FACTOR = 1.25
+# Coarse detail, on 16 points less averages over 4 x 4, outlasts a shift by a pixel (0.96 or more), which fine detail
+# does not, and is alike in cells of one shape. From this correlation on, what is not the same is told as similar.
+_COARSE_GRID, _COARSE_BLOCK, _SIMILAR = 16, 4, 0.95
+
+# Detail is limited to this many times its root mean square. Without a limit, round dark nuclei reached 0.82.
+_LIMIT = 2.0
 
 # Grey levels. Less detail than this, root mean square, is noise of a blank picture, whose correlations mean nothing:
 # only its bytes are compared. Of 1,519 real cells the least has 5.
@@ -35,7 +42,7 @@ _ROWS_PER_BLOCK = 1024
 
 
 class SimilarPair(NamedTuple):
-    """Two pictures that are nearly, but not surely, the same: example indices and their details' correlation."""
+    """Two pictures that are alike but not the same: example indices and the correlation of their coarse detail."""
 
     first: int
     second: int
@@ -47,7 +54,7 @@ class Duplicates(NamedTuple):
 
     Attributes:
       groups: int32 [n], the lowest index that shows the same picture; its own for a picture that stands once.
-      similar: pairs that come close to being the same and are not, most alike first.
+      similar: pairs of different pictures that are alike, the most alike first.
     """
 
     groups: np.ndarray
@@ -77,51 +84,68 @@ def exact_groups(images: np.ndarray) -> np.ndarray:
 
 
 def find_duplicates(images: np.ndarray) -> Duplicates:
-    """Group pictures of uint8 [n, h, w, 3] as `duplicate_groups` does, and tell which others come close."""
+    """Group pictures of uint8 [n, h, w, 3] as `duplicate_groups` does, and tell which others are alike."""
     exact = exact_groups(images)
     distinct = np.unique(exact)
-    details = _details(images[distinct] if len(distinct) < len(images) else images)
-    has_detail = np.flatnonzero(details.any(axis=(1, 2)))
-    group, similar = _compare(details[has_detail])
-    rows = distinct[has_detail]
+    size, pictures = images.shape[1], images[distinct] if len(distinct) < len(images) else images
+    points = min(_LARGEST_GRID, max(2, size // 4 * 2))
+    slack = max(1, points - _POINTS_WITHOUT_SLACK) * _SLACK_PER_POINT
+    group = _group(_details(pictures, points, block=2), 1 - slack)
+    similar = []
+    if size >= _COARSE_GRID:
+        first = np.unique(group)
+        coarse = _details(pictures[first], _COARSE_GRID, block=_COARSE_BLOCK)
+        for row, others, correlations in _matches(coarse, _SIMILAR, np.arange(len(first))):
+            found = zip(distinct[first[others]], correlations, strict=True)
+            similar += [SimilarPair(int(distinct[first[row]]), int(other), float(value)) for other, value in found]
     groups = np.arange(len(images), dtype=np.int32)
-    groups[rows] = rows[group]
-    pairs = [SimilarPair(int(rows[a]), int(rows[b]), correlation) for a, b, correlation in similar]
-    return Duplicates(groups[exact], sorted(pairs, key=lambda pair: -pair.correlation))
+    groups[distinct] = distinct[group]
+    return Duplicates(groups[exact], sorted(similar, key=lambda pair: -pair.correlation))
 
 
-def _compare(details: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, float]]]:
-    """Return the group of each picture, the lowest row in it, and the pairs of rows that are similar alone."""
-    slack = max(1, details.shape[1] - 4) * _SLACK_PER_POINT
-    same, similar = 1 - slack, 1 - _SIMILAR_FACTOR * slack
-    group, pairs = np.arange(len(details)), []
-    for row, candidates in _close_rows(_invariants(details), similar):
-        # What is known to be the same needs no comparison: a thousand copies cost a thousand of them, not a million.
+def _group(details: np.ndarray, least: float) -> np.ndarray:
+    """Return the lowest row that each row is joined to, directly or through others, by correlations of `least`."""
+    group = np.arange(len(details))
+    for row, others, _ in _matches(details, least, group):
+        for other in others:
+            low, high = sorted((group[row], group[other]))
+            group[group == high] = low
+    return group
+
+
+def _matches(details: np.ndarray, least: float, group: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield each row that correlates by `least` or more with later rows of other groups, those rows, and how much.
+
+    What is known to be the same needs no comparison, so `group` may change meanwhile: a thousand altered copies cost
+    a thousand comparisons, not a million.
+    """
+    for row, candidates in _close_rows(_invariants(details), least):
         candidates = candidates[group[candidates] != group[row]]
         correlations = _best_correlations(details[row], details[candidates])
-        for other, correlation in zip(candidates, correlations, strict=True):
-            if correlation >= same:
-                low, high = sorted((group[row], group[other]))
-                group[group == high] = low
-            elif correlation >= similar:
-                pairs.append((row, other, float(correlation)))
-    return group, [pair for pair in pairs if group[pair[0]] != group[pair[1]]]
+        close = correlations >= least
+        if close.any():
+            yield row, candidates[close], correlations[close]
 
 
-def _details(images: np.ndarray) -> np.ndarray:
-    """Return the details of pictures, float32 [n, points, points], each of length 1, or 0 where it has too little."""
-    points = min(_LARGEST_GRID, max(2, images.shape[1] // 4 * 2))
+def _details(images: np.ndarray, points: int, block: int) -> np.ndarray:
+    """Return the details of pictures, float32 [n, points, points], each of length 1, or 0 where it has too little.
+
+    Args:
+      points: of the grid, along one side.
+      block: points, along one side, over which the average that is taken off is made.
+    """
     details = np.zeros((len(images), points, points), np.float32)
     average = _averaging(points, images.shape[1])
     for start in range(0, len(images), _ROWS_PER_BLOCK):
-        block = images[start : start + _ROWS_PER_BLOCK]
+        rows = images[start : start + _ROWS_PER_BLOCK]
         # The luminance of ITU-R BT.601, which is JPEG's: colour is kept at half the resolution, and less exactly.
-        luminance = block @ np.float32([0.299, 0.587, 0.114])
-        grid = average @ luminance @ average.T
-        coarse = grid.reshape(-1, points // 2, 2, points // 2, 2).mean(axis=(2, 4))
-        detail = grid - coarse.repeat(2, axis=1).repeat(2, axis=2)
+        grid = average @ (rows @ np.float32([0.299, 0.587, 0.114])) @ average.T
+        coarse = grid.reshape(-1, points // block, block, points // block, block).mean(axis=(2, 4))
+        detail = grid - coarse.repeat(block, axis=1).repeat(block, axis=2)
+        spread = np.sqrt((detail**2).mean(axis=(1, 2), keepdims=True))
+        detail = detail.clip(-_LIMIT * spread, _LIMIT * spread)
         length = np.linalg.norm(detail, axis=(1, 2), keepdims=True)
-        np.divide(detail, length, out=details[start : start + len(block)], where=length >= _LEAST_DETAIL * points)
+        np.divide(detail, length, out=details[start : start + len(rows)], where=spread >= _LEAST_DETAIL)
     return details
 
 
@@ -158,15 +182,18 @@ def _invariants(details: np.ndarray) -> np.ndarray:
     for name, rows in (("even", top + bottom), ("odd", top - bottom)):
         left, right = rows[:, :, :half], rows[:, :, : half - 1 : -1]
         parts[name, "even"], parts[name, "odd"] = (left + right) / 2, (left - right) / 2
-    even, odd = parts["even", "even"], parts["odd", "odd"]
-    invariants = (
-        (even + even.swapaxes(1, 2)) / 2,
-        abs(even - even.swapaxes(1, 2)) / 2,
-        abs(odd + odd.swapaxes(1, 2)) / 2,
-        abs(odd - odd.swapaxes(1, 2)) / 2,
-        np.hypot(parts["even", "odd"], parts["odd", "even"].swapaxes(1, 2)),
-    )
-    return np.concatenate([part.reshape(len(details), half * half) for part in invariants], axis=1)
+    mixed = np.hypot(parts["even", "odd"], parts["odd", "even"].swapaxes(1, 2)).reshape(-1, half * half)
+    symmetric, antisymmetric = _symmetry(parts["even", "even"])
+    return np.concatenate([mixed, symmetric, abs(antisymmetric), *map(abs, _symmetry(parts["odd", "odd"]))], axis=1)
+
+
+def _symmetry(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the symmetric and the antisymmetric half of matrices [n, m, m] as vectors that keep their lengths."""
+    rows, columns = np.triu_indices(part.shape[1])
+    above, below = part[:, rows, columns], part[:, columns, rows]
+    # Off the diagonal an entry stands for two.
+    weights = np.where(rows == columns, 0.5, 0.5**0.5).astype(np.float32)
+    return weights * (above + below), weights * (above - below)
 
 
 def _close_rows(vectors: np.ndarray, least: float) -> Iterator[tuple[int, np.ndarray]]:

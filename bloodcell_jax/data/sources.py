@@ -1,4 +1,4 @@
-"""Data sources: `npz:PATH`, `folder:PATH`, `zip:PATH`, `synthetic:N`, each read into one Dataset."""
+"""Data sources: npz, folder, zip, medmnist, tfds and synthetic, each read into one Dataset."""
 
 import zipfile
 import zlib
@@ -9,7 +9,11 @@ import numpy as np
 from bloodcell_jax.data import pictures, synthetic
 from bloodcell_jax.data.class_folders import load_folder, load_zip
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.medmnist import load_medmnist
+from bloodcell_jax.data.tfds_sets import load_tfds
 from bloodcell_jax.errors import DataError, UsageError
+
+KINDS = ("npz", "folder", "zip", "medmnist", "tfds", "synthetic")
 
 
 def load_source(
@@ -19,29 +23,35 @@ def load_source(
     crop: int | None = 200,
     class_names: tuple[str, ...] = (),
     skip_bad: bool = False,
+    data_dir: str | None = None,
 ) -> Dataset:
     """Read a data source.
 
     Args:
       source: `npz:PATH` (keys images uint8 [n, h, w, 3] and labels [n] or [n, 1]), `folder:PATH` or `zip:PATH`
-        (class folders, optionally under train/ val/ test/), `synthetic:N` (N procedurally drawn cells), or a bare
-        path, recognised by what it is.
+        (class folders, optionally under train/ val/ test/), `medmnist:NAME` (downloaded once) or `medmnist:PATH`,
+        `tfds:NAME` (any prepared image-classification data set), `synthetic:N` (N procedurally drawn cells), or a
+        bare path, recognised by what it is.
       image_size: pixels; arrays are resized to it, picture files cropped as `crop` says and resized.
       crop: pixels; picture files larger than this on both sides are centre-cropped to it.
       class_names: names in label order; folders must match them. Empty: sorted folder names, or the label numbers.
 
       skip_bad: leave out picture files that cannot be read, each logged by name with the reason, and keep them in
         `Dataset.skipped`; otherwise they are an error.
+      data_dir: folder of prepared data sets and of local copies of MedMNIST.
 
     Raises:
       UsageError: the source is not of a known kind.
       DataError: it is missing or malformed; names the file and the remedy.
     """
     kind, _, place = source.partition(":")
-    if kind not in ("npz", "folder", "zip", "synthetic"):
+    if kind not in KINDS:
         kind, place = _recognise(source), source
     if kind == "synthetic":
         return _load_synthetic(place, source, image_size, class_names)
+    if kind in ("medmnist", "tfds"):
+        load = load_medmnist if kind == "medmnist" else load_tfds
+        return load(place, source, image_size=image_size, class_names=class_names, data_dir=data_dir)
     path = Path(place).expanduser()
     if not path.exists():
         raise DataError(f"{source}: no such file or folder; check data.source")
@@ -57,7 +67,9 @@ def _recognise(source: str) -> str:
         return "folder"
     if path.suffix.lower() in (".npz", ".zip"):
         return path.suffix.lower()[1:]
-    raise UsageError(f"{source}: not a data source; give npz:PATH, folder:PATH, zip:PATH or synthetic:N")
+    raise UsageError(
+        f"{source}: not a data source; give npz:PATH, folder:PATH, zip:PATH, medmnist:NAME, tfds:NAME or synthetic:N"
+    )
 
 
 def _load_synthetic(place: str, source: str, image_size: int, class_names: tuple[str, ...]) -> Dataset:

@@ -54,6 +54,7 @@ def evaluate_source(
         crop=config.data.crop,
         class_names=classifier.class_names,
         skip_bad=config.data.skip_bad if source is None else skip_bad,
+        data_dir=config.data.data_dir,
     )
     if source is None:
         _check_same_data(dataset, classifier.workdir)

@@ -160,6 +160,7 @@ def prepare_run(config: Config) -> Run:
         crop=config.data.crop,
         class_names=config.data.class_names,
         skip_bad=config.data.skip_bad,
+        data_dir=config.data.data_dir,
     )
     check_learnable(dataset)
     config = resolve(config, dataset, weights_info)

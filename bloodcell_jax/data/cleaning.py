@@ -1,0 +1,103 @@
+"""`clean.json`: which examples of a data set to leave out, and why; written by `audit`, obeyed by training."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.errors import DataError
+
+_log = logging.getLogger(__name__)
+
+_ADVICE = "audit this source again, or leave data.clean unset"
+
+
+class Removal(NamedTuple):
+    """An example to leave out: index and id, the reason in a word, and the detail that lets a person judge it."""
+
+    index: int
+    id: str
+    reason: str
+    detail: str
+
+
+def clean_file(dataset: Dataset, sha256: str, removals: Sequence[Removal]) -> dict:
+    """Return the content of `clean.json`, which names the data it holds for."""
+    return {
+        "source": dataset.source,
+        "sha256": sha256,
+        "n": len(dataset),
+        "image_size": dataset.images.shape[1],
+        "remove": [removal._asdict() for removal in removals],
+    }
+
+
+def remove_rows(dataset: Dataset, path: str | Path) -> Dataset:
+    """Return the dataset without the examples that a `clean.json` names; ids, order and classes stay.
+
+    An entry that was deleted from the file restores its example.
+
+    Raises:
+      DataError: the file cannot be read, is no `clean.json`, or was made for other data.
+    """
+    path = Path(path)
+    content = _read(path)
+    _check_made_for(content, dataset, path)
+    kept = np.ones(len(dataset), bool)
+    for number, entry in enumerate(content["remove"]):
+        kept[_checked_index(entry, dataset, f"{path}, remove[{number}]")] = False
+    _log.info("%s: %s of %s pictures left out", path, f"{(~kept).sum():,}", f"{len(dataset):,}")
+    return _subset(dataset, kept)
+
+
+def _read(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or f"not JSON: {error}"
+        raise DataError(f"data.clean={path}: cannot be read ({reason}); {_ADVICE}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("remove"), list):
+        raise DataError(f"data.clean={path}: has no list remove, so it is no clean.json; {_ADVICE}")
+    return content
+
+
+def _check_made_for(content: dict, dataset: Dataset, path: Path) -> None:
+    sha256, size = dataset.sha256(), dataset.images.shape[1]
+    if (content.get("n"), content.get("sha256")) == (len(dataset), sha256):
+        return
+    advice = _ADVICE
+    if content.get("image_size") not in (None, size):
+        advice = f"it was made at image_size={content['image_size']}, so audit with --image_size={size}"
+    raise DataError(
+        f"data.clean={path}: made for other data: n {content.get('n')}, sha256 {content.get('sha256')}; "
+        f"{dataset.source} has n {len(dataset)}, sha256 {sha256}; {advice}"
+    )
+
+
+def _checked_index(entry, dataset: Dataset, place: str) -> int:
+    index = entry.get("index") if isinstance(entry, dict) else None
+    if type(index) is not int or not 0 <= index < len(dataset):
+        raise DataError(f"data.clean={place}: has no index from 0 to {len(dataset) - 1}; delete the entry or {_ADVICE}")
+    if entry.get("id", dataset.ids[index]) != dataset.ids[index]:
+        raise DataError(
+            f"data.clean={place}: index {index} is {dataset.ids[index]}, not {entry['id']}; "
+            f"delete the entry or {_ADVICE}"
+        )
+    return index
+
+
+def _subset(dataset: Dataset, kept: np.ndarray) -> Dataset:
+    place = np.cumsum(kept) - 1
+    splits = {name: place[indices[kept[indices]]].astype(np.int32) for name, indices in dataset.splits.items()}
+    return replace(
+        dataset,
+        images=dataset.images[kept],
+        labels=dataset.labels[kept],
+        ids=tuple(name for name, keep in zip(dataset.ids, kept, strict=True) if keep),
+        splits={name: indices for name, indices in splits.items() if len(indices)},
+    )

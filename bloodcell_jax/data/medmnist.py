@@ -1,0 +1,92 @@
+"""MedMNIST: an `.npz` with train, val and test arrays, by name from its publishers or from a local copy.
+
+J. Yang et al., MedMNIST v2, Scientific Data 10 (2023) 41, doi:10.1038/s41597-022-01721-8. BloodMNIST is the PBC data
+set (Acevedo et al., doi:10.17632/snkd93bnjr) in a geometry of its own, CC BY 4.0.
+"""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from bloodcell_jax.data import pictures
+from bloodcell_jax.data.dataset import SPLITS, Dataset
+from bloodcell_jax.download import download, file_hash
+from bloodcell_jax.errors import DataError, UsageError
+
+URL = "https://zenodo.org/records/10519652/files/{name}.npz?download=1"
+MD5 = {
+    "bloodmnist": "7053d0359d879ad8a5505303e11de1dc",
+    "bloodmnist_64": "2b94928a2ae4916078ca51e05b6b800b",
+    "bloodmnist_128": "adace1e0ed228fccda1f39692059dd4c",
+    "bloodmnist_224": "b718ff6835fcbdb22ba9eacccd7b2601",
+}
+# Its publishers write "immature granulocytes(myelocytes, metamyelocytes and promyelocytes)" for ig.
+BLOOD_CLASSES = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
+
+
+def load_medmnist(
+    place: str, source: str, *, image_size: int, class_names: tuple[str, ...], data_dir: str | None
+) -> Dataset:
+    """Read a MedMNIST set with its official splits; see `bloodcell_jax.data.sources.load_source`.
+
+    Args:
+      place: a published name, or the path of a local `.npz`. A name is looked for in `data_dir`, then downloaded once.
+    """
+    path = _find(place, source, data_dir)
+    is_blood = path.stem.startswith("bloodmnist")
+    images, labels = [], []
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for split in SPLITS:
+                images.append(_as_rgb(archive[f"{split}_images"], source))
+                labels.append(archive[f"{split}_labels"])
+    except KeyError as error:
+        raise DataError(f"{source}: no key {error.args[0].split()[0]}; is {path} a MedMNIST file?") from error
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{source}: {path} cannot be read as .npz ({error})") from error
+    counts = [len(part) for part in images]
+    labels = _as_classes(labels, counts, source)
+    names = class_names or (BLOOD_CLASSES if is_blood else tuple(map(str, range(labels.max() + 1))))
+    if labels.max() >= len(names):
+        raise DataError(f"{source}: labels up to {labels.max()}, but {len(names)} data.class_names")
+    bounds = np.cumsum([0, *counts])
+    return Dataset(
+        images=np.concatenate([pictures.resize_arrays(part, image_size) for part in images]),
+        labels=labels,
+        class_names=names,
+        ids=tuple(map(str, range(len(labels)))),
+        source=source,
+        splits={s: np.arange(bounds[i], bounds[i + 1], dtype=np.int32) for i, s in enumerate(SPLITS)},
+    )
+
+
+def _find(place: str, source: str, data_dir: str | None) -> Path:
+    if place not in MD5:
+        path = Path(place).expanduser()
+        if not path.is_file():
+            raise UsageError(f"{source}: no such file, and no published name; there are {', '.join(MD5)}")
+        return path
+    local = Path(data_dir).expanduser() / f"{place}.npz" if data_dir else None
+    if local is None or not local.is_file():
+        return download(source, URL.format(name=place), f"{place}.npz", f"md5:{MD5[place]}", kind="data")
+    if file_hash(local, "md5") != MD5[place]:
+        raise DataError(f"{source}: {local} is not the published file (its md5 differs); get it anew or remove it")
+    return local
+
+
+def _as_rgb(images: np.ndarray, source: str) -> np.ndarray:
+    """Return uint8 [n, h, w, 3]; grey sets come as [n, h, w]."""
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] != 3):
+        raise DataError(f"{source}: images are {images.dtype} {list(images.shape)}; expected pictures, uint8")
+    return np.repeat(images[..., None], 3, -1) if images.ndim == 3 else images
+
+
+def _as_classes(labels: list[np.ndarray], counts: list[int], source: str) -> np.ndarray:
+    if [len(part) for part in labels] != counts or any(part.size != len(part) for part in labels):
+        raise DataError(f"{source}: labels are not one per picture; only single-label sets can be classified")
+    joined = np.concatenate([part.reshape(-1) for part in labels])
+    if not np.issubdtype(joined.dtype, np.integer) or joined.min() < 0:
+        raise DataError(f"{source}: labels are no classes counted from 0")
+    return joined.astype(np.int32)
