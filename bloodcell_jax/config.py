@@ -87,7 +87,16 @@ class ModelConfig:
 class AugmentConfig:
     policy: str = option(
         "d4|brightness:delta=0.2|contrast:delta=0.2|saturation:delta=0.2|hue:delta=0.02",
-        "operations joined by |, each name[:key=value,...]; none: no augmentation",
+        "operations joined by |, each name[:key=value,...]; none: no augmentation (docs/augmentation.md lists them)",
+    )
+    mix: str = option(
+        "none",
+        "mixup, cutmix or fmix with options, such as mixup:alpha=0.2; of several, joined by |, each image gets one",
+    )
+    block: int = option(
+        32,
+        "consecutive examples among which choices across images are made; must divide the batch of a device",
+        minimum=2,
     )
 
 
@@ -140,6 +149,9 @@ class TrainConfig:
         "class prior that predictions follow, whatever mix the sampler and the class weights make: natural, the "
         "training split's own; balanced, all classes alike; none, the mix",
         choices=("none", "natural", "balanced"),
+    )
+    jsd: float | None = option(
+        None, "weight of AugMix's consistency loss, 12 in its paper; needs augmix in augment.policy", minimum=0.0
     )
     ema_decay: float | None = option(
         None, "average the parameters with this decay and evaluate the average", minimum=0.0, maximum=1.0

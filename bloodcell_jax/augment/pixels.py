@@ -1,9 +1,15 @@
-"""The pixels that operations take and give: floats in [0, 1], of any float type."""
+"""What operations share: the pixels they take and give, floats in [0, 1] of any float type, and drawn strengths."""
 
 import jax
 import jax.numpy as jnp
 
 from bloodcell_jax.errors import UsageError
+
+# The largest change either way, or the range (low, high) to draw from; either may be traced.
+Strength = float | jax.Array | tuple[float, float]
+
+# Rec. 601 as Pillow has it: 16-bit fixed point.
+_LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)
 
 
 def to_float32(image: jax.Array) -> jax.Array:
@@ -14,9 +20,30 @@ def to_float32(image: jax.Array) -> jax.Array:
     """
     if not jnp.issubdtype(image.dtype, jnp.floating):
         raise UsageError(f"an image of {image.dtype} is not float in [0, 1]; divide pictures of uint8 by 255 first")
-    return image.astype(jnp.float32)
+    return jnp.asarray(image, jnp.float32)
 
 
 def to_unit_range(image: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Return a computed image clipped to [0, 1], in the type it came in."""
     return jnp.clip(image, 0, 1).astype(dtype)
+
+
+def draw(key: jax.Array, strength: Strength) -> jax.Array:
+    """Return a number drawn uniformly from [-strength, strength), or from [low, high) where it is a range."""
+    low, high = strength if isinstance(strength, tuple) else (-strength, strength)
+    return jax.random.uniform(key, minval=low, maxval=high)
+
+
+def to_levels(image: jax.Array) -> jax.Array:
+    """Return the grey levels 0..255, float32, that an image's values round to."""
+    return jnp.round(to_float32(image) * 255)
+
+
+def from_levels(levels: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Return the image in [0, 1] of grey levels 0..255."""
+    return to_unit_range(levels / 255, dtype)
+
+
+def to_grey(image: jax.Array) -> jax.Array:
+    """Return the luma of an image [..., 3] as [..., 1], by Rec. 601."""
+    return (image * jnp.array(_LUMA)).sum(-1, keepdims=True)

@@ -1,176 +1,210 @@
-"""Policies: strings that say which operations training pictures go through, and how they are carried out.
+"""Policies carried out on batches.
 
-A policy is `name[:key=value,...]` joined by `|`, carried out from left to right, such as
-`d4|brightness:delta=0.1..0.3|hue:delta=0.02,p=0.5`. Every operation also takes `p`, the probability with which a
-picture goes through it.
+What happens to an image depends on the step's key, the image's slot and, for choices among several operations, its
+block of slots; never on how the batch is cut over devices, as long as each device holds whole blocks.
 """
 
 import inspect
-from collections.abc import Callable
+import itertools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from bloodcell_jax.augment.colour import brightness, contrast, hue, saturation
-from bloodcell_jax.augment.geometry import d4
-from bloodcell_jax.errors import UsageError
+from bloodcell_jax.augment.assignment import PARTS, Group, apply_groups, assign, assign_share, take_in_blocks
+from bloodcell_jax.augment.operations import BATCH_OPERATIONS, IMAGE_OPERATIONS, MIXES
+from bloodcell_jax.augment.options import Value
+from bloodcell_jax.augment.pixels import draw
+from bloodcell_jax.augment.policy_strings import Policy, mix_shares
 
-Value = float | tuple[float, float] | str
+DEFAULT_BLOCK = 32
+
+# Of AugMix's consistency loss: clean, and two mixed ones.
+VIEWS = 3
+
+# Folded into a step's key for what is drawn besides an operation's own randomness; operations fold their position.
+_CHOICES, _BLOCKS, _PARTNERS, _VIEW = (2**32 - 1 - i for i in range(4))
 
 
 @dataclass(frozen=True)
-class Policy:
-    """What `parse_policy` made of a string; `str` gives it back in canonical form.
+class Augmentation:
+    """What training pictures go through.
 
     Attributes:
-      operations: (name, ((option, value), ...)) of each operation in turn; a value is a number, a range or a word.
+      policy: operations on single pictures.
+      mix: operations that mix a picture with another of its block.
+      block: consecutive slots among which choices across pictures are made.
+      views: a picture is shown as `VIEWS` views, for AugMix's consistency loss.
     """
 
-    operations: tuple[tuple[str, tuple[tuple[str, Value], ...]], ...] = ()
+    policy: Policy
+    mix: Policy = Policy()
+    block: int = DEFAULT_BLOCK
+    views: bool = False
 
     def __str__(self) -> str:
-        return "|".join(_format_operation(name, options) for name, options in self.operations) or "none"
+        mixed = f", mixed by {self.mix}" if self.mix.operations else ""
+        return f"{self.policy}{mixed}"
+
+    @property
+    def needs_blocks(self) -> bool:
+        """Whether choices are made inside blocks of slots, so that every device must hold whole ones."""
+        if self.mix.operations:
+            return True
+        return any(_is_dealt_out(name, dict(options)) for name, options in self.policy.operations)
 
 
-@dataclass(frozen=True)
-class Operation:
-    """What a name in a policy stands for.
+class _Batch(NamedTuple):
+    """What the operations of a policy draw from: the step's key, the slots of the images and the size of a block."""
 
-    Attributes:
-      apply: `(key, position, slots, images, **options) -> images`. It may draw from the key folded with what does not
-        depend on the device, such as slots, and with its position in the policy.
-      defaults: of its options.
-      limits: the largest magnitude of each option.
-    """
-
-    apply: Callable[..., jax.Array]
-    defaults: dict[str, float]
-    limits: dict[str, float]
+    key: jax.Array
+    slots: jax.Array
+    block: int
 
 
-def per_image(operation: Callable[..., jax.Array], **limits: float) -> Operation:
-    """Lift an operation `(key, image, *, ...)` on one image to one on a batch, each image with its own key."""
-
-    def apply(key, position, slots, images, **options):
-        def apply_one(key, image):
-            return operation(key, image, **options)
-
-        return jax.vmap(apply_one)(image_keys(key, position, slots), images)
-
-    parameters = inspect.signature(operation).parameters.values()
-    defaults = {option.name: option.default for option in parameters if option.kind is option.KEYWORD_ONLY}
-    return Operation(apply, defaults, limits)
-
-
-OPERATIONS = {
-    "d4": per_image(d4),
-    "brightness": per_image(brightness, delta=1.0),
-    "contrast": per_image(contrast, delta=1.0),
-    "saturation": per_image(saturation, delta=1.0),
-    "hue": per_image(hue, delta=0.5),
-}
-
-
-def image_keys(key: jax.Array, position: int, slots: jax.Array) -> jax.Array:
-    """Return the key of each image for the operation at a position of the policy: `key` with slot, then position."""
-    return jax.vmap(lambda slot: jax.random.fold_in(jax.random.fold_in(key, slot), position))(slots)
-
-
-def apply_policy(policy: Policy, key: jax.Array, slots: jax.Array, images: jax.Array) -> jax.Array:
+def apply_policy(
+    policy: Policy, key: jax.Array, slots: jax.Array, images: jax.Array, *, block: int = DEFAULT_BLOCK
+) -> jax.Array:
     """Return the images after all operations of a policy; pure, for use under jit, pmap or shard_map.
-
-    What happens to an image depends on `key` and its slot alone, so a batch may be cut over devices anyhow.
 
     Args:
       key: of this step, (seed, stream, step) folded in.
-      slots: int32 [n], the places of the images in the global batch.
+      slots: int32 [n], the places of the images in the global batch; whole blocks of consecutive ones where
+        `Augmentation.needs_blocks`.
       images: float [n, h, w, 3] in [0, 1]; dtype and range are kept.
+      block: slots in a block.
     """
-    # No slot is -1, so what is drawn here is independent of what the operations draw.
-    choice_key = jax.random.fold_in(key, jnp.uint32(0xFFFFFFFF))
-    for position, (name, options) in enumerate(policy.operations):
-        options = dict(options)
-        probability = options.pop("p", 1.0)
-        changed = OPERATIONS[name].apply(key, position, slots, images, **options)
-        if probability < 1:
-            chosen = jax.vmap(lambda key, p=probability: jax.random.bernoulli(key, p))(
-                image_keys(choice_key, position, slots)
-            )
-            changed = jnp.where(chosen[:, None, None, None], changed, images)
-        images = changed
+    return _apply(policy, _Batch(key, slots, block), images)
+
+
+def apply_views(
+    policy: Policy, key: jax.Array, slots: jax.Array, images: jax.Array, *, block: int = DEFAULT_BLOCK
+) -> jax.Array:
+    """Return three views [n, 3, h, w, 3] of each image for AugMix's consistency loss: without augmix, and twice with.
+
+    All other operations draw the same for the three.
+    """
+    first = next(i for i, (name, _) in enumerate(policy.operations) if name == "augmix")
+    augmix, following = Policy(policy.operations[first : first + 1]), Policy(policy.operations[first + 1 :])
+    batch = _Batch(key, slots, block)
+    before = _apply(Policy(policy.operations[:first]), batch, images)
+    views = [before]
+    for view in range(1, VIEWS):
+        view_key = jax.random.fold_in(jax.random.fold_in(key, _VIEW), view)
+        views.append(_apply(augmix, batch._replace(key=view_key), before, first=first))
+    return jnp.stack([_apply(following, batch, view, first=first + 1) for view in views], axis=1)
+
+
+def apply_mix(
+    mix: Policy,
+    key: jax.Array,
+    slots: jax.Array,
+    images: jax.Array,
+    targets: jax.Array,
+    *,
+    block: int = DEFAULT_BLOCK,
+) -> tuple[jax.Array, jax.Array]:
+    """Mix each image with another of its block, and their targets in the same proportion.
+
+    Args:
+      key, slots, images, block: as in `apply_policy`.
+      targets: float32 [n, classes], probabilities.
+
+    Returns:
+      Images and targets.
+    """
+    if not mix.operations:
+        return images, targets
+    partners = _draw_partners(jax.random.fold_in(key, _PARTNERS), slots, block)
+    others, other_targets = (take_in_blocks(values, partners) for values in (images, targets))
+    ends = [round(share * PARTS) for share in itertools.accumulate(mix_shares(mix), initial=0.0)]
+    parts = [end - start for start, end in itertools.pairwise([*ends, PARTS])]
+    assignment = assign(jax.random.fold_in(key, _BLOCKS), slots, block, parts)
+
+    def group(position: int, name: str, options: dict[str, Value]) -> Group:
+        def apply(pairs: tuple, rows: jax.Array) -> tuple:
+            images, others, _ = pairs
+            keys = _slot_keys(jax.random.fold_in(key, position), slots[rows])
+            mixed, share = jax.vmap(lambda *pair: MIXES[name].function(*pair, **options))(keys, images, others)
+            return mixed, others, share
+
+        return Group(position, position, apply)
+
+    groups = [
+        group(position, name, {key: value for key, value in options if key != "p"})
+        for position, (name, options) in enumerate(mix.operations)
+    ]
+    mixed, _, share = apply_groups(assignment, groups, (images, others, jnp.ones(len(slots))))
+    return mixed, share[:, None] * targets + (1 - share[:, None]) * other_targets
+
+
+def _apply(policy: Policy, batch: _Batch, images: jax.Array, *, first: int = 0) -> jax.Array:
+    """Carry out the operations of a policy, the first of which draws as the one at position `first`."""
+    for position, (name, options) in enumerate(policy.operations, first):
+        images = _apply_operation(batch, position, name, dict(options), images)
     return images
 
 
-def parse_policy(text: str) -> Policy:
-    """Return the policy that a string describes; `none` and the empty string are the one without operations.
+def _apply_operation(
+    batch: _Batch, position: int, name: str, options: dict[str, Value], images: jax.Array
+) -> jax.Array:
+    dealt_out = _is_dealt_out(name, options)
+    probability = options.pop("p", 1.0)
+    key, slots, block = jax.random.fold_in(batch.key, position), batch.slots, batch.block
+    choice_key, block_key = (
+        jax.random.fold_in(jax.random.fold_in(batch.key, use), position) for use in (_CHOICES, _BLOCKS)
+    )
 
-    Raises:
-      UsageError: an operation or option is unknown, given twice or empty, or a value is of the wrong kind or size.
+    if name in IMAGE_OPERATIONS and dealt_out:
+
+        def apply(images: jax.Array, rows: jax.Array) -> jax.Array:
+            return _apply_to_each(name, options, _slot_keys(key, slots[rows]), images)
+
+        return apply_groups(assign_share(choice_key, slots, block, probability), [Group(0, 0, apply)], images)
+    if name in IMAGE_OPERATIONS:
+        changed = _apply_to_each(name, options, _slot_keys(key, slots), images)
+    else:
+        changed = BATCH_OPERATIONS[name].function(key, block_key, slots, images, block=block, **options)
+    if probability == 1:
+        return changed
+    chosen = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(_slot_keys(choice_key, slots))
+    return jnp.where(chosen[:, None, None, None], changed, images)
+
+
+def _is_dealt_out(name: str, options: dict[str, Value]) -> bool:
+    """Return whether an operation is run on the images that it is meant for alone, which takes whole blocks."""
+    return name in BATCH_OPERATIONS or (not IMAGE_OPERATIONS[name].cheap and options.get("p", 1.0) < 1)
+
+
+def _apply_to_each(name: str, options: dict[str, Value], keys: jax.Array, images: jax.Array) -> jax.Array:
+    """Run an operation on images [n, h, w, c], each with its key.
+
+    A random operation draws from its ranges by itself; for one that is not random each range is drawn from here.
     """
-    if text.strip() in ("", "none"):
-        return Policy()
-    try:
-        return Policy(tuple(_parse_operation(part.strip()) for part in text.split("|")))
-    except UsageError as error:
-        raise UsageError(f"policy {text!r}: {error}") from None
+    function = IMAGE_OPERATIONS[name].function
+    if "key" in inspect.signature(function).parameters:
+        return jax.vmap(lambda key, image: function(key, image, **options))(keys, images)
+
+    def apply_drawn(key: jax.Array, image: jax.Array) -> jax.Array:
+        drawn = {
+            option: draw(jax.random.fold_in(key, i), value) if isinstance(value, tuple) else value
+            for i, (option, value) in enumerate(options.items())
+        }
+        return function(image, **drawn)
+
+    return jax.vmap(apply_drawn)(keys, images)
 
 
-def _parse_operation(text: str) -> tuple[str, tuple[tuple[str, Value], ...]]:
-    name, colon, rest = (part.strip() for part in text.partition(":"))
-    if not text:
-        raise UsageError("an operation is missing before, between or after '|'; remove the '|'")
-    if name not in OPERATIONS:
-        raise UsageError(f"unknown operation {name!r}; known are {', '.join(OPERATIONS)}")
-    options: dict[str, Value] = {}
-    for pair in rest.split(",") if colon else ():
-        key, equals, value = (part.strip() for part in pair.partition("="))
-        if not (key and equals and value):
-            raise UsageError(f"{name}: {pair.strip()!r} is no option; write {name}:key=value, with {_signature(name)}")
-        if key != "p" and key not in OPERATIONS[name].defaults:
-            raise UsageError(f"{name}: unknown option {key!r}; it takes {_signature(name)}")
-        if key in options:
-            raise UsageError(f"{name}: {key} is given twice; keep one")
-        options[key] = _parse_value(value)
-        _check_value(name, key, options[key])
-    return name, tuple(options.items())
+def _draw_partners(key: jax.Array, slots: jax.Array, block: int) -> jax.Array:
+    """Return for each slot another of its block, each equally likely, as places in the block [blocks, block]."""
+
+    def draw_block(number: jax.Array) -> jax.Array:
+        order = jax.random.permutation(jax.random.fold_in(key, number), block)
+        return jnp.zeros(block, jnp.int32).at[order].set(jnp.roll(order, 1))
+
+    return jax.vmap(draw_block)(slots[::block] // block)
 
 
-def _parse_value(text: str) -> Value:
-    """Return a number, a range `a..b` or, where it is neither, the word itself."""
-    low, dots, high = text.partition("..")
-    try:
-        return (float(low), float(high)) if dots else float(text)
-    except ValueError:
-        return text
-
-
-def _check_value(name: str, key: str, value: Value) -> None:
-    shown = f"{name}: {key}={_format_value(value)}"
-    if key == "p":
-        if not (isinstance(value, float) and 0 <= value <= 1):
-            raise UsageError(f"{shown} must be a probability from 0 to 1")
-        return
-    limit = OPERATIONS[name].limits[key]
-    low, high = value if isinstance(value, tuple) else (0.0, value)
-    if isinstance(value, tuple) and low > high:
-        raise UsageError(f"{shown} runs downwards; write {_format_value((high, low))}")
-    if isinstance(value, str) or not (-limit <= low <= high <= limit):
-        bounds = f"a number from 0 to {limit:g} or a range a..b inside {-limit:g}..{limit:g}"
-        raise UsageError(f"{shown} must be {bounds}")
-
-
-def _signature(name: str) -> str:
-    options = OPERATIONS[name].defaults | {"p": 1.0}
-    return ", ".join(f"{key}={_format_value(value)}" for key, value in options.items())
-
-
-def _format_operation(name: str, options: tuple[tuple[str, Value], ...]) -> str:
-    pairs = ",".join(f"{key}={_format_value(value)}" for key, value in options)
-    return f"{name}:{pairs}" if pairs else name
-
-
-def _format_value(value: Value) -> str:
-    if isinstance(value, tuple):
-        return "..".join(_format_value(end) for end in value)
-    return repr(value).removesuffix(".0") if isinstance(value, float) else value
+def _slot_keys(key: jax.Array, slots: jax.Array) -> jax.Array:
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, slots)

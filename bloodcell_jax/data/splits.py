@@ -136,11 +136,12 @@ def _fill(wanted: np.ndarray, held: np.ndarray, count: int) -> np.ndarray:
 
 
 def _check_enough(dataset: Dataset, units: np.ndarray, parts: int, shared: list) -> None:
-    least, unit = max(3, parts), "pictures or groups of duplicates" if shared else "pictures"
+    least, unit = max(3, parts), "pictures that show different cells" if shared else "pictures"
     for name, count in zip(dataset.class_names, units, strict=True):
         if count < least:
             raise DataError(
                 f"{dataset.source}: class {name} has {count} {unit}; a split needs at least {least} of each class"
+                + ("; data.group_duplicates=false cuts through duplicates" if shared else "")
             )
 
 

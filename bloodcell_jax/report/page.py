@@ -6,9 +6,11 @@ Read, each where it exists: `config.json`, `environment.json`, `metrics.jsonl` a
 `environment.json` holds `command`, `started`, `seconds_trained`, `versions` {name: version}, `devices`
 [text], `git_revision`, `data` {source, sha256, n, image_size, class_names, splits {split: {count, per_class
 {name: count}}}, notes [text]} and `model` {variant, parameters, trainable {stage: count}}.
+`report/training_pictures.png` shows pictures as training sees them.
 `most_wrong.json` is a list of {id, label, predicted, confidence, probability_of_label, png (base64)}.
 """
 
+import base64
 import csv
 import json
 import os
@@ -29,6 +31,9 @@ from bloodcell_jax.workdir import read_json, read_metrics
 
 SPLITS = ("train", "val", "test")
 
+# In a workdir: training pictures and what augmentation makes of them, one picture a row.
+PREVIEW = Path("report", "training_pictures.png")
+
 
 def write_report(workdir: Path) -> Path:
     """Write `workdir/report/index.html` anew, in one step, and return its path.
@@ -48,6 +53,7 @@ def write_report(workdir: Path) -> Path:
         config=_read_if_there(workdir / "config.json") or {},
         environment=_read_if_there(workdir / "environment.json") or {},
         log=_log_summary(read_metrics(workdir)),
+        training_pictures=_base64_if_there(workdir / PREVIEW),
         **_evaluations(workdir / "eval"),
     )
     page = workdir / "report" / "index.html"
@@ -128,6 +134,10 @@ def _reliability(path: Path) -> Markup | None:
     count, confidence, correct = reliability(confidence, correct)
     filled = count > 0
     return Markup(plots.reliability_diagram(confidence[filled] / count[filled], correct[filled] / count[filled]))
+
+
+def _base64_if_there(path: Path) -> str | None:
+    return base64.b64encode(path.read_bytes()).decode() if path.exists() else None
 
 
 def _read_if_there(path: Path) -> Any:

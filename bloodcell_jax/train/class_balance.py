@@ -1,9 +1,6 @@
 """Rebalancing by the loss: class weights, and the class prior that predictions follow."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 
 def class_weights(kind: str, counts: np.ndarray, mix: np.ndarray, *, beta: float = 0.999) -> np.ndarray | None:
@@ -40,14 +37,3 @@ def logit_offset(target: str, counts: np.ndarray, mix: np.ndarray, weights: np.n
     prior = counts / counts.sum() if target == "natural" else np.full(len(counts), 1 / len(counts))
     # A class without examples has no evidence either way.
     return np.log(np.where(counts > 0, shown / shown.sum() / np.maximum(prior, 1e-12), 1)).astype(np.float32)
-
-
-def weighted_cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.Array | None) -> jax.Array:
-    """Return the cross-entropy of each example, [n], in which the part of each class counts by its weight.
-
-    Args:
-      logits: [n, classes].
-      targets: probabilities, [n, classes]: one-hot, smoothed or mixed.
-      weights: [classes], or None for 1 each.
-    """
-    return optax.softmax_cross_entropy(logits, targets if weights is None else targets * jnp.asarray(weights))

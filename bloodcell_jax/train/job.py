@@ -12,12 +12,13 @@ from bloodcell_jax.config import Config, to_dict
 from bloodcell_jax.data.splits import describe_splits
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.outputs import write_split
-from bloodcell_jax.report import write_report
+from bloodcell_jax.report import PREVIEW, write_report
 from bloodcell_jax.train.checkpoints import Checkpoints
 from bloodcell_jax.train.distributed import check_equal_everywhere
 from bloodcell_jax.train.environment import describe_environment
 from bloodcell_jax.train.loop import Loop
 from bloodcell_jax.train.preemption import StopSignals
+from bloodcell_jax.train.preview import write_preview
 from bloodcell_jax.train.setup import Run, prepare_run
 
 
@@ -120,6 +121,9 @@ def _finish(run: Run, workdir: Path, checkpoints: Checkpoints, loop: Loop, signa
         if jax.process_index() == 0:
             write_split(path.parent, run.dataset, run.splits[split], probabilities, step=best[0])
     if jax.process_index() == 0:
+        preview = workdir / PREVIEW
+        if not preview.exists():
+            write_preview(run, preview)
         write_report(workdir)
     _wait_for_all("report")
     return Result(

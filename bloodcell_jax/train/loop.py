@@ -51,6 +51,7 @@ class Loop:
         if step == run.total_steps:
             self._progress.note(f"{self._workdir}: already trained for all {step} steps")
             return seconds
+        self._progress.note(f"augmentation: {run.augmentation}")
         self._log = MetricsLog(self._workdir, first_step=step) if self._is_main else None
         try:
             with self._progress:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from bloodcell_jax.augment.policies import Policy, parse_policy
+from bloodcell_jax.augment.policies import Augmentation
+from bloodcell_jax.augment.policy_strings import parse_mix, parse_policy
 from bloodcell_jax.config import Config, ModelConfig, power_range, validate
 from bloodcell_jax.data.dataset import Dataset, check_learnable
 from bloodcell_jax.data.sampling import Sampler, create_sampler
@@ -44,7 +45,7 @@ class Run:
     data_hash: str
     splits: dict[str, np.ndarray]
     sampler: Sampler
-    policy: Policy
+    augmentation: Augmentation
     model: nn.Module
     param_shapes: Any
     stages: list[Stage]
@@ -78,7 +79,7 @@ class Run:
         config = self.config
         return make_train_step(
             self.model,
-            self.policy,
+            self.augmentation,
             stage.optimizer,
             stage.schedule,
             mask=stage.mask,
@@ -87,6 +88,7 @@ class Run:
             mean=config.model.mean,
             std=config.model.std,
             label_smoothing=config.train.label_smoothing,
+            jsd=config.train.jsd,
             ema_decay=config.train.ema_decay,
             axis_name=self.parallel.axis_name,
             class_weights=self._class_weights(),
@@ -149,8 +151,9 @@ def prepare_run(config: Config) -> Run:
       UsageError, DataError: as the parts say.
     """
     validate(config)
-    policy = parse_policy(config.augment.policy)
+    augmentation = create_augmentation(config)
     parallel = create_parallel(config.train.backend, config.train.batch_size)
+    check_blocks(augmentation, config.train.batch_size, parallel.mesh.size)
     # Before the data: a misspelt variant or file should not wait for them.
     create_model(config.model.variant, 2)
     weights_info = read_weights_info(config.model.weights) if config.model.weights is not None else None
@@ -178,7 +181,39 @@ def prepare_run(config: Config) -> Run:
     stages = plan_stages(config, shapes, epoch_size=sampler.epoch_size)
     sampler = replace(sampler, epochs=math.ceil(stages[-1].stop * config.train.batch_size / sampler.epoch_size))
     return Run(
-        config, dataset, dataset.sha256(), splits, sampler, policy, model, shapes, stages, parallel, weights_info
+        config, dataset, dataset.sha256(), splits, sampler, augmentation, model, shapes, stages, parallel, weights_info
+    )
+
+
+def create_augmentation(config: Config) -> Augmentation:
+    """Return what training pictures go through.
+
+    Raises:
+      UsageError: a string cannot be read, or the consistency loss does not fit it.
+    """
+    policy, mix = parse_policy(config.augment.policy), parse_mix(config.augment.mix)
+    jsd = config.train.jsd
+    if jsd is not None and "augmix" not in policy:
+        raise UsageError(f"config.train.jsd={jsd:g}: needs augmix in config.augment.policy, which is {str(policy)!r}")
+    if jsd is not None and mix.operations:
+        raise UsageError(f"config.train.jsd={jsd:g}: does not go with config.augment.mix={str(mix)!r}; unset one")
+    return Augmentation(policy, mix, config.augment.block, views=jsd is not None)
+
+
+def check_blocks(augmentation: Augmentation, batch_size: int, devices: int) -> None:
+    """Check that every device holds whole blocks where choices are made inside them.
+
+    Raises:
+      UsageError: it does not; names the nearest batch sizes that fit.
+    """
+    block, per_device = augmentation.block, batch_size // devices
+    if not augmentation.needs_blocks or per_device % block == 0:
+        return
+    lower = per_device // block * block * devices
+    nearest = f"{lower} or {lower + block * devices}" if lower else f"{block * devices}"
+    raise UsageError(
+        f"config.train.batch_size={batch_size}: {per_device} on each of {devices} devices, which is no multiple of "
+        f"config.augment.block={block}, as this augmentation needs; the nearest is {nearest}, or set another block"
     )
 
 

@@ -12,14 +12,13 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from bloodcell_jax.augment import apply_policy
-from bloodcell_jax.augment.policies import Policy
-from bloodcell_jax.train.class_balance import weighted_cross_entropy
+from bloodcell_jax.augment.policies import VIEWS, Augmentation, apply_mix, apply_policy, apply_views
 from bloodcell_jax.train.freezing import merge, partition
+from bloodcell_jax.train.losses import classification_losses
 from bloodcell_jax.train.state import TrainState, apply_gradients
 
 # What a key is for, folded into the seed first. The numbers are part of every run's identity.
-INIT_STREAM, AUGMENT_STREAM, DROP_PATH_STREAM = 0, 1, 2
+INIT_STREAM, AUGMENT_STREAM, DROP_PATH_STREAM, MIX_STREAM = 0, 1, 2, 3
 
 
 def step_key(seed: int | jax.Array, stream: int, step: int | jax.Array) -> jax.Array:
@@ -41,20 +40,25 @@ def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
     return (images - jnp.asarray(mean)) / jnp.asarray(std)
 
 
-def augmented_batch(data: dict, batch: dict, policy: Policy, seed: jax.Array, step: jax.Array) -> jax.Array:
-    """Return the pictures of a batch as the network sees them before normalisation, [n, h, w, 3] in [0, 1]."""
+def augmented_batch(data: dict, batch: dict, augmentation: Augmentation, seed: jax.Array, step: jax.Array) -> jax.Array:
+    """Return the pictures of a batch in [0, 1] before mixing: [n, h, w, 3], or [n, 3, h, w, 3] where it has views."""
     images = to_unit(data["images"][batch["indices"]])
-    return apply_policy(policy, step_key(seed, AUGMENT_STREAM, step), batch["slots"], images)
+    apply = apply_views if augmentation.views else apply_policy
+    key = step_key(seed, AUGMENT_STREAM, step)
+    return apply(augmentation.policy, key, batch["slots"], images, block=augmentation.block)
 
 
-def drop_path_keys(batch: dict, seed: jax.Array, step: jax.Array) -> jax.Array:
-    """Return one key per example [n], for the network to fold its blocks into."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(step_key(seed, DROP_PATH_STREAM, step), batch["slots"])
+def drop_path_keys(batch: dict, seed: jax.Array, step: jax.Array, *, views: bool = False) -> jax.Array:
+    """Return one key per picture, for the network to fold its blocks into: [n], or [3 * n] where there are views."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key(seed, DROP_PATH_STREAM, step), batch["slots"])
+    if not views:
+        return keys
+    return jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(VIEWS)))(keys).reshape(-1)
 
 
 def make_train_step(
     model: nn.Module,
-    policy: Policy,
+    augmentation: Augmentation,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     *,
@@ -64,6 +68,7 @@ def make_train_step(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     label_smoothing: float,
+    jsd: float | None,
     ema_decay: float | None,
     axis_name: str | None,
     class_weights: np.ndarray | None = None,
@@ -71,14 +76,14 @@ def make_train_step(
     """Return the pure `(state, data, batch, seed) -> (state, metrics)` of one stage.
 
     Args:
-      policy: what training pictures go through.
+      augmentation: what training pictures go through.
       schedule: learning rate by the stage's finished updates, for the log; `optimizer` holds its own.
       mask: tree of bools, the trainable parameters. Only they are differentiated, so nothing is computed or kept
         for frozen ones.
       first_step: of the stage.
       batch_size: global; the loss of a shard is its sum over this, so sums over shards are exact means.
+      jsd: weight of AugMix's consistency loss where the augmentation has views.
       axis_name: the axis to reduce over inside `pmap`; None where the compiler sees the global batch.
-
       class_weights: of the loss, float32 [classes]; None weighs all alike.
 
     `data` holds images uint8 [N, h, w, 3] and labels int32 [N]; `batch` holds int32 indices into them and the global
@@ -87,20 +92,27 @@ def make_train_step(
     its update, over the global batch.
     """
 
-    def loss_and_hits(trainable, frozen, images, labels, keys, logit_offset):
+    def loss_and_hits(trainable, frozen, images, targets, keys, logit_offset):
         variables = {"params": merge(trainable, frozen)}
         logits, _ = model.apply(variables, normalise(images, mean, std), train=True, keys=keys)
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
-        losses = weighted_cross_entropy(logits + logit_offset, targets, class_weights)
-        return losses.sum() / batch_size, (logits.argmax(-1) == labels).sum()
+        losses, shown = classification_losses(
+            logits, targets, jsd, class_weights=class_weights, logit_offset=logit_offset
+        )
+        return losses.sum() / batch_size, (shown.argmax(-1) == targets.argmax(-1)).sum()
 
     def train_step(state, data, batch, seed):
-        images = augmented_batch(data, batch, policy, seed, state.step)
-        labels = data["labels"][batch["indices"]]
-        keys = drop_path_keys(batch, seed, state.step)
+        slots = batch["slots"]
+        images = augmented_batch(data, batch, augmentation, seed, state.step)
+        labels = jax.nn.one_hot(data["labels"][batch["indices"]], model.num_classes)
+        targets = optax.smooth_labels(labels, label_smoothing)
+        mix_key = step_key(seed, MIX_STREAM, state.step)
+        images, targets = apply_mix(augmentation.mix, mix_key, slots, images, targets, block=augmentation.block)
+        # The views of a picture are neighbours, so a batch that is cut over devices stays where it is.
+        images = images.reshape(-1, *images.shape[-3:])
+        keys = drop_path_keys(batch, seed, state.step, views=augmentation.views)
         trainable, frozen = partition(state.params, mask)
         grad_fn = jax.value_and_grad(loss_and_hits, has_aux=True)
-        (loss, hits), gradients = grad_fn(trainable, frozen, images, labels, keys, batch.get("logit_offset", 0.0))
+        (loss, hits), gradients = grad_fn(trainable, frozen, images, targets, keys, batch.get("logit_offset", 0.0))
         if axis_name is not None:
             loss, hits, gradients = jax.lax.psum((loss, hits, gradients), axis_name)
         new_state, norms = apply_gradients(state, gradients, optimizer, mask, ema_decay)

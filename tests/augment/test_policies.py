@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bloodcell_jax.augment import apply_policy, parse_policy
+from bloodcell_jax.augment import apply_policy, apply_views, parse_mix, parse_policy
+from bloodcell_jax.augment.policies import Augmentation
 from bloodcell_jax.config import AugmentConfig
 from bloodcell_jax.errors import UsageError
 
@@ -23,6 +24,12 @@ KEY = jax.random.key(5)
         ("brightness:delta=-0.1..0.30", "brightness:delta=-0.1..0.3"),
         ("contrast:p=1", "contrast:p=1"),
         ("hue|hue", "hue|hue"),
+        (
+            "posterize:bits=4..8|affine:degrees=30,fill=edge,p=0.3",
+            "posterize:bits=4..8|affine:degrees=30,fill=edge,p=0.3",
+        ),
+        ("randaugment:timm=rand-m9-mstd0.5-inc1", "randaugment:timm=rand-m9-mstd0.5-inc1"),
+        ("augmix:severity=3|randaugment:preset=kerascv", "augmix:severity=3|randaugment:preset=kerascv"),
         ("none", "none"),
         ("", "none"),
     ],
@@ -39,7 +46,14 @@ def test_a_policy_and_its_canonical_form(text, canonical):
     [
         ("d4|", "an operation is missing"),
         ("|d4", "an operation is missing"),
-        ("blur", "unknown operation 'blur'; known are d4, brightness"),
+        ("blurr", "unknown operation 'blurr'; known are d4, affine"),
+        ("randaugment:n=1.5", "randaugment: n=1.5 must be a whole number from 1 to 10"),
+        ("randaugment:n=1..2", "randaugment: n=1..2 must be a whole number from 1 to 10"),
+        ("randaugment:preset=keras", "preset=keras must be one of paper, kerascv"),
+        ("randaugment:timm=rand-m9-x1", "timm=rand-m9-x1 must be what it takes (timm=rand-m9-x1: 'x1' is no field"),
+        ("affine:fill=white", "fill=white must be one of reflect, edge, constant"),
+        ("posterize:bits=0..9", "bits=0..9 must be a number from 0 to 8 or a range a..b of them"),
+        ("mixup", "unknown operation 'mixup'"),
         ("hue:0.2", "'0.2' is no option; write hue:key=value, with delta=0.02, p=1"),
         ("hue:delta=", "'delta=' is no option"),
         ("hue:", "'' is no option"),
@@ -105,3 +119,62 @@ def test_the_same_operation_twice_draws_twice():
     first = apply_policy(once, KEY, slots, images) - 0.5
     both = apply_policy(twice, KEY, slots, images) - 0.5
     assert not np.allclose(both, 2 * first, atol=1e-3)
+
+
+DEALT_OUT = "affine:p=0.4|equalize:p=0.25|randaugment:n=2"
+
+
+def test_what_is_dealt_out_depends_on_slot_and_block_alone():
+    policy = parse_policy(DEALT_OUT)
+    apply = jax.jit(lambda slots, images: apply_policy(policy, KEY, slots, images, block=4))
+    whole = np.asarray(apply(SLOTS, IMAGES))
+    for start in range(0, 16, 8):
+        part = slice(start, start + 8)
+        np.testing.assert_array_equal(apply(SLOTS[part], IMAGES[part]), whole[part])
+
+
+@pytest.mark.parametrize("name", ["affine", "equalize", "autocontrast", "sharpness:factor=3"])
+def test_p_of_an_operation_that_is_dealt_out_is_its_share_of_each_block(name):
+    images = jnp.asarray(np.random.default_rng(0).random((40, 8, 8, 3)) * 0.5, jnp.float32)
+    separator = "," if ":" in name else ":"
+    policy = parse_policy(f"{name}{separator}p=0.3")
+    found = jax.jit(lambda: apply_policy(policy, KEY, jnp.arange(40, dtype=jnp.int32), images, block=20))()
+    changed = np.asarray(abs(found - images).max((1, 2, 3)) > 1e-4).reshape(2, 20)
+    assert changed.sum(axis=1).tolist() == [6, 6]
+
+
+def test_which_policies_need_whole_blocks():
+    def needs(policy, mix="none"):
+        return Augmentation(parse_policy(policy), parse_mix(mix)).needs_blocks
+
+    assert not needs(DEFAULT)
+    assert not needs("affine|hue:p=0.5")
+    assert needs("affine:p=0.5")
+    assert needs("randaugment")
+    assert needs("augmix")
+    assert needs("d4", "mixup")
+
+
+def test_a_range_of_an_operation_that_is_not_random_is_drawn_for_each_picture():
+    policy = parse_policy("posterize:bits=0..1.99")
+    white = jnp.ones((400, 2, 2, 3))
+    found = np.asarray(jax.jit(lambda: apply_policy(policy, KEY, jnp.arange(400, dtype=jnp.int32), white))())
+    values, counts = np.unique(np.round(found[:, 0, 0, 0] * 255), return_counts=True)
+    # Rounded to 0, 1 and 2 bits, of which 0 and 2 have half a step.
+    assert values.tolist() == [0, 128, 192]
+    assert abs(counts / 400 - np.array([0.25, 0.5, 0.25])).max() < 0.1
+
+
+def test_views_share_all_draws_but_augmix():
+    policy = parse_policy("d4|augmix|brightness:delta=0.2")
+    images = jnp.asarray(IMAGES)
+    views = np.asarray(jax.jit(lambda: apply_views(policy, KEY, SLOTS, images, block=8))())
+    assert views.shape == (16, 3, 8, 8, 3)
+    without = parse_policy("d4")
+    turned = np.asarray(jax.jit(lambda: apply_policy(without, KEY, SLOTS, images))())
+    shift = views[:, 0] - turned
+    inside = (views[:, 0] > 0) & (views[:, 0] < 1)
+    for slot in range(16):
+        assert np.ptp(shift[slot][inside[slot]]) < 1e-5, "the first view is turned and brightened, nothing else"
+    assert not np.allclose(views[:, 1], views[:, 0], atol=0.01)
+    assert not np.allclose(views[:, 1], views[:, 2], atol=0.01)

@@ -50,10 +50,12 @@ def read(content, size=SIZE):
 
 
 def fill(root, classes=("a", "b"), count=4):
+    rng = np.random.default_rng(0)
     for name in classes:
         (root / name).mkdir(parents=True, exist_ok=True)
         for i in range(count):
-            (root / name / f"{i}.png").write_bytes(encoded(PICTURE // (i + 1)))
+            noise = rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+            (root / name / f"{i}.png").write_bytes(encoded(noise))
 
 
 def archive_of(path, entries, *, good=True):

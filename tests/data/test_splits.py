@@ -132,7 +132,7 @@ def test_every_part_gets_some_of_a_class_that_is_all_duplicates():
     splits = split_dataset(data, FRACTIONS, seed=0, groups=groups)
     assert [data.class_counts(indices)[1] for indices in splits.values()] == [4, 4, 4]
     groups[data.labels == 1] = 1000
-    with pytest.raises(DataError, match="class b has 1 pictures or groups of duplicates; a split needs at least 3"):
+    with pytest.raises(DataError, match="class b has 1 pictures that show different cells; a split needs at least 3"):
         split_dataset(data, FRACTIONS, seed=0, groups=groups)
 
 

@@ -14,7 +14,8 @@ from bloodcell_jax.config import (
     StageConfig,
     TrainConfig,
 )
-from bloodcell_jax.train.class_balance import class_weights, logit_offset, weighted_cross_entropy
+from bloodcell_jax.train.class_balance import class_weights, logit_offset
+from bloodcell_jax.train.losses import weighted_cross_entropy
 from bloodcell_jax.train.setup import prepare_run
 from bloodcell_jax.train.step import drop_path_keys, normalise, to_unit
 

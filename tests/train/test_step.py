@@ -9,7 +9,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
-from bloodcell_jax.augment.policies import parse_policy
+from bloodcell_jax.augment import parse_policy
+from bloodcell_jax.augment.policies import Augmentation
 from bloodcell_jax.config import AugmentConfig, OptimizerConfig
 from bloodcell_jax.models.convnext import ConvNeXt, drop_path
 from bloodcell_jax.models.variants import Variant
@@ -70,7 +71,7 @@ class Trainer:
         self._mask = trainable_mask(initial_params(), trainable)
         step = make_train_step(
             model,
-            parse_policy(policy),
+            Augmentation(parse_policy(policy)),
             self._optimizer,
             schedule,
             mask=self._mask,
@@ -79,6 +80,7 @@ class Trainer:
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
             label_smoothing=0.1,
+            jsd=None,
             ema_decay=0.9,
             axis_name=self.parallel.axis_name,
         )
@@ -113,7 +115,7 @@ def drawn_on(backend, devices):
 
     def draw(data, batch, seed):
         step = jnp.int32(3)
-        images = augmented_batch(data, batch, parse_policy(POLICY), seed, step)
+        images = augmented_batch(data, batch, Augmentation(parse_policy(POLICY)), seed, step)
         keys = drop_path_keys(batch, seed, step)
         kept = [drop_path(jnp.ones((len(images), 1, 1, 1)), keys, block, 0.5) for block in range(4)]
         return data["images"][batch["indices"]], images, jnp.stack(kept, 1).reshape(len(images), 4)

@@ -1,0 +1,186 @@
+"""Time and memory of every augmentation, ours beside dm-pix's where both exist.
+
+    python benchmarks/augmentation.py --output=benchmarks/results/augmentation-cpu.json
+
+Each operation runs jitted on a batch with a key for each picture. Ours and dm-pix's alternate, in windows after a
+warm-up; the median counts. Temporary memory is the compiled program's, over the batch's own size. `--model` adds a
+training step of that network, to say which part of it each policy would be.
+"""
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import dm_pix as pix
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from bloodcell_jax import augment
+from bloodcell_jax.augment.operations import IMAGE_OPERATIONS
+from bloodcell_jax.data.synthetic import draw_cells
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("batch_size", 256, "pictures", lower_bound=32)
+flags.DEFINE_integer("image_size", 96, "pixels")
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of the pictures")
+flags.DEFINE_integer("windows", 7, "timed repetitions", lower_bound=1)
+flags.DEFINE_string("output", None, "JSON file to write")
+flags.DEFINE_string("model", None, "network whose training step the policies are set against, such as convnext_base")
+flags.DEFINE_integer("model_batch_size", 32, "pictures of that step")
+
+POLICIES = {
+    "default": "d4|brightness:delta=0.2|contrast:delta=0.2|saturation:delta=0.2|hue:delta=0.02",
+    "randaugment n=2": "randaugment:n=2,m=9",
+    "randaugment timm": "randaugment:timm=rand-m9-mstd0.5-inc1",
+    "randaugment kerascv": "randaugment:preset=kerascv",
+    "trivialaugment": "trivialaugment",
+    "augmix": "augmix",
+}
+MIXES = ("mixup", "cutmix", "fmix")
+
+
+def dm_pix_peers(size: int) -> dict[str, Callable]:
+    """Return dm-pix's `(key, image) -> image` for our operations that it has."""
+
+    def rotated(key: jax.Array, image: jax.Array) -> jax.Array:
+        return pix.rotate(image, jax.random.uniform(key, minval=-jnp.pi, maxval=jnp.pi), mode="nearest")
+
+    peers = {
+        "affine": rotated,
+        "brightness": lambda key, image: pix.random_brightness(key, image, 0.2),
+        "contrast": lambda key, image: pix.random_contrast(key, image, 0.8, 1.2),
+        "saturation": lambda key, image: pix.random_saturation(key, image, 0.8, 1.2),
+        "hue": lambda key, image: pix.random_hue(key, image, 0.02),
+        "gamma": lambda key, image: pix.random_gamma(key, image, 0.8, 1.25),
+        "solarize": lambda key, image: pix.solarize(image, 0.5),
+        "random_resized_crop": lambda key, image: jax.image.resize(
+            pix.random_crop(key, image, (size * 9 // 10, size * 9 // 10, 3)), image.shape, "bilinear"
+        ),
+    }
+    if FLAGS.dtype == "float32":  # In bfloat16 its convolution raises TypeError.
+        peers["gaussian_blur"] = lambda key, image: pix.gaussian_blur(image, 1.5, 9)
+    return peers
+
+
+def measure(programs: dict[str, Callable], images: jax.Array) -> dict[str, dict]:
+    """Return what each program costs on the images; they alternate, so a slow moment falls on all."""
+    compiled = {name: jax.jit(program).lower(images).compile() for name, program in programs.items()}
+    seconds = {name: [] for name in programs}
+    for program in compiled.values():
+        jax.block_until_ready(program(images))
+    for _ in range(FLAGS.windows):
+        for name, program in compiled.items():
+            start = time.perf_counter()
+            jax.block_until_ready(program(images))
+            seconds[name].append(time.perf_counter() - start)
+    return {
+        name: {
+            "ms": 1e3 * statistics.median(seconds[name]),
+            "images_per_second": len(images) / statistics.median(seconds[name]),
+            "temporary_bytes": program.memory_analysis().temp_size_in_bytes,
+        }
+        for name, program in compiled.items()
+    }
+
+
+def measure_operations(images: jax.Array) -> dict[str, dict]:
+    """Return each operation's cost, and dm-pix's."""
+    key, slots = jax.random.key(0), jnp.arange(len(images), dtype=jnp.int32)
+    keys, peers = jax.random.split(key, len(images)), dm_pix_peers(images.shape[1])
+    results = {}
+    for name in IMAGE_OPERATIONS:
+        policy = augment.parse_policy(name)
+        programs = {"ours": lambda images, policy=policy: augment.apply_policy(policy, key, slots, images)}
+        if name in peers:
+            programs["dm_pix"] = lambda images, name=name: jax.vmap(peers[name])(keys, images)
+        results[name] = measure(programs, images)
+    return results
+
+
+def measure_policies(images: jax.Array) -> dict[str, dict]:
+    """Return each policy's and mix's cost, beside the affine map, the unit that they are counted in."""
+    key, slots = jax.random.key(0), jnp.arange(len(images), dtype=jnp.int32)
+    targets = jnp.eye(8)[slots % 8]
+    programs = {}
+    for name, text in ({"affine": "affine"} | POLICIES).items():
+        policy = augment.parse_policy(text)
+        programs[name] = lambda images, policy=policy: augment.apply_policy(policy, key, slots, images)
+    for name in MIXES:
+        mix = augment.parse_mix(name)
+        programs[name] = lambda images, mix=mix: augment.apply_mix(mix, key, slots, images, targets)
+    results = measure(programs, images)
+    for cost in results.values():
+        cost["affines"] = cost["ms"] / results["affine"]["ms"]
+    return results
+
+
+def measure_model_step(images: jax.Array) -> dict:
+    """Return the time of a forward and backward pass of a network on pictures of this size."""
+    from bloodcell_jax.models import create_model
+
+    model = create_model(FLAGS.model, num_classes=8, dtype=jnp.dtype(FLAGS.dtype))
+    images = images[: FLAGS.model_batch_size]
+    params = jax.jit(lambda: model.init(jax.random.key(0), images[:1])["params"])()
+    gradient = jax.grad(lambda params, images: model.apply({"params": params}, images)[0].sum())
+    cost = measure({"step": lambda images: gradient(params, images)}, images)["step"]
+    return {"model": FLAGS.model, "batch_size": len(images)} | cost
+
+
+def table(operations: dict, policies: dict, batch_bytes: int) -> str:
+    """Return the results as text."""
+    lines = [f"{'operation':22}{'ms':>9}{'images/s':>11}{'temp/batch':>12}{'dm-pix ms':>11}{'ratio':>8}"]
+    for name, costs in operations.items():
+        ours, theirs = costs["ours"], costs.get("dm_pix")
+        line = f"{name:22}{_numbers(ours, batch_bytes)}"
+        lines.append(line + (f"{theirs['ms']:11.1f}{theirs['ms'] / ours['ms']:7.1f}x" if theirs else ""))
+    lines += ["", f"{'policy':22}{'ms':>9}{'images/s':>11}{'temp/batch':>12}{'affines':>11}"]
+    lines += [f"{name:22}{_numbers(cost, batch_bytes)}{cost['affines']:11.1f}" for name, cost in policies.items()]
+    return "\n".join(lines)
+
+
+def _numbers(cost: dict, batch_bytes: int) -> str:
+    return f"{cost['ms']:9.1f}{cost['images_per_second']:11,.0f}{cost['temporary_bytes'] / batch_bytes:11.1f}x"
+
+
+def environment() -> dict:
+    """Return where this was measured."""
+    return {
+        "command": " ".join(sys.argv),
+        "device": jax.devices()[0].device_kind,
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in ("bloodcell_jax", "jax", "jaxlib", "dm-pix", "numpy")},
+        "batch_size": FLAGS.batch_size,
+        "image_size": FLAGS.image_size,
+        "dtype": FLAGS.dtype,
+        "windows": FLAGS.windows,
+    }
+
+
+def main(_) -> None:
+    pictures, _ = draw_cells(FLAGS.batch_size, size=FLAGS.image_size)
+    images = jnp.asarray(pictures / np.float32(255), FLAGS.dtype)
+    operations, policies = measure_operations(images), measure_policies(images)
+    print(table(operations, policies, images.nbytes))
+    results = {"environment": environment(), "operations": operations, "policies": policies}
+    if FLAGS.model:
+        step = results["step"] = measure_model_step(images)
+        print(f"\n{step['model']}, batch {step['batch_size']}: {step['ms']:.0f} ms a step without augmentation; of it")
+        for name, cost in policies.items():
+            part = cost["ms"] / len(images) / (step["ms"] / step["batch_size"])
+            print(f"{name:22}{part:9.2%}")
+    if FLAGS.output:
+        Path(FLAGS.output).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app.run(main)

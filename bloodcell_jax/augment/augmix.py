@@ -1,0 +1,93 @@
+"""AugMix (Hendrycks et al. 2019, arXiv:1912.02781): chains of operations, mixed with each other and the original."""
+
+import jax
+import jax.numpy as jnp
+
+from bloodcell_jax.augment import search_spaces
+from bloodcell_jax.augment.randaugment import LayerPlan, apply_operations, assign_operation
+
+MAX_DEPTH = 3
+
+
+def augmix(
+    key: jax.Array,
+    block_key: jax.Array,
+    slots: jax.Array,
+    images: jax.Array,
+    *,
+    block: int,
+    severity: float = 3.0,
+    width: float = 3.0,
+    depth: float = 0.0,
+    alpha: float = 1.0,
+    ops: str = "augmix",
+    compat: str = "none",
+    fill: str = "reflect",
+) -> jax.Array:
+    """Mix every image with chains of operations, all drawn for it alone.
+
+    Algorithm 1 of the paper: chain i is 1 to 3 operations, each at a level U(0.1, severity) of 10; the result is
+    `(1 - m) * image + m * sum_i w_i * chain_i` with w ~ Dirichlet(alpha, ..., alpha) and m ~ Beta(alpha, alpha).
+
+    Args:
+      key: of the step and use; each image folds its slot in.
+      block_key: of the step and use; each block folds its number in.
+      slots: int32 [k], whole blocks of consecutive global slots.
+      images: [k, h, w, 3].
+      block: slots in a block.
+      severity: highest level, 0.1 to 10.
+      width: chains.
+      depth: operations of a chain, 1 to 3; 0 draws it for each chain.
+      alpha: of both distributions.
+      ops: `augmix`, or `all`, which adds four that overlap with the corruptions of ImageNet-C.
+      compat: `kerascv` repeats the faults of KerasCV 0.9 (docs/augmentation.md), to replicate the report.
+      fill: what lies outside the picture, see `warp`.
+    """
+    plan = _plan(severity, ops, compat)
+    width = int(width)
+    mix_key, depth_key, level_key = (jax.random.fold_in(key, use) for use in range(3))
+    slot_keys = jax.vmap(jax.random.fold_in, (None, 0))
+    chain_weights, mixed_part = jax.vmap(lambda key: _draw_weights(key, width, alpha))(slot_keys(mix_key, slots))
+    depths = jax.vmap(lambda key: jax.random.randint(key, (width,), 1, MAX_DEPTH + 1))(slot_keys(depth_key, slots))
+    if depth:
+        depths = jnp.full_like(depths, int(depth))
+
+    def step(carry: tuple[jax.Array, jax.Array], number: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+        """Carry out one operation of one chain; after a chain's last, add it to the mix."""
+        mix, chain_images = carry
+        chain, layer = number // MAX_DEPTH, number % MAX_DEPTH
+        chain_images = jnp.where(layer == 0, images, chain_images)
+        keys = slot_keys(jax.random.fold_in(level_key, number), slots)
+        assignment = assign_operation(plan, jax.random.fold_in(block_key, number), slots, block)
+        changed = apply_operations(plan, assignment, keys, chain_images, fill=fill)
+        chain_images = jnp.where(_per_image(layer < depths[:, chain]), changed, chain_images)
+        weight = jnp.where(layer == MAX_DEPTH - 1, chain_weights[:, chain] * mixed_part, 0)
+        return (mix + _per_image(weight) * chain_images, chain_images), None
+
+    start = (_per_image(1 - mixed_part) * images.astype(jnp.float32), images)
+    (mix, _), _ = jax.lax.scan(step, start, jnp.arange(width * MAX_DEPTH))
+    return jnp.clip(mix, 0, 1).astype(images.dtype)
+
+
+def _plan(severity: float, ops: str, compat: str) -> LayerPlan:
+    if compat == "kerascv":
+        # Its severity is a part of 1, and its levels begin at 0.01.
+        def draw_level(key: jax.Array) -> jax.Array:
+            return jax.random.uniform(key, minval=0.01, maxval=severity / 10)
+
+        return LayerPlan(search_spaces.augmix_keras_cv(), 1.0, draw_level, layers=MAX_DEPTH)
+
+    def draw_level(key: jax.Array) -> jax.Array:
+        return jax.random.uniform(key, minval=0.1, maxval=severity) / 10
+
+    space = search_spaces.augmix_all() if ops == "all" else search_spaces.augmix()
+    return LayerPlan(space, 1.0, draw_level, layers=MAX_DEPTH)
+
+
+def _draw_weights(key: jax.Array, width: int, alpha: float) -> tuple[jax.Array, jax.Array]:
+    chains, whole = jax.random.split(key)
+    return jax.random.dirichlet(chains, jnp.full(width, alpha)), jax.random.beta(whole, alpha, alpha)
+
+
+def _per_image(values: jax.Array) -> jax.Array:
+    return values[:, None, None, None]

@@ -1,0 +1,66 @@
+"""Brightness, colour, contrast and sharpness as Pillow's ImageEnhance defines them: a blend with a duller image.
+
+At factor 0 an operation gives the duller image, at 1 the image itself, above 1 the opposite of dull. The duller images
+are rounded to grey levels as Pillow rounds them; the result is within one level of Pillow's, which truncates it.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from bloodcell_jax.augment.pixels import to_float32, to_grey, to_levels, to_unit_range
+
+
+def enhance_brightness(image: jax.Array, *, factor: jax.Array | float) -> jax.Array:
+    """Blend an image [h, w, c] with black."""
+    return blend(image, black(image), factor)
+
+
+def enhance_colour(image: jax.Array, *, factor: jax.Array | float) -> jax.Array:
+    """Blend an image [h, w, 3] with its grey version."""
+    return blend(image, grey(image), factor)
+
+
+def enhance_contrast(image: jax.Array, *, factor: jax.Array | float) -> jax.Array:
+    """Blend an image [h, w, 3] with the mean of its grey version."""
+    return blend(image, mean_grey(image), factor)
+
+
+def sharpness(image: jax.Array, *, factor: jax.Array | float = 1.9) -> jax.Array:
+    """Blend an image [h, w, c] with a smoothed one."""
+    return blend(image, smooth(image), factor)
+
+
+def blend(image: jax.Array, duller: jax.Array, factor: jax.Array | float, shift: jax.Array | float = 0.0) -> jax.Array:
+    """Return `duller + factor * (image - duller) + shift`, clipped; `duller` may be broadcast."""
+    return to_unit_range(duller + factor * (to_float32(image) - duller) + shift, image.dtype)
+
+
+def black(image: jax.Array) -> jax.Array:
+    """Return black, [1, 1, 1]."""
+    return jnp.zeros((1, 1, 1))
+
+
+def grey(image: jax.Array) -> jax.Array:
+    """Return the grey version of an image [h, w, 3], [h, w, 1]."""
+    return jnp.floor(to_grey(to_levels(image)) + 0.5) / 255
+
+
+def mean_grey(image: jax.Array) -> jax.Array:
+    """Return the mean of the grey version of an image [h, w, 3], [1, 1, 1]."""
+    return jnp.floor(grey(image).mean((0, 1), keepdims=True) * 255 + 0.5) / 255
+
+
+def channel_means(image: jax.Array) -> jax.Array:
+    """Return the mean of each channel of an image [h, w, c], [1, 1, c]."""
+    return to_float32(image).mean((0, 1), keepdims=True)
+
+
+def smooth(image: jax.Array) -> jax.Array:
+    """Return an image [h, w, c] under Pillow's SMOOTH: a 3x3 mean whose centre counts five times; the border stays."""
+    levels = to_levels(image)
+    height, width, _ = levels.shape
+    if min(height, width) < 3:
+        return levels / 255
+    rows = levels[:-2] + levels[1:-1] + levels[2:]
+    total = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * levels[1:-1, 1:-1]
+    return levels.at[1:-1, 1:-1].set(jnp.round(total / 13)) / 255

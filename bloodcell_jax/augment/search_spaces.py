@@ -1,0 +1,283 @@
+"""The operations that RandAugment, TrivialAugment and AugMix choose from, and what a magnitude means to each.
+
+A space is a tuple of operations, in an order in which those that one kernel carries out are neighbours. An operation
+is a function (level, sign) -> parameters of its kernel, on arrays: `level`, 0 to 1, is the magnitude, `sign` -1 or 1.
+"""
+
+from collections.abc import Callable
+from itertools import groupby
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bloodcell_jax.augment import enhance, levels
+from bloodcell_jax.augment.geometry import affine_matrix, warp
+
+Level = jax.Array
+
+
+class Warp(NamedTuple):
+    """Parameters of `affine_matrix`."""
+
+    degrees: Level | float = 0.0
+    shear_x: Level | float = 0.0
+    shear_y: Level | float = 0.0
+    translate_x: Level | float = 0.0
+    translate_y: Level | float = 0.0
+
+
+class Blend(NamedTuple):
+    """Distance from one of DULLER is multiplied by `factor`, then `shift` is added."""
+
+    duller: int
+    factor: Level | float = 1.0
+    shift: Level | float = 0.0
+
+
+DULLER = (enhance.black, enhance.grey, enhance.mean_grey, enhance.channel_means)
+BLACK, GREY, MEAN_GREY, CHANNEL_MEANS = range(4)
+
+
+class Tone(NamedTuple):
+    """In this order: values below `below` get `add`, those from `threshold` on are inverted, `bits` are kept."""
+
+    add: Level | float = 0.0
+    below: Level | float = 2.0
+    threshold: Level | float = 2.0
+    bits: Level | float = 8.0
+
+
+class Sharpen(NamedTuple):
+    """The factor of `sharpness`."""
+
+    factor: Level | float
+
+
+class AutoContrast(NamedTuple):
+    """Takes no parameter."""
+
+
+class Equalize(NamedTuple):
+    """Takes no parameter."""
+
+
+class Identity(NamedTuple):
+    """Leaves the image alone."""
+
+
+Parameters = Warp | Blend | Tone | Sharpen | AutoContrast | Equalize | Identity
+SpaceOperation = Callable[[Level, jax.Array], Parameters]
+Space = tuple[SpaceOperation, ...]
+
+
+def _warp(image: jax.Array, parameters: Warp, fill: str) -> jax.Array:
+    return warp(image, affine_matrix(image.shape[:2], **parameters._asdict()), fill=fill)
+
+
+def _blend(image: jax.Array, parameters: Blend, fill: str) -> jax.Array:
+    duller = enhance.black(image)
+    for number, make in enumerate(DULLER):
+        duller = jnp.where(parameters.duller == number, make(image), duller)
+    return enhance.blend(image, duller, parameters.factor, parameters.shift)
+
+
+def _tone(image: jax.Array, parameters: Tone, fill: str) -> jax.Array:
+    image = levels.solarize_add(image, add=parameters.add, below=parameters.below)
+    return levels.posterize(levels.solarize(image, threshold=parameters.threshold), bits=parameters.bits)
+
+
+def _sharpen(image: jax.Array, parameters: Sharpen, fill: str) -> jax.Array:
+    return enhance.sharpness(image, factor=parameters.factor)
+
+
+# (image, parameters, fill) -> image, by the kind of parameters.
+KERNELS = {
+    Warp: _warp,
+    Blend: _blend,
+    Tone: _tone,
+    Sharpen: _sharpen,
+    AutoContrast: lambda image, parameters, fill: levels.autocontrast(image),
+    Equalize: lambda image, parameters, fill: levels.equalize(image),
+}
+
+
+def kernel_runs(space: Space) -> list[tuple[type, int, int]]:
+    """Return (kind of parameters, first, last) of each run of operations that one kernel carries out."""
+    kinds = [type(operation(0.5, 1.0)) for operation in space]
+    runs, first = [], 0
+    for kind, members in groupby(kinds):
+        last = first + len(list(members)) - 1
+        runs.append((kind, first, last))
+        first = last + 1
+    return runs
+
+
+def parameters_of(operations: Space, choice: jax.Array, level: Level, sign: jax.Array) -> Parameters:
+    """Return the parameters of each row's operation, all of one kind, as arrays [m].
+
+    Args:
+      choice: int32 [m], into `operations`.
+      level: [m]
+      sign: [m]
+    """
+    each = [operation(level, sign) for operation in operations]
+    fields = zip(*each, strict=True)
+    return type(each[0])(*(_select(choice, values) for values in fields))
+
+
+def _select(choice: jax.Array, values: tuple) -> jax.Array:
+    stacked = jnp.stack([jnp.broadcast_to(jnp.asarray(value), choice.shape) for value in values])
+    return jnp.take_along_axis(stacked, choice[None], axis=0)[0]
+
+
+def _steps(level: Level, count: int) -> jax.Array:
+    """Return floor(level * count); 1e-4 keeps whole products whole, since levels are float32."""
+    return jnp.floor(level * count + 1e-4)
+
+
+def paper() -> Space:
+    """RandAugment (Cubuk et al. 2019, arXiv:1909.13719, table 6) in torchvision's ranges; 14 operations."""
+    return (
+        lambda level, sign: Identity(),
+        lambda level, sign: Warp(shear_x=sign * level * 0.3),
+        lambda level, sign: Warp(shear_y=sign * level * 0.3),
+        lambda level, sign: Warp(translate_x=sign * level * 150 / 331),
+        lambda level, sign: Warp(translate_y=sign * level * 150 / 331),
+        lambda level, sign: Warp(degrees=sign * level * 30),
+        lambda level, sign: Blend(BLACK, 1 + sign * level * 0.9),
+        lambda level, sign: Blend(GREY, 1 + sign * level * 0.9),
+        lambda level, sign: Blend(MEAN_GREY, 1 + sign * level * 0.9),
+        lambda level, sign: Sharpen(1 + sign * level * 0.9),
+        # A magnitude is one of 30 steps, and a bit is lost every 7.5 of them.
+        lambda level, sign: Tone(bits=8 - jnp.round(level * 4)),
+        lambda level, sign: Tone(threshold=1 - level),
+        lambda level, sign: AutoContrast(),
+        lambda level, sign: Equalize(),
+    )
+
+
+def trivial_wide() -> Space:
+    """TrivialAugmentWide (Müller and Hutter 2021, arXiv:2103.10158, table 2); 14 operations.
+
+    Translation is 32 of the 224 pixels that the paper's pictures have, as a part of the picture.
+    """
+    return (
+        lambda level, sign: Identity(),
+        lambda level, sign: Warp(shear_x=sign * level * 0.99),
+        lambda level, sign: Warp(shear_y=sign * level * 0.99),
+        lambda level, sign: Warp(translate_x=sign * level * 32 / 224),
+        lambda level, sign: Warp(translate_y=sign * level * 32 / 224),
+        lambda level, sign: Warp(degrees=sign * level * 135),
+        lambda level, sign: Blend(BLACK, 1 + sign * level * 0.99),
+        lambda level, sign: Blend(GREY, 1 + sign * level * 0.99),
+        lambda level, sign: Blend(MEAN_GREY, 1 + sign * level * 0.99),
+        lambda level, sign: Sharpen(1 + sign * level * 0.99),
+        lambda level, sign: Tone(bits=8 - jnp.round(level * 6)),
+        lambda level, sign: Tone(threshold=1 - level),
+        lambda level, sign: AutoContrast(),
+        lambda level, sign: Equalize(),
+    )
+
+
+def timm(*, increasing: bool) -> Space:
+    """timm's 15 RandAugment operations, `level` being its magnitude over 10.
+
+    Args:
+      increasing: its `inc1`: a higher magnitude always changes more.
+    """
+
+    def factor(level, sign):
+        return jnp.maximum(0.1, 1 + sign * level * 0.9) if increasing else level * 1.8 + 0.1
+
+    def kept_bits(level, sign):
+        return 4 - _steps(level, 4) if increasing else _steps(level, 4)
+
+    def threshold(level, sign):
+        inverted = _steps(level, 256)
+        return (256 - inverted if increasing else jnp.minimum(256, inverted)) / 255
+
+    return (
+        lambda level, sign: Warp(degrees=sign * level * 30),
+        lambda level, sign: Warp(shear_x=sign * level * 0.3),
+        lambda level, sign: Warp(shear_y=sign * level * 0.3),
+        lambda level, sign: Warp(translate_x=sign * level * 0.45),
+        lambda level, sign: Warp(translate_y=sign * level * 0.45),
+        lambda level, sign: Blend(BLACK, factor(level, sign)),
+        lambda level, sign: Blend(GREY, factor(level, sign)),
+        lambda level, sign: Blend(MEAN_GREY, factor(level, sign)),
+        lambda level, sign: Sharpen(factor(level, sign)),
+        lambda level, sign: Tone(threshold=0.0),
+        lambda level, sign: Tone(bits=kept_bits(level, sign)),
+        lambda level, sign: Tone(threshold=threshold(level, sign)),
+        lambda level, sign: Tone(add=jnp.minimum(128, _steps(level, 110)) / 255, below=128 / 255),
+        lambda level, sign: AutoContrast(),
+        lambda level, sign: Equalize(),
+    )
+
+
+def keras_cv() -> Space:
+    """The 10 operations of KerasCV 0.9's RandAugment, which the report used: far harsher than the paper's."""
+    return (
+        lambda level, sign: Warp(shear_x=sign * level),
+        lambda level, sign: Warp(shear_y=sign * level),
+        lambda level, sign: Warp(translate_x=sign * level),
+        lambda level, sign: Warp(translate_y=sign * level),
+        lambda level, sign: Blend(BLACK, shift=sign * level),
+        lambda level, sign: Blend(GREY, 1 - level),
+        lambda level, sign: Blend(CHANNEL_MEANS, 1 + sign * level),
+        lambda level, sign: Tone(add=level * 110 / 255, threshold=1 - level),
+        lambda level, sign: AutoContrast(),
+        lambda level, sign: Equalize(),
+    )
+
+
+def augmix() -> Space:
+    """AugMix's 9 operations (Hendrycks et al. 2019, arXiv:1912.02781), which leave out what ImageNet-C tests."""
+    return (
+        *_augmix_geometry(lambda level, sign: Warp(degrees=sign * _steps(level, 30))),
+        lambda level, sign: Tone(bits=4 - _steps(level, 4)),
+        lambda level, sign: Tone(threshold=(256 - _steps(level, 256)) / 255),
+        lambda level, sign: AutoContrast(),
+        lambda level, sign: Equalize(),
+    )
+
+
+def augmix_all() -> Space:
+    """AugMix's 13 operations, the four that overlap the corruptions of ImageNet-C among them."""
+
+    def factor(level):
+        return level * 1.8 + 0.1
+
+    return (
+        *augmix(),
+        lambda level, sign: Blend(BLACK, factor(level)),
+        lambda level, sign: Blend(GREY, factor(level)),
+        lambda level, sign: Blend(MEAN_GREY, factor(level)),
+        lambda level, sign: Sharpen(factor(level)),
+    )
+
+
+def augmix_keras_cv() -> Space:
+    """The 8 operations that KerasCV 0.9's AugMix really draws, with their faults, to replicate the report.
+
+    `translate_y` is never drawn; rotation takes degrees for radians and never turns back; posterize keeps 3 bits at
+    every severity it is used at; solarize inverts nearly everything at a low severity.
+    """
+    return (
+        *_augmix_geometry(lambda level, sign: Warp(degrees=jnp.rad2deg(level * 30)))[:-1],
+        lambda level, sign: Tone(bits=3.0),
+        lambda level, sign: Tone(threshold=level),
+        lambda level, sign: AutoContrast(),
+        lambda level, sign: Equalize(),
+    )
+
+
+def _augmix_geometry(rotate: SpaceOperation) -> Space:
+    return (
+        rotate,
+        lambda level, sign: Warp(shear_x=sign * level * 0.3),
+        lambda level, sign: Warp(shear_y=sign * level * 0.3),
+        lambda level, sign: Warp(translate_x=sign * level / 3),
+        lambda level, sign: Warp(translate_y=sign * level / 3),
+    )

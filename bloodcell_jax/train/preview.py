@@ -1,0 +1,53 @@
+"""What the network sees while it trains: real training pictures, and what augmentation makes of them."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+from bloodcell_jax.augment.policies import VIEWS, apply_mix
+from bloodcell_jax.train.setup import Run
+from bloodcell_jax.train.step import MIX_STREAM, augmented_batch, step_key
+
+PICTURES, DRAWS = 8, 7
+_GAP = 4
+
+
+def write_preview(run: Run, path: Path) -> None:
+    """Write a PNG with a row for each of some training pictures: itself, and what some steps would show of it."""
+    rows = augmented_examples(run)
+    count, columns, height, width, _ = rows.shape
+    sheet = np.full((count * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 4), 0, np.uint8)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            top, left = i * (height + _GAP), j * (width + _GAP)
+            sheet[top : top + height, left : left + width, :3] = picture
+            sheet[top : top + height, left : left + width, 3] = 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet).save(path)
+
+
+def augmented_examples(run: Run) -> np.ndarray:
+    """Return training pictures and what DRAWS steps make of them, uint8 [PICTURES, 1 + DRAWS, h, w, 3].
+
+    They are the first of the run's order, in the first slots, drawn as in steps 0, 1, ...
+    """
+    augmentation, block = run.augmentation, run.augmentation.block
+    slots = np.arange(-(-PICTURES // block) * block, dtype=np.int32)
+    indices = np.resize(run.sampler.indices(0, min(len(slots), run.sampler.epoch_size)), len(slots))
+    pictures = run.dataset.images[indices]
+    data, batch = {"images": pictures}, {"indices": slots, "slots": slots}
+    seed = np.uint32(run.config.seed)
+
+    @jax.jit
+    def shown(step: jax.Array) -> jax.Array:
+        images = augmented_batch(data, batch, augmentation, seed, step)
+        if augmentation.views:
+            images = images[:, VIEWS - 1]
+        targets = np.zeros((len(slots), 1), np.float32)
+        mix_key = step_key(seed, MIX_STREAM, step)
+        return apply_mix(augmentation.mix, mix_key, slots, images, targets, block=block)[0]
+
+    drawn = [np.round(np.asarray(shown(np.int32(step))) * 255).astype(np.uint8) for step in range(DRAWS)]
+    return np.stack([pictures, *drawn], axis=1)[:PICTURES]

@@ -1,0 +1,104 @@
+"""Pictures are dealt out to operations: exact shares, exact marginals, and each operation on its own rows alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bloodcell_jax.augment.assignment import PARTS, Group, apply_groups, assign, assign_share
+
+KEY = jax.random.key(0)
+
+
+def choices(weights, block, blocks, key=KEY):
+    slots = jnp.arange(blocks * block, dtype=jnp.int32)
+    return np.asarray(jax.jit(lambda: assign(key, slots, block, weights).choice)()).reshape(blocks, block)
+
+
+@pytest.mark.parametrize(
+    ("weights", "block"),
+    [
+        ((1,) * 14, 32),
+        ((1,) * 15, 32),
+        ((1,) * 9, 8),
+        ((1,) * 4, 32),
+        ((3, 1, 5), 7),
+        ((1,) * 10 + (10,), 32),
+        ((5,), 4),
+    ],
+)
+def test_in_each_block_an_operation_gets_the_floor_or_ceiling_of_its_share(weights, block):
+    drawn = choices(weights, block, blocks=500)
+    for operation, weight in enumerate(weights):
+        share = block * weight / sum(weights)
+        counts = (drawn == operation).sum(axis=1)
+        assert set(counts) <= {int(np.floor(share)), int(np.ceil(share))}
+        # Which of both it is, is drawn so that the mean is exact; deviation of one block at most 1/2.
+        assert abs(counts.mean() - share) < 4 * 0.5 / np.sqrt(500)
+
+
+def test_every_slot_gets_every_operation_as_often():
+    drawn = choices((1,) * 14, 32, blocks=6000)
+    frequency = np.stack([(drawn == operation).mean(axis=0) for operation in range(14)])
+    # Standard deviation 0.0033 each, 448 of them.
+    assert abs(frequency - 1 / 14).max() < 5 * 0.0033
+    pairs = (drawn[:, :, None] == drawn[:, None, :]).mean(0)[~np.eye(32, dtype=bool)]
+    # Two slots of a block are nearly independent: operations are shared out, so slightly less often the same.
+    assert abs(pairs.mean() - 1 / 14) < 0.03
+
+
+def test_the_rule_is_that_of_the_design():
+    slots = jnp.arange(64, dtype=jnp.int32)
+    drawn = assign(KEY, slots, 32, (1,) * 14)
+    for order, offset, choice in zip(drawn.order, drawn.offset, drawn.choice.reshape(2, 32), strict=True):
+        assert sorted(np.asarray(order)) == list(range(32))
+        for rank, slot in enumerate(np.asarray(order)):
+            assert choice[slot] == (rank * 14 + int(offset)) // 32 % 14
+
+
+def test_a_block_s_choice_depends_on_its_number_alone():
+    weights, slots = (1,) * 5, jnp.arange(96, dtype=jnp.int32)
+    whole = assign(KEY, slots, 16, weights).choice
+    for start in range(0, 96, 32):
+        part = assign(KEY, slots[start : start + 32], 16, weights).choice
+        np.testing.assert_array_equal(part, whole[start : start + 32])
+    assert not np.array_equal(whole[:16], whole[16:32])
+    assert not np.array_equal(assign(jax.random.key(1), slots, 16, weights).choice, whole)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3333, 0.5, 1.0])
+def test_a_share_is_exact(share):
+    slots = jnp.arange(200 * 32, dtype=jnp.int32)
+    taken = np.asarray(assign_share(KEY, slots, 32, share).choice == 0).reshape(200, 32).sum(axis=1)
+    assert taken.min() >= np.floor(share * 32)
+    assert taken.max() <= np.ceil(share * 32)
+    assert abs(taken.mean() - share * 32) < 4 * 0.5 / np.sqrt(200) + 32 / PARTS
+
+
+def test_each_operation_sees_its_own_rows_and_all_others_stay():
+    blocks, block, weights = 6, 16, (1, 1, 1, 1, 2)
+    slots = jnp.arange(blocks * block, dtype=jnp.int32)
+    images = jnp.arange(blocks * block, dtype=jnp.float32)[:, None, None, None] * jnp.ones((1, 2, 2, 3))
+    assignment = assign(KEY, slots, block, weights)
+    rows_seen = []
+
+    def group(first, last):
+        def apply(images, rows):
+            rows_seen.append(len(rows))
+            np.testing.assert_array_equal(images[:, 0, 0, 0], rows)
+            return images + 1000 * (first + 1)
+
+        return Group(first, last, apply)
+
+    found = apply_groups(assignment, [group(0, 0), group(1, 3)], images)[:, 0, 0, 0]
+    choice = np.asarray(assignment.choice)
+    added = np.select([choice == 0, choice <= 3], [1000, 2000], 0)
+    np.testing.assert_array_equal(found, np.arange(len(slots)) + added)
+    # Of 16 slots in 6 parts, one part is at most 3 and three parts at most 8 rows of a block.
+    assert rows_seen == [blocks * 3, blocks * 8]
+
+
+def test_fourteen_operations_on_blocks_of_32_cost_42_rows():
+    assignment = assign(KEY, jnp.arange(32, dtype=jnp.int32), 32, (1,) * 14)
+    assert sum(assignment.most(operation, operation) for operation in range(14)) == 42
+    assert assignment.most(0, 13) == 32

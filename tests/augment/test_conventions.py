@@ -1,0 +1,111 @@
+"""One convention for every operation of the public API."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bloodcell_jax import augment
+from bloodcell_jax.augment.operations import BATCH_OPERATIONS, IMAGE_OPERATIONS, MIXES
+from bloodcell_jax.errors import UsageError
+
+NOT_OPERATIONS = {"Policy", "affine_matrix", "apply_mix", "apply_policy", "apply_views", "parse_mix", "parse_policy"}
+NOT_OPERATIONS |= {"from_keras_factor"}
+PUBLIC = {name: getattr(augment, name) for name in augment.__all__ if name not in NOT_OPERATIONS}
+# What has no default must be given.
+NEEDED = {
+    "warp": {"matrix": jnp.array([[1.0, 0.1, 0], [0, 1, -2.5]])},
+    "enhance_brightness": {"factor": 1.5},
+    "enhance_colour": {"factor": 1.5},
+    "enhance_contrast": {"factor": 1.5},
+}
+# Where a rounded value decides, bfloat16 is compared on the grid of grey levels, by the share of values that agree.
+DISCONTINUOUS = {"autocontrast", "equalize", "posterize", "solarize", "solarize_add", "jpeg"}
+
+rng = np.random.default_rng(0)
+IMAGE = (rng.integers(0, 256, (16, 16, 3)) / 255).astype(np.float32)
+FLAT = [np.full((16, 16, 3), value, np.float32) for value in (0.0, 1.0, 128 / 255)]
+KEYS = jax.random.split(jax.random.key(0), 3)
+
+
+def call(name):
+    """Return `(key, image) -> image` with the operation's defaults."""
+    operation, needed = PUBLIC[name], NEEDED.get(name, {})
+    parameters = list(inspect.signature(operation).parameters)
+
+    def apply(key, image):
+        arguments = ([key] if parameters[0] == "key" else []) + [image]
+        if "other" in parameters:
+            arguments.append(image[::-1])
+        result = operation(*arguments, **needed)
+        return result[0] if isinstance(result, tuple) else result
+
+    return apply
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_the_signature(name):
+    parameters = list(inspect.signature(PUBLIC[name]).parameters.values())
+    names = [parameter.name for parameter in parameters]
+    first = names.index("image")
+    assert names[:first] in ([], ["key"])
+    after = [parameter for parameter in parameters[first + 1 :] if parameter.name not in ("other", "matrix")]
+    assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in after)
+    documentation = inspect.getdoc(PUBLIC[name])
+    assert documentation.split("\n")[0].endswith((".", ":")) or "(" in documentation.split("\n")[0]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_dtype_shape_range_and_the_same_draws_in_every_transformation(name):
+    apply = call(name)
+    batched = jax.jit(jax.vmap(apply))
+    images = jnp.stack([IMAGE, *FLAT[:2]])
+    found = np.asarray(batched(KEYS, images))
+    assert found.shape == images.shape
+    assert np.isfinite(found).all()
+    assert found.min() >= 0
+    assert found.max() <= 1
+    eager = np.stack([apply(key, image) for key, image in zip(KEYS, images, strict=True)])
+    np.testing.assert_allclose(found, eager, atol=1e-5)
+    jitted = jax.jit(apply)(KEYS[0], images[0])
+    np.testing.assert_allclose(found[0], jitted, atol=1e-5)
+    narrow = batched(KEYS, images.astype(jnp.bfloat16))
+    assert narrow.dtype == jnp.bfloat16
+    assert narrow.min() >= 0
+    assert narrow.max() <= 1
+    difference = abs(np.asarray(narrow, np.float32) - found)
+    if name in DISCONTINUOUS:
+        assert (difference < 0.01).mean() > 0.98
+    else:
+        # bfloat16 keeps 8 bits, of the input and of the result.
+        assert difference.max() < 0.02
+    grey = apply(KEYS[2], FLAT[2])
+    assert np.isfinite(grey).all()
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_whole_numbers_are_refused(name):
+    with pytest.raises(UsageError, match="divide pictures of uint8 by 255"):
+        call(name)(KEYS[0], jnp.zeros((16, 16, 3), jnp.uint8))
+
+
+def test_random_operations_draw_for_each_image():
+    for name, operation in PUBLIC.items():
+        if next(iter(inspect.signature(operation).parameters)) != "key":
+            continue
+        keys = jax.random.split(jax.random.key(1), 32)
+        found = np.asarray(jax.jit(jax.vmap(call(name), (0, None)))(keys, IMAGE))
+        different = {image.tobytes() for image in found}
+        assert len(different) > (4 if name == "d4" else 12), name
+
+
+def test_every_name_of_a_policy_is_public_or_a_policy_itself():
+    for name, entry in (IMAGE_OPERATIONS | MIXES).items():
+        assert PUBLIC[name] is entry.function
+    assert not BATCH_OPERATIONS.keys() & PUBLIC.keys()
+    for entry in (IMAGE_OPERATIONS | BATCH_OPERATIONS | MIXES).values():
+        for option, value in entry.defaults.items():
+            legal = entry.options[option]
+            assert value == "" or legal.check(value) is None, (entry.function.__name__, option)
