@@ -10,11 +10,18 @@ from pathlib import Path
 
 from bloodcell_jax.errors import DataError, MachineError
 
-# What is downloaded -> the environment variable that names another folder for it.
+# What is kept in the user's cache -> the environment variable that names another folder for it.
 FOLDER_VARIABLES = {"weights": "BLOODCELL_JAX_WEIGHTS", "data": "BLOODCELL_JAX_DATA"}
 RETRIES = 3
 CHUNK_BYTES = 2**20
 TIMEOUT_SECONDS = 30
+
+
+def cache_folder(kind: str) -> Path:
+    """Return the folder that keeps `kind`, weights or data; it may not exist yet."""
+    import pooch
+
+    return Path(os.environ.get(FOLDER_VARIABLES[kind]) or pooch.os_cache("bloodcell_jax") / kind)
 
 
 def download(name: str, url: str, file_name: str, known_hash: str, *, kind: str) -> Path:
@@ -38,9 +45,8 @@ def download(name: str, url: str, file_name: str, known_hash: str, *, kind: str)
     algorithm, _, digits = known_hash.partition(":")
     is_whole = len(digits) == {"sha256": 64, "md5": 32}.get(algorithm)
     cache = pooch.create(
-        path=pooch.os_cache("bloodcell_jax") / kind,
+        path=cache_folder(kind),
         base_url="",
-        env=FOLDER_VARIABLES[kind],
         registry={file_name: known_hash if is_whole else None},
         urls={file_name: url},
         retry_if_failed=RETRIES,

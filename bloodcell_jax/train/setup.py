@@ -14,6 +14,7 @@ from bloodcell_jax.augment.policies import Augmentation
 from bloodcell_jax.augment.policy_strings import parse_mix, parse_policy
 from bloodcell_jax.config import Config, ModelConfig, power_range, validate
 from bloodcell_jax.data.dataset import Dataset, check_learnable
+from bloodcell_jax.data.duplicate_cache import cached_duplicate_groups
 from bloodcell_jax.data.sampling import Sampler, create_sampler
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.splits import cuts_anything, split_dataset
@@ -167,7 +168,8 @@ def prepare_run(config: Config) -> Run:
     )
     check_learnable(dataset)
     config = resolve(config, dataset, weights_info)
-    splits = cut_splits(dataset, config)
+    data_hash = dataset.sha256()
+    splits = cut_splits(dataset, data_hash, config)
     sampler = create_sampler(
         config.data.sampler,
         dataset.labels,
@@ -180,9 +182,7 @@ def prepare_run(config: Config) -> Run:
     model, shapes = build_model(config.model), param_shapes(config)
     stages = plan_stages(config, shapes, epoch_size=sampler.epoch_size)
     sampler = replace(sampler, epochs=math.ceil(stages[-1].stop * config.train.batch_size / sampler.epoch_size))
-    return Run(
-        config, dataset, dataset.sha256(), splits, sampler, augmentation, model, shapes, stages, parallel, weights_info
-    )
+    return Run(config, dataset, data_hash, splits, sampler, augmentation, model, shapes, stages, parallel, weights_info)
 
 
 def create_augmentation(config: Config) -> Augmentation:
@@ -217,13 +217,11 @@ def check_blocks(augmentation: Augmentation, batch_size: int, devices: int) -> N
     )
 
 
-def cut_splits(dataset: Dataset, config: Config) -> dict[str, np.ndarray]:
+def cut_splits(dataset: Dataset, data_hash: str, config: Config) -> dict[str, np.ndarray]:
     """Return the splits of a run; duplicates are looked for where something is to be cut and they stay together."""
     groups = None
     if config.data.group_duplicates and cuts_anything(dataset):
-        from bloodcell_jax.data.duplicates import duplicate_groups
-
-        groups = duplicate_groups(dataset.images)
+        groups = cached_duplicate_groups(dataset, data_hash)
     return split_dataset(dataset, config.data.splits, seed=config.seed, groups=groups)
 
 

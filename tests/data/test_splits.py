@@ -1,9 +1,12 @@
 """Splits are stratified, disjoint, complete and a function of labels, fractions and seed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.duplicate_cache import cached_duplicate_groups
 from bloodcell_jax.data.splits import describe_splits, k_folds, split_dataset
 from bloodcell_jax.errors import DataError
 
@@ -107,6 +110,23 @@ def test_groups_stay_whole_and_classes_are_still_cut_alike(seed):
     np.testing.assert_allclose(shares, np.tile(np.array(FRACTIONS)[:, None], 4), atol=0.1)
     again = split_dataset(data, FRACTIONS, seed=seed, groups=groups)
     assert all(np.array_equal(again[name], indices) for name, indices in splits.items())
+
+
+def test_groups_are_kept_for_the_same_data_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("BLOODCELL_JAX_DATA", str(tmp_path))
+    images = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+    images[7] = images[2][::-1]
+    data = replace(dataset((6, 6)), images=images)
+    found = cached_duplicate_groups(data, data.sha256())
+    assert found.tolist() == [0, 1, 2, 3, 4, 5, 6, 2, 8, 9, 10, 11]
+    (kept,) = (tmp_path / "duplicates").iterdir()
+    # What is read is the file: a change to it shows.
+    np.save(kept, found[::-1])
+    assert cached_duplicate_groups(data, data.sha256()).tolist() == found[::-1].tolist()
+    kept.write_bytes(b"broken")
+    assert cached_duplicate_groups(data, data.sha256()).tolist() == found.tolist()
+    other = replace(data, images=images[::-1])
+    assert cached_duplicate_groups(other, other.sha256()).tolist() != found.tolist()
 
 
 def test_groups_of_one_change_nothing():
