@@ -6,10 +6,24 @@ options by keyword. It keeps dtype, shape and range, runs under jit and vmap, an
 `apply_policy` runs a policy string's operations on a batch, and `apply_mix` mixes its images and targets.
 """
 
-from bloodcell_jax.augment.colour import brightness, contrast, hue, saturation
+from bloodcell_jax.augment.colour import (
+    brightness,
+    channel_shift,
+    colour_degeneration,
+    colour_jitter,
+    contrast,
+    from_keras_factor,
+    gamma,
+    hue,
+    saturation,
+)
+from bloodcell_jax.augment.compression import jpeg
 from bloodcell_jax.augment.enhance import enhance_brightness, enhance_colour, enhance_contrast, sharpness
+from bloodcell_jax.augment.filters import gaussian_blur, gaussian_noise
 from bloodcell_jax.augment.geometry import affine, affine_matrix, d4, random_resized_crop, warp
 from bloodcell_jax.augment.levels import autocontrast, equalize, invert, posterize, solarize, solarize_add
+from bloodcell_jax.augment.masks import cutout, grid_mask, random_erasing
+from bloodcell_jax.augment.microscope import illumination, stain, white_balance
 from bloodcell_jax.augment.mixing import cutmix, fmix, mixup
 from bloodcell_jax.augment.policies import apply_mix, apply_policy, apply_views
 from bloodcell_jax.augment.policy_strings import Policy, parse_mix, parse_policy
@@ -23,24 +37,38 @@ __all__ = [
     "apply_views",
     "autocontrast",
     "brightness",
+    "channel_shift",
+    "colour_degeneration",
+    "colour_jitter",
     "contrast",
     "cutmix",
+    "cutout",
     "d4",
     "enhance_brightness",
     "enhance_colour",
     "enhance_contrast",
     "equalize",
     "fmix",
+    "from_keras_factor",
+    "gamma",
+    "gaussian_blur",
+    "gaussian_noise",
+    "grid_mask",
     "hue",
+    "illumination",
     "invert",
+    "jpeg",
     "mixup",
     "parse_mix",
     "parse_policy",
     "posterize",
+    "random_erasing",
     "random_resized_crop",
     "saturation",
     "sharpness",
     "solarize",
     "solarize_add",
+    "stain",
     "warp",
+    "white_balance",
 ]

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bloodcell_jax.augment import colour, enhance, geometry, levels, mixing
+from bloodcell_jax.augment import colour, compression, enhance, filters, geometry, levels, masks, microscope, mixing
 from bloodcell_jax.augment.augmix import augmix
 from bloodcell_jax.augment.options import Magnitude, Number, Option, Text, Value, Word
 from bloodcell_jax.augment.randaugment import parse_timm, randaugment, trivialaugment
@@ -35,6 +35,7 @@ def _operation(function: Callable, *, cheap: bool = False, **options: Option) ->
 
 
 _FILL = Word(geometry.FILLS)
+_HIDE = Word(masks.FILLS)
 _COMPAT = Word(("none", "kerascv"))
 
 # `function(key, image, *, ...)`, or without a key; one image.
@@ -55,6 +56,38 @@ IMAGE_OPERATIONS = {
     "contrast": _operation(colour.contrast, cheap=True, delta=Magnitude(1)),
     "saturation": _operation(colour.saturation, cheap=True, delta=Magnitude(1)),
     "hue": _operation(colour.hue, cheap=True, delta=Magnitude(0.5)),
+    "gamma": _operation(colour.gamma, cheap=True, delta=Magnitude(2)),
+    "channel_shift": _operation(colour.channel_shift, cheap=True, delta=Magnitude(1)),
+    "colour_degeneration": _operation(colour.colour_degeneration, cheap=True, factor=Number(0, 1, drawn=True)),
+    "colour_jitter": _operation(
+        colour.colour_jitter,
+        brightness=Magnitude(1),
+        contrast=Magnitude(1),
+        saturation=Magnitude(1),
+        hue=Magnitude(0.5),
+    ),
+    "gaussian_blur": _operation(
+        filters.gaussian_blur, sigma=Number(0, 16, drawn=True), radius=Number(1, 64, whole=True)
+    ),
+    "gaussian_noise": _operation(filters.gaussian_noise, sigma=Number(0, 1, drawn=True)),
+    "jpeg": _operation(compression.jpeg, quality=Number(1, 100, whole=True, drawn=True)),
+    "random_erasing": _operation(
+        masks.random_erasing, cheap=True, area=Number(0, 1, drawn=True), log_aspect=Magnitude(3), fill=_HIDE
+    ),
+    "cutout": _operation(masks.cutout, cheap=True, size=Number(0, 2, drawn=True), fill=_HIDE),
+    "grid_mask": _operation(
+        masks.grid_mask,
+        cheap=True,
+        unit=Number(0.05, 2, drawn=True),
+        ratio=Number(0, 1, drawn=True),
+        degrees=Magnitude(180),
+        fill=_HIDE,
+    ),
+    "stain": _operation(microscope.stain, cheap=True, scale=Magnitude(1), shift=Magnitude(1)),
+    "illumination": _operation(
+        microscope.illumination, cheap=True, gradient=Number(0, 1, drawn=True), vignetting=Number(0, 1, drawn=True)
+    ),
+    "white_balance": _operation(microscope.white_balance, cheap=True, delta=Magnitude(1)),
     "invert": _operation(levels.invert, cheap=True),
     "posterize": _operation(levels.posterize, cheap=True, bits=Number(0, 8, drawn=True)),
     "solarize": _operation(levels.solarize, cheap=True, threshold=Number(0, 1.01, drawn=True)),

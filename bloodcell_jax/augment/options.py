@@ -41,7 +41,7 @@ class Number:
         """Return what a value must be, or None where it is legal."""
         low, high = value if isinstance(value, tuple) else (value, value)
         fits = not isinstance(value, str) and self.low <= low <= high <= self.high
-        if fits and (self.drawn or not isinstance(value, tuple)) and not (self.whole and low % 1):
+        if fits and (self.drawn or not isinstance(value, tuple)) and not (self.whole and (low % 1 or high % 1)):
             return None
         kind = "a whole number" if self.whole else "a number"
         return f"{kind} from {self.low:g} to {self.high:g}{' or a range a..b of them' if self.drawn else ''}"

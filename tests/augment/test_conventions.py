@@ -85,7 +85,8 @@ def test_dtype_shape_range_and_the_same_draws_in_every_transformation(name):
     assert np.isfinite(grey).all()
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+# What only moves pixels does so whatever they are.
+@pytest.mark.parametrize("name", sorted(PUBLIC.keys() - {"d4", "cutmix", "fmix"}))
 def test_whole_numbers_are_refused(name):
     with pytest.raises(UsageError, match="divide pictures of uint8 by 255"):
         call(name)(KEYS[0], jnp.zeros((16, 16, 3), jnp.uint8))

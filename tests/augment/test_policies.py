@@ -64,8 +64,8 @@ def test_a_policy_and_its_canonical_form(text, canonical):
         ("hue:delta=-0.1", "must be a number from 0 to 0.5"),
         ("hue:delta=nan", "must be a number from 0 to 0.5"),
         ("hue:delta=0.3..0.1", "runs downwards; write 0.1..0.3"),
-        ("hue:p=1.5", "p=1.5 must be a probability"),
-        ("hue:p=0..1", "must be a probability"),
+        ("hue:p=1.5", "p=1.5 must be a number from 0 to 1"),
+        ("hue:p=0..1", "must be a number from 0 to 1"),
         ("d4:delta=0.1", "unknown option 'delta'; it takes p=1"),
     ],
 )

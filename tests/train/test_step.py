@@ -9,7 +9,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
-from bloodcell_jax.augment import parse_policy
+from bloodcell_jax.augment import apply_mix, parse_mix, parse_policy
 from bloodcell_jax.augment.policies import Augmentation
 from bloodcell_jax.config import AugmentConfig, OptimizerConfig
 from bloodcell_jax.models.convnext import ConvNeXt, drop_path
@@ -19,7 +19,7 @@ from bloodcell_jax.train.optimizers import create_optimizer, create_schedule
 from bloodcell_jax.train.parallel import AXIS, DataParallel
 from bloodcell_jax.train.setup import init_params
 from bloodcell_jax.train.state import begin_stage, create_state
-from bloodcell_jax.train.step import augmented_batch, drop_path_keys, make_train_step
+from bloodcell_jax.train.step import MIX_STREAM, augmented_batch, drop_path_keys, make_train_step, step_key
 from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
 
 BATCH, SIZE, CLASSES, SEED = 16, 32, 3, 7
@@ -50,6 +50,7 @@ RECIPES = {
     "lion": (MODEL, LION, POLICY, (".*",)),
     "head": (MODEL, ADAMW, POLICY, ("head/.*", "!.*")),
     "still": (STILL, ADAMW, "none", (".*",)),
+    "mixed": (STILL, ADAMW, "none", (".*",)),
 }
 
 
@@ -71,7 +72,7 @@ class Trainer:
         self._mask = trainable_mask(initial_params(), trainable)
         step = make_train_step(
             model,
-            Augmentation(parse_policy(policy)),
+            Augmentation(parse_policy(policy), parse_mix("mixup:alpha=2" if recipe == "mixed" else "none"), block=2),
             self._optimizer,
             schedule,
             mask=self._mask,
@@ -197,13 +198,19 @@ def test_a_step_with_a_non_finite_gradient_is_skipped_and_counted():
     jax.tree.map(np.testing.assert_array_equal, (after.params, after.opt_state), (before.params, before.opt_state))
 
 
-def test_the_loss_is_the_smoothed_cross_entropy_of_the_whole_batch():
-    _, metrics = trainer("still", "pmap", 8).run(1)
+@pytest.mark.parametrize("recipe", ["still", "mixed"])
+def test_the_loss_is_the_smoothed_cross_entropy_of_the_whole_batch(recipe):
+    _, metrics = trainer(recipe, "pmap", 8).run(1)
     indices = np.random.default_rng(0).permutation(len(IMAGES))[:BATCH]
-    pictures = (IMAGES[indices] / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+    pictures = jnp.asarray(IMAGES[indices] / 255, jnp.float32)
+    targets = 0.9 * np.eye(CLASSES)[LABELS[indices]] + 0.1 / CLASSES
+    if recipe == "mixed":
+        slots = jnp.arange(BATCH, dtype=jnp.int32)
+        key = step_key(SEED, MIX_STREAM, 0)
+        pictures, targets = apply_mix(parse_mix("mixup:alpha=2"), key, slots, pictures, jnp.asarray(targets), block=2)
+    pictures = (pictures - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
     logits, _ = STILL.apply({"params": initial_params()}, jnp.asarray(pictures, jnp.float32))
     logits = np.asarray(logits, np.float64)
     log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    targets = 0.9 * np.eye(CLASSES)[LABELS[indices]] + 0.1 / CLASSES
     np.testing.assert_allclose(metrics["train/loss"], -(targets * log_probabilities).sum(1).mean(), rtol=1e-5)
-    assert metrics["train/accuracy"] == (logits.argmax(1) == LABELS[indices]).mean()
+    assert metrics["train/accuracy"] == (logits.argmax(1) == np.asarray(targets).argmax(1)).mean()
