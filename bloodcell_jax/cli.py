@@ -191,6 +191,41 @@ def _train(values: flags.FlagValues, config: Config) -> None:
     print(f"report: {result.report}")
 
 
+def _define_prepare(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("source", None, "what to prepare: any data source", flag_values=values)
+    flags.DEFINE_string("data_dir", None, "folder for prepared data sets", flag_values=values)
+    flags.DEFINE_string("name", None, "what to call it; unset: by the source", flag_values=values)
+    flags.DEFINE_string("clean", None, "clean.json of the verb audit; what it names is left out", flag_values=values)
+    flags.DEFINE_integer("image_size", 96, "side of the prepared pictures in pixels", 16, flag_values=values)
+    flags.DEFINE_string("crop", "200", "pixels of the centre crop of picture files, or none", flag_values=values)
+    flags.DEFINE_list("class_names", [], "names in label order; unset: taken from the source", flag_values=values)
+    _define_skip_bad(values)
+
+
+def _prepare(values: flags.FlagValues) -> None:
+    from bloodcell_jax.data.dataset import check_learnable
+    from bloodcell_jax.data.sources import load_source
+    from bloodcell_jax.data.tfds_sets import default_name, prepare
+
+    source, data_dir = _required(values, "source"), _required(values, "data_dir")
+    dataset = load_source(
+        source,
+        image_size=values["image_size"].value,
+        crop=_crop(values["crop"].value),
+        class_names=tuple(values["class_names"].value),
+        skip_bad=values["skip_bad"].value,
+        data_dir=data_dir,
+    )
+    if values["clean"].value:
+        from bloodcell_jax.data.cleaning import remove_rows
+
+        dataset = remove_rows(dataset, values["clean"].value)
+    check_learnable(dataset)
+    name = prepare(dataset, data_dir, values["name"].value or default_name(source))
+    print(f"{len(dataset):,} pictures of {len(dataset.class_names)} classes; train on them by")
+    print(f"  --config.data.source=tfds:{name} --config.data.data_dir={data_dir}")
+
+
 def _define_evaluate(values: flags.FlagValues) -> None:
     _define_model(values)
     flags.DEFINE_string(
@@ -261,41 +296,6 @@ def _predict(values: flags.FlagValues) -> None:
         raise UsageError("--input: missing; a picture, folder, zip or glob pattern")
     count = predict_files(lambda: _classifier(values), inputs, output, strict=values["strict"].value)
     print(f"{output}: {count} pictures")
-
-
-def _define_prepare(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("source", None, "what to prepare: any data source", flag_values=values)
-    flags.DEFINE_string("data_dir", None, "folder for prepared data sets", flag_values=values)
-    flags.DEFINE_string("name", None, "what to call it; unset: by the source", flag_values=values)
-    flags.DEFINE_string("clean", None, "clean.json of the verb audit; what it names is left out", flag_values=values)
-    flags.DEFINE_integer("image_size", 96, "side of the prepared pictures in pixels", 16, flag_values=values)
-    flags.DEFINE_string("crop", "200", "pixels of the centre crop of picture files, or none", flag_values=values)
-    flags.DEFINE_list("class_names", [], "names in label order; unset: taken from the source", flag_values=values)
-    _define_skip_bad(values)
-
-
-def _prepare(values: flags.FlagValues) -> None:
-    from bloodcell_jax.data.dataset import check_learnable
-    from bloodcell_jax.data.sources import load_source
-    from bloodcell_jax.data.tfds_sets import default_name, prepare
-
-    source, data_dir = _required(values, "source"), _required(values, "data_dir")
-    dataset = load_source(
-        source,
-        image_size=values["image_size"].value,
-        crop=_crop(values["crop"].value),
-        class_names=tuple(values["class_names"].value),
-        skip_bad=values["skip_bad"].value,
-        data_dir=data_dir,
-    )
-    if values["clean"].value:
-        from bloodcell_jax.data.cleaning import remove_rows
-
-        dataset = remove_rows(dataset, values["clean"].value)
-    check_learnable(dataset)
-    name = prepare(dataset, data_dir, values["name"].value or default_name(source))
-    print(f"{len(dataset):,} pictures of {len(dataset.class_names)} classes; train on them by")
-    print(f"  --config.data.source=tfds:{name} --config.data.data_dir={data_dir}")
 
 
 def _define_convert(values: flags.FlagValues) -> None:

@@ -34,12 +34,12 @@ class DataConfig:
     data_dir: str | None = option(
         None, "folder of prepared data sets (tfds:) and local copies (medmnist:); unset: ~/tensorflow_datasets"
     )
+    skip_bad: bool = option(False, "leave out picture files that cannot be read, each named; --skip_bad sets it")
     image_size: int = option(96, "pixels; every picture becomes image_size x image_size", minimum=16)
     crop: int | None = option(
         200, "picture files larger on both sides are centre-cropped to it; none: to the centred square", minimum=1
     )
     class_names: tuple[str, ...] = option((), "names in label order; empty: taken from the source")
-    skip_bad: bool = option(False, "leave out picture files that cannot be read, each named; --skip_bad sets it")
     splits: tuple[float, ...] = option(
         (0.7, 0.15, 0.15), "train, val, test fractions, where the source names no splits"
     )

@@ -23,7 +23,7 @@ _LARGEST_GRID = 48
 
 # From a correlation of 1 - slack on, two pictures are the same. A smaller grid holds fewer independent values, so that
 # different cells come closer, and the slack shrinks with it: 0.25 at 48 points, 0.06 at 16. docs/audit.md has the
-# distributions that this line parts: at 48 points, no two different ones of 13,653 real cells reach 0.70, and what was
+# distributions that this line parts: at 48 points, no two different ones of 13,663 real cells reach 0.70, and what was
 # shifted by 40 of 255, turned and compressed at quality 50 keeps 0.91.
 _SLACK_PER_POINT, _POINTS_WITHOUT_SLACK = 1 / 168, 6
 
@@ -87,30 +87,41 @@ def find_duplicates(images: np.ndarray) -> Duplicates:
     """Group pictures of uint8 [n, h, w, 3] as `duplicate_groups` does, and tell which others are alike."""
     exact = exact_groups(images)
     distinct = np.unique(exact)
-    size, pictures = images.shape[1], images[distinct] if len(distinct) < len(images) else images
-    points = min(_LARGEST_GRID, max(2, size // 4 * 2))
-    slack = max(1, points - _POINTS_WITHOUT_SLACK) * _SLACK_PER_POINT
-    group = _group(_details(pictures, points, block=2), 1 - slack)
-    similar = []
-    if size >= _COARSE_GRID:
-        first = np.unique(group)
-        coarse = _details(pictures[first], _COARSE_GRID, block=_COARSE_BLOCK)
-        for row, others, correlations in _matches(coarse, _SIMILAR, np.arange(len(first))):
-            found = zip(distinct[first[others]], correlations, strict=True)
-            similar += [SimilarPair(int(distinct[first[row]]), int(other), float(value)) for other, value in found]
+    pictures = images[distinct] if len(distinct) < len(images) else images
+    group = _group(pictures)
     groups = np.arange(len(images), dtype=np.int32)
     groups[distinct] = distinct[group]
-    return Duplicates(groups[exact], sorted(similar, key=lambda pair: -pair.correlation))
+    first = np.unique(group)
+    similar = [
+        SimilarPair(int(distinct[first[one]]), int(distinct[first[other]]), correlation)
+        for one, other, correlation in _similar(pictures[first])
+    ]
+    return Duplicates(groups[exact], similar)
 
 
-def _group(details: np.ndarray, least: float) -> np.ndarray:
-    """Return the lowest row that each row is joined to, directly or through others, by correlations of `least`."""
-    group = np.arange(len(details))
-    for row, others, _ in _matches(details, least, group):
+def _group(pictures: np.ndarray) -> np.ndarray:
+    """Return the lowest row that each picture is the same as, directly or through others."""
+    points = min(_LARGEST_GRID, max(2, pictures.shape[1] // 4 * 2))
+    slack = max(1, points - _POINTS_WITHOUT_SLACK) * _SLACK_PER_POINT
+    group = np.arange(len(pictures))
+    for row, others, _ in _matches(_details(pictures, points, block=2), 1 - slack, group):
         for other in others:
             low, high = sorted((group[row], group[other]))
             group[group == high] = low
     return group
+
+
+def _similar(pictures: np.ndarray) -> list[tuple[int, int, float]]:
+    """Return the pairs of rows that are alike in coarse detail, and how much, the most alike first."""
+    if pictures.shape[1] < _COARSE_GRID:
+        return []
+    details = _details(pictures, _COARSE_GRID, block=_COARSE_BLOCK)
+    pairs = [
+        (row, int(other), float(correlation))
+        for row, others, correlations in _matches(details, _SIMILAR, np.arange(len(pictures)))
+        for other, correlation in zip(others, correlations, strict=True)
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])
 
 
 def _matches(details: np.ndarray, least: float, group: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
