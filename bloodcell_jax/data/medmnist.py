@@ -36,24 +36,24 @@ def load_medmnist(
     """
     path = _find(place, source, data_dir)
     is_blood = path.stem.startswith("bloodmnist")
-    images, labels = [], []
     try:
         with np.load(path, allow_pickle=False) as archive:
-            for split in SPLITS:
-                images.append(_as_rgb(archive[f"{split}_images"], source))
-                labels.append(archive[f"{split}_labels"])
+            labels = [archive[f"{split}_labels"] for split in SPLITS]
+            bounds = np.cumsum([0, *map(len, labels)])
+            images = np.empty((bounds[-1], image_size, image_size, 3), np.uint8)
+            for i, split in enumerate(SPLITS):
+                part = _as_rgb(archive[f"{split}_images"], len(labels[i]), source)
+                images[bounds[i] : bounds[i + 1]] = pictures.resize_arrays(part, image_size)
     except KeyError as error:
         raise DataError(f"{source}: no key {error.args[0].split()[0]}; is {path} a MedMNIST file?") from error
     except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{source}: {path} cannot be read as .npz ({error})") from error
-    counts = [len(part) for part in images]
-    labels = _as_classes(labels, counts, source)
+    labels = _as_classes(labels, source)
     names = class_names or (BLOOD_CLASSES if is_blood else tuple(map(str, range(labels.max() + 1))))
     if labels.max() >= len(names):
         raise DataError(f"{source}: labels up to {labels.max()}, but {len(names)} data.class_names")
-    bounds = np.cumsum([0, *counts])
     return Dataset(
-        images=np.concatenate([pictures.resize_arrays(part, image_size) for part in images]),
+        images=images,
         labels=labels,
         class_names=names,
         ids=tuple(map(str, range(len(labels)))),
@@ -76,15 +76,17 @@ def _find(place: str, source: str, data_dir: str | None) -> Path:
     return local
 
 
-def _as_rgb(images: np.ndarray, source: str) -> np.ndarray:
-    """Return uint8 [n, h, w, 3]; grey sets come as [n, h, w]."""
+def _as_rgb(images: np.ndarray, count: int, source: str) -> np.ndarray:
+    """Return uint8 [count, h, w, 3]; grey sets come as [count, h, w]."""
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] != 3):
         raise DataError(f"{source}: images are {images.dtype} {list(images.shape)}; expected pictures, uint8")
+    if len(images) != count:
+        raise DataError(f"{source}: {len(images)} images but {count} labels; they must pair up")
     return np.repeat(images[..., None], 3, -1) if images.ndim == 3 else images
 
 
-def _as_classes(labels: list[np.ndarray], counts: list[int], source: str) -> np.ndarray:
-    if [len(part) for part in labels] != counts or any(part.size != len(part) for part in labels):
+def _as_classes(labels: list[np.ndarray], source: str) -> np.ndarray:
+    if any(part.size != len(part) for part in labels):
         raise DataError(f"{source}: labels are not one per picture; only single-label sets can be classified")
     joined = np.concatenate([part.reshape(-1) for part in labels])
     if not np.issubdtype(joined.dtype, np.integer) or joined.min() < 0:

@@ -34,7 +34,7 @@ def decode(content: bytes, name: str, *, image_size: int, crop: int | None) -> n
             frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
             turned = ImageOps.exif_transpose(picture)
             # Cropped first: colours are then converted where they are looked at.
-            pixels = _resize(_to_rgb(_centre(turned, crop), picture.format), image_size)
+            pixels = _resize(to_rgb(_centre(turned, crop), picture.format), image_size)
     except UnreadableFile:
         raise
     except Exception as error:  # Pillow's decoders raise nearly everything on malformed files.
@@ -49,7 +49,7 @@ def _reason(error: Exception) -> str:
     return "not a known picture format" if "cannot identify" in text else text or type(error).__name__
 
 
-def _to_rgb(picture: Image.Image, file_format: str) -> Image.Image:
+def to_rgb(picture: Image.Image, file_format: str) -> Image.Image:
     """Return any kind of picture as 8-bit RGB."""
     # Pillow widens the 16 bits of these formats.
     is_deep = picture.mode.startswith("I;16") or (picture.mode == "I" and file_format in ("PPM", "PNG"))

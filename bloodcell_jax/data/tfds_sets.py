@@ -108,20 +108,21 @@ def load_tfds(
             f"{source}: has the classes {', '.join(builder.info.features[label_key].names)}; data.class_names has "
             f"{len(names)}"
         )
-    splits, images, labels, ids = {}, [], [], []
-    for split in _in_order(list(builder.info.splits)):
-        rows = _read_split(builder, split, image_key, label_key, image_size, source)
+    wanted = {split: builder.info.splits[split].num_examples for split in _in_order(list(builder.info.splits))}
+    images = np.empty((sum(wanted.values()), image_size, image_size, 3), np.uint8)
+    splits, labels, ids = {}, [], []
+    for split, count in wanted.items():
+        start = len(labels)
+        rows = _read_split(builder, split, image_key, label_key, images[start : start + count], source)
+        labels += [label for label, _ in rows]
+        ids += [name for _, name in rows]
         if split in SPLIT_NAMES:
-            start = len(labels)
-            splits[SPLIT_NAMES[split]] = np.arange(start, start + len(rows[1]), dtype=np.int32)
-        images.append(rows[0])
-        labels.extend(rows[1])
-        ids.extend(rows[2])
+            splits[SPLIT_NAMES[split]] = np.arange(start, start + count, dtype=np.int32)
     if labels and min(labels) < 0:
         raise DataError(f"{source}: some examples have no label, as unlabelled test splits have")
     has_ids = "id" in builder.info.features
     return Dataset(
-        images=images[0] if len(images) == 1 else np.concatenate(images),
+        images=images,
         labels=np.array(labels, np.int32),
         class_names=names,
         ids=tuple(ids) if has_ids else tuple(map(str, range(len(labels)))),
@@ -177,9 +178,9 @@ def _find_features(features: Any, supervised: Any, source: str) -> tuple[str, st
 
 
 def _read_split(
-    builder: Any, split: str, image_key: str, label_key: str, image_size: int, source: str
-) -> tuple[np.ndarray, list[int], list[str]]:
-    """Return pictures uint8 [n, image_size, image_size, 3], labels and ids of one split, in its order."""
+    builder: Any, split: str, image_key: str, label_key: str, images: np.ndarray, source: str
+) -> list[tuple[int, str]]:
+    """Read the pictures of one split into uint8 [n, h, w, 3] and return their labels and ids, in its order."""
     tfds = _import_tfds()
     try:
         records = builder.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()})
@@ -187,28 +188,26 @@ def _read_split(
         raise DataError(
             f"{source}: prepared as {builder.info.file_format.value}; prepare it again with file_format=array_record"
         ) from error
-    images = np.empty((len(records), image_size, image_size, 3), np.uint8)
 
     def read(start: int) -> list[tuple[int, str]]:
         rows = []
         numbers = range(start, min(start + _RECORDS_AT_A_TIME, len(records)))
         for i, record in zip(numbers, records.__getitems__(list(numbers)), strict=True):
-            images[i] = _decode(record[image_key], image_size, f"{source}: example {i} of {split}")
+            images[i] = _decode(record[image_key], images.shape[1], f"{source}: example {i} of {split}")
             rows.append((int(record[label_key]), _text(record.get("id", b""))))
         return rows
 
     try:
         with ThreadPoolExecutor(DECODING_THREADS) as pool:
-            rows = [row for part in pool.map(read, range(0, len(records), _RECORDS_AT_A_TIME)) for row in part]
+            return [row for part in pool.map(read, range(0, len(records), _RECORDS_AT_A_TIME)) for row in part]
     except (RuntimeError, ValueError, LookupError, OSError) as error:
         raise DataError(f"{source}: its files are damaged ({error}); prepare it again") from error
-    return images, [label for label, _ in rows], [name for _, name in rows]
 
 
 def _decode(content: bytes, image_size: int, name: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content)) as picture:
-            return pictures.resize_arrays(np.asarray(picture.convert("RGB"))[None], image_size)[0]
+            return pictures.resize_arrays(np.asarray(pictures.to_rgb(picture, picture.format))[None], image_size)[0]
     except Exception as error:  # Pillow's decoders raise nearly everything on malformed files.
         raise DataError(f"{name} cannot be read ({error}); prepare it again") from error
 
