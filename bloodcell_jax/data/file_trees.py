@@ -47,8 +47,11 @@ class FileTree:
 
 
 def printable(path: PurePosixPath) -> str:
-    """Return a path as text that any file can hold: bytes that are no UTF-8 are written as `\\xff`."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """Return a path as one line that any file can hold: what is no UTF-8 or not printable is written as `\\xff`."""
+    text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def class_name_of(folder: str) -> str:

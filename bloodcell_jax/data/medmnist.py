@@ -4,14 +4,13 @@ J. Yang et al., MedMNIST v2, Scientific Data 10 (2023) 41, doi:10.1038/s41597-02
 set (Acevedo et al., doi:10.17632/snkd93bnjr) in a geometry of its own, CC BY 4.0.
 """
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from bloodcell_jax.data import pictures
 from bloodcell_jax.data.dataset import SPLITS, Dataset
+from bloodcell_jax.data.npz import check_images, check_labels, open_npz
 from bloodcell_jax.download import download, file_hash
 from bloodcell_jax.errors import DataError, UsageError
 
@@ -35,23 +34,19 @@ def load_medmnist(
       place: a published name, or the path of a local `.npz`. A name is looked for in `data_dir`, then downloaded once.
     """
     path = _find(place, source, data_dir)
-    is_blood = path.stem.startswith("bloodmnist")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            labels = [archive[f"{split}_labels"] for split in SPLITS]
-            bounds = np.cumsum([0, *map(len, labels)])
-            images = np.empty((bounds[-1], image_size, image_size, 3), np.uint8)
-            for i, split in enumerate(SPLITS):
-                part = _as_rgb(archive[f"{split}_images"], len(labels[i]), source)
-                images[bounds[i] : bounds[i + 1]] = pictures.resize_arrays(part, image_size)
-    except KeyError as error:
-        raise DataError(f"{source}: no key {error.args[0].split()[0]}; is {path} a MedMNIST file?") from error
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{source}: {path} cannot be read as .npz ({error})") from error
-    labels = _as_classes(labels, source)
-    names = class_names or (BLOOD_CLASSES if is_blood else tuple(map(str, range(labels.max() + 1))))
-    if labels.max() >= len(names):
-        raise DataError(f"{source}: labels up to {labels.max()}, but {len(names)} data.class_names")
+    if not class_names and path.stem.startswith("bloodmnist"):
+        class_names = BLOOD_CLASSES
+    with open_npz(path, source) as archive:
+        _check_keys(archive.files, path, source)
+        labels = [archive[f"{split}_labels"] for split in SPLITS]
+        bounds = np.cumsum([0, *map(len, labels)])
+        images = np.empty((bounds[-1], image_size, image_size, 3), np.uint8)
+        for i, split in enumerate(SPLITS):
+            part = check_images(_as_colour(archive[f"{split}_images"]), source)
+            labels[i] = check_labels(labels[i], len(part), source, class_names)
+            images[bounds[i] : bounds[i + 1]] = pictures.resize_arrays(part, image_size)
+    labels = np.concatenate(labels)
+    names = class_names or tuple(map(str, range(labels.max() + 1)))
     return Dataset(
         images=images,
         labels=labels,
@@ -76,19 +71,12 @@ def _find(place: str, source: str, data_dir: str | None) -> Path:
     return local
 
 
-def _as_rgb(images: np.ndarray, count: int, source: str) -> np.ndarray:
-    """Return uint8 [count, h, w, 3]; grey sets come as [count, h, w]."""
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] != 3):
-        raise DataError(f"{source}: images are {images.dtype} {list(images.shape)}; expected pictures, uint8")
-    if len(images) != count:
-        raise DataError(f"{source}: {len(images)} images but {count} labels; they must pair up")
+def _check_keys(found: list[str], path: Path, source: str) -> None:
+    for key in (f"{split}_{what}" for split in SPLITS for what in ("images", "labels")):
+        if key not in found:
+            raise DataError(f"{source}: no key {key}; is {path} a MedMNIST file?")
+
+
+def _as_colour(images: np.ndarray) -> np.ndarray:
+    """Return grey pictures [n, h, w] as [n, h, w, 3]; others as they are."""
     return np.repeat(images[..., None], 3, -1) if images.ndim == 3 else images
-
-
-def _as_classes(labels: list[np.ndarray], source: str) -> np.ndarray:
-    if any(part.size != len(part) for part in labels):
-        raise DataError(f"{source}: labels are not one per picture; only single-label sets can be classified")
-    joined = np.concatenate([part.reshape(-1) for part in labels])
-    if not np.issubdtype(joined.dtype, np.integer) or joined.min() < 0:
-        raise DataError(f"{source}: labels are no classes counted from 0")
-    return joined.astype(np.int32)

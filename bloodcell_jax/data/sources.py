@@ -1,15 +1,13 @@
 """Data sources: npz, folder, zip, medmnist, tfds and synthetic, each read into one Dataset."""
 
-import zipfile
-import zlib
-from pathlib import Path
-
-import numpy as np
+from pathlib import Path, PurePosixPath
 
 from bloodcell_jax.data import pictures, synthetic
 from bloodcell_jax.data.class_folders import load_folder, load_zip
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.file_trees import printable
 from bloodcell_jax.data.medmnist import load_medmnist
+from bloodcell_jax.data.npz import check_images, check_labels, open_npz
 from bloodcell_jax.data.tfds_sets import load_tfds
 from bloodcell_jax.errors import DataError, UsageError
 
@@ -87,54 +85,16 @@ def _index_ids(count: int) -> tuple[str, ...]:
 
 
 def _load_npz(path: Path, source: str, image_size: int, class_names: tuple[str, ...]) -> Dataset:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = {"images", "labels"} - set(archive.files)
-            if missing:
-                raise DataError(
-                    f"{source}: no key {' nor '.join(sorted(missing))} (it has {', '.join(archive.files) or 'none'}); "
-                    "save it with np.savez(path, images=..., labels=...)"
-                )
-            images, labels = archive["images"], archive["labels"]
-    except (OSError, ValueError, EOFError, AttributeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{source}: cannot be read as .npz ({error})") from error
-    images = _check_images(images, source)
-    labels = _check_labels(labels, len(images), source, class_names)
+    with open_npz(path, source) as archive:
+        missing = {"images", "labels"} - set(archive.files)
+        if missing:
+            found = ", ".join(printable(PurePosixPath(key)) for key in archive.files)
+            raise DataError(
+                f"{source}: no key {' nor '.join(sorted(missing))} (it has {found or 'none'}); "
+                "save it with np.savez(path, images=..., labels=...)"
+            )
+        images, labels = archive["images"], archive["labels"]
+    images = check_images(images, source)
+    labels = check_labels(labels, len(images), source, class_names)
     names = class_names or tuple(map(str, range(labels.max() + 1)))
     return Dataset(pictures.resize_arrays(images, image_size), labels, names, _index_ids(len(labels)), source)
-
-
-def _check_images(images: np.ndarray, source: str) -> np.ndarray:
-    if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
-        raise DataError(f"{source}: images have shape {list(images.shape)}; expected [n, height, width, 3]")
-    if np.issubdtype(images.dtype, np.floating):
-        if not np.isfinite(images).all():
-            raise DataError(f"{source}: images hold NaN or infinity; repair them or save uint8")
-        low, high = float(images.min()), float(images.max())
-        if low < 0 or high > 1:
-            raise DataError(
-                f"{source}: float images span {low:g} to {high:g}; floats must lie in 0 to 1 (or save uint8, 0 to 255)"
-            )
-        return np.round(images * 255).astype(np.uint8)
-    if images.dtype != np.uint8:
-        raise DataError(f"{source}: images are {images.dtype}; save uint8, 0 to 255")
-    return images
-
-
-def _check_labels(labels: np.ndarray, count: int, source: str, class_names: tuple[str, ...]) -> np.ndarray:
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1:
-        raise DataError(f"{source}: labels have shape {list(labels.shape)}; expected [n] or [n, 1]")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"{source}: labels are {labels.dtype}; expected whole numbers, 0 for the first class")
-    if len(labels) != count:
-        raise DataError(f"{source}: {count} images but {len(labels)} labels; they must pair up")
-    highest = len(class_names) - 1 if class_names else int(labels.max())
-    # 100,000 classes would be a column of something else read as labels.
-    if labels.min() < 0 or labels.max() > min(highest, 100_000):
-        raise DataError(
-            f"{source}: labels span {labels.min()} to {labels.max()}, out of range for "
-            f"{f'the {len(class_names)} data.class_names' if class_names else 'classes counted from 0'}"
-        )
-    return labels.astype(np.int32)

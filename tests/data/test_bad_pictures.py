@@ -261,8 +261,9 @@ def test_names_that_are_no_text_are_read_and_shown(tmp_path):
     place = os.fsencode(tmp_path / "cells" / "a") + b"/caf\xe9.png"
     with open(place, "wb") as file:
         file.write(encoded(PICTURE))
+    (tmp_path / "cells" / "a" / "two\nlines.png").write_bytes(encoded(PICTURE))
     data = load(f"folder:{tmp_path / 'cells'}")
-    assert "a/caf\\xe9.png" in data.ids
+    assert {"a/caf\\xe9.png", "a/two\\nlines.png"} <= set(data.ids)
     assert len(data.sha256()) == 64
 
 

@@ -83,9 +83,11 @@ def test_a_name_is_downloaded_once_and_checked(tmp_path, monkeypatch):
     ("changed", "words"),
     [
         ({"val_labels": None}, "no key val_labels"),
-        ({"val_labels": np.zeros((8, 3), np.uint8)}, "labels are not one per picture"),
-        ({"test_images": np.zeros((9, 28, 28, 3))}, "images are float64"),
-        ({"test_images": np.zeros((9, 28, 28, 28), np.uint8)}, "images are uint8"),
+        ({"val_labels": np.zeros((8, 3), np.uint8)}, r"labels have shape \[8, 3\]"),
+        ({"val_labels": np.full((8, 1), 10**6)}, "labels span 1000000 to 1000000, out of range"),
+        ({"test_images": np.full((9, 28, 28, 3), 7.0)}, "float images span 7 to 7"),
+        ({"test_images": np.zeros((9, 28, 28, 28), np.uint8)}, r"images have shape \[9, 28, 28, 28\]"),
+        ({"test_images": np.zeros((8, 28, 28, 3), np.uint8)}, "8 images but 9 labels"),
     ],
 )
 def test_what_is_no_such_file_says_so(tmp_path, changed, words):
