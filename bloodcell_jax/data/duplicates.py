@@ -38,7 +38,8 @@ _LIMIT = 2.0
 # only its bytes are compared. Of 1,519 real cells the least has 5.
 _LEAST_DETAIL = 1.0
 
-_ROWS_PER_BLOCK = 1024
+# Compared with all others, and averaged, at a time.
+_ROWS_PER_BLOCK, _PICTURES_PER_BLOCK = 1024, 64
 
 
 class SimilarPair(NamedTuple):
@@ -147,8 +148,8 @@ def _details(images: np.ndarray, points: int, block: int) -> np.ndarray:
     """
     details = np.zeros((len(images), points, points), np.float32)
     average = _averaging(points, images.shape[1])
-    for start in range(0, len(images), _ROWS_PER_BLOCK):
-        rows = images[start : start + _ROWS_PER_BLOCK]
+    for start in range(0, len(images), _PICTURES_PER_BLOCK):
+        rows = images[start : start + _PICTURES_PER_BLOCK]
         # The luminance of ITU-R BT.601, which is JPEG's: colour is kept at half the resolution, and less exactly.
         grid = average @ (rows @ np.float32([0.299, 0.587, 0.114])) @ average.T
         coarse = grid.reshape(-1, points // block, block, points // block, block).mean(axis=(2, 4))

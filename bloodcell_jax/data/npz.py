@@ -17,7 +17,8 @@ def open_npz(path: Path, source: str) -> Iterator[np.lib.npyio.NpzFile]:
       DataError: it cannot be read, now or inside the context; says why of `source`.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # NumPy leaves a file open that it cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             yield archive
     except UserError:
         raise
