@@ -14,6 +14,7 @@ from absl import logging as absl_logging
 from bloodcell_jax import config_flags
 from bloodcell_jax.config import Config
 from bloodcell_jax.errors import MachineError, UsageError, UserError
+from bloodcell_jax.train.distributed import MODES
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Verb:
 def main(argv: Sequence[str]) -> int:
     """Run the command line `argv` (program first) and return its exit code."""
     # Orbax and JAX warn through absl and logging of things that are this library's business, not the user's.
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.FATAL)
     _show_messages()
     try:
         return _run(list(argv))
@@ -120,10 +121,12 @@ def _help(name: str, verb: Verb) -> str:
     lines = [verb.summary, "", verb.usage.strip("\n"), "", "Flags:"]
     for flag_name in values:
         flag = values[flag_name]
-        default = "" if flag.default in (None, False) else f" (default: {flag.default})"
+        default = f" (default: {flag.default})" if flag.default else ""
         choices = getattr(flag.parser, "enum_values", None)
         value = "" if flag.boolean else f"={'|'.join(choices)}" if choices else "=..."
-        lines.append(f"  --{flag_name}{value}\n      {flag.help}{default}")
+        # absl adds the choices in front and, on a line of its own, that a flag may be repeated.
+        help_text = flag.help.partition(";\n")[0].removeprefix(f"<{'|'.join(choices or ())}>: ")
+        lines.append(f"  --{flag_name}{value}\n      {help_text}{default}")
     if verb.has_config:
         lines += ["", config_flags.help_text()]
     return "\n".join(lines)
@@ -135,6 +138,10 @@ def _required(values: flags.FlagValues, name: str) -> str:
     return values[name].value
 
 
+def _path(values: flags.FlagValues, name: str) -> Path:
+    return Path(_required(values, name)).expanduser()
+
+
 def _define_train(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "the run's folder; the same command in it goes on", flag_values=values)
     flags.DEFINE_bool("overwrite", False, "delete the run in the workdir and start anew", flag_values=values)
@@ -144,7 +151,7 @@ def _define_train(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "distributed",
         "auto",
-        ["auto", "off", "slurm", "env"],
+        MODES,
         "how the processes of one run find each other",
         flag_values=values,
     )
@@ -158,7 +165,7 @@ def _define_skip_bad(values: flags.FlagValues) -> None:
 
 
 def _train(values: flags.FlagValues, config: Config) -> None:
-    workdir = None if values["dry_run"].value else Path(_required(values, "workdir"))
+    workdir = None if values["dry_run"].value else _path(values, "workdir")
     from bloodcell_jax.train.platform import prepare_platform
 
     prepare_platform(config.train.deterministic)
@@ -260,7 +267,7 @@ def _classifier(values: flags.FlagValues):
     from bloodcell_jax.train.platform import prepare_platform
 
     prepare_platform()
-    classifier = Classifier.from_workdir(_required(values, "workdir"), checkpoint=values["checkpoint"].value)
+    classifier = Classifier.from_workdir(_path(values, "workdir"), checkpoint=values["checkpoint"].value)
     if values["crop"].value is not None:
         classifier.config.data.crop = _crop(values["crop"].value)
     return classifier
@@ -291,7 +298,7 @@ def _evaluate(values: flags.FlagValues) -> None:
 def _predict(values: flags.FlagValues) -> None:
     from bloodcell_jax.evaluate.command import predict_files
 
-    inputs, output = values["input"].value, Path(_required(values, "output"))
+    inputs, output = values["input"].value, _path(values, "output")
     if not inputs:
         raise UsageError("--input: missing; a picture, folder, zip or glob pattern")
     count = predict_files(lambda: _classifier(values), inputs, output, strict=values["strict"].value)
@@ -307,7 +314,7 @@ def _define_convert(values: flags.FlagValues) -> None:
 def _convert(values: flags.FlagValues) -> None:
     from bloodcell_jax.weights import convert
 
-    source, target = _required(values, "input"), _required(values, "output")
+    source, target = _required(values, "input"), _path(values, "output")
     info = convert(source, target, values["variant"].value)
     classes = "no head" if info.num_classes is None else f"{info.num_classes} classes"
     print(f"{target}: {info.variant}, {classes}, licence {info.licence or 'not known'}, from {info.source}")
@@ -320,7 +327,7 @@ def _define_report(values: flags.FlagValues) -> None:
 def _report(values: flags.FlagValues) -> None:
     from bloodcell_jax.report import write_report
 
-    print(f"report: {write_report(Path(_required(values, 'workdir')))}")
+    print(f"report: {write_report(_path(values, 'workdir'))}")
 
 
 VERBS = {

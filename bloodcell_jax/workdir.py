@@ -14,9 +14,14 @@ import numpy as np
 from bloodcell_jax.config import Config, from_dict, leaves
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 
-# What a run writes; --overwrite deletes these and nothing else.
-_OWN_FILES = ("config.json", "environment.json", "splits.json", "metrics.jsonl", "metrics.tmp", "events.*")
-_OWN_FOLDERS = ("checkpoints", "eval", "report")
+# What a run writes; --overwrite deletes these and nothing else. A folder goes once it is empty.
+_OWN = (
+    *("config.json", "environment.json", "splits.json", "metrics.jsonl", "events.out.tfevents.*"),
+    *("config.json.tmp", "environment.json.tmp", "splits.json.tmp", "metrics.tmp"),
+    *("checkpoints/[0-9]*", "eval/*/*.json", "eval/*/*.json.tmp", "eval/*/predictions.csv"),
+    *("report/index.html", "report/.index.html.*"),
+    *("checkpoints", "eval/*", "eval", "report"),
+)
 
 _FREE_ON_RESUME = (
     "train.backend",
@@ -68,20 +73,43 @@ def owned(workdir: Path) -> Iterator[None]:
 
 def delete_run(workdir: Path) -> None:
     """Delete what a run wrote into a workdir, and nothing that others put there."""
-    for pattern in _OWN_FILES:
-        for path in workdir.glob(pattern):
-            path.unlink()
-    for name in _OWN_FOLDERS:
-        if (workdir / name).is_dir():
-            shutil.rmtree(workdir / name)
+    for pattern in _OWN:
+        for path in list(workdir.glob(pattern)):
+            if not path.is_dir():
+                path.unlink()
+            elif path.parent.name == "checkpoints":
+                shutil.rmtree(path)
+            elif not any(path.iterdir()):
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line that the machine does not let a file be written.
+
+    Raises:
+      MachineError: names the file and the reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(
+            f"{path}: cannot be written ({error.strerror or error}); make room or the folder writable, then run the "
+            "same command to go on"
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file so that it is whole or absent, never half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a JSON file so that it is whole or absent, never half-written.
+
+    Raises:
+      MachineError: it cannot be written.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
 
 
 def update_json(path: Path, values: dict) -> None:
@@ -145,8 +173,14 @@ def read_splits(workdir: Path) -> dict[str, np.ndarray]:
     return {name: np.array(indices, np.int32) for name, indices in splits.items()}
 
 
-def check_resumable(workdir: Path, config: Config, data_hash: str) -> bool:
+def check_resumable(workdir: Path, config: Config, data_hash: str, steps: int) -> bool:
     """Return whether the workdir holds an earlier part of this very run; False where it holds none.
+
+    Args:
+      workdir: the run's folder; may be absent.
+      config: resolved.
+      data_hash: of the dataset.
+      steps: of all stages together.
 
     Raises:
       UsageError: it holds a run that differs in more than may change; names each field, old and new value.
@@ -161,9 +195,11 @@ def check_resumable(workdir: Path, config: Config, data_hash: str) -> bool:
         for path in sorted(old_values.keys() | new_values.keys())
         if old_values.get(path) != new_values.get(path) and not _may_change(path, old, new)
     ]
-    environment = workdir / "environment.json"
-    if environment.exists() and read_json(environment)["data"]["sha256"] != data_hash:
+    environment = read_json(workdir / "environment.json") if (workdir / "environment.json").exists() else None
+    if environment and environment["data"]["sha256"] != data_hash:
         changed.append(f"the data of data.source: {old.data.source} -> {new.data.source} (their hashes differ)")
+    if environment and environment.get("steps", 0) > steps:
+        changed.append(f"steps of all stages: {environment['steps']} -> {steps}, and the last stage may only grow")
     if changed:
         raise UsageError(
             f"--workdir={workdir}: holds a run with another configuration ({'; '.join(changed)}); "
@@ -175,9 +211,6 @@ def check_resumable(workdir: Path, config: Config, data_hash: str) -> bool:
 def _may_change(path: str, old: Config, new: Config) -> bool:
     if any(path.startswith(free) for free in _FREE_ON_RESUME):
         return True
+    # Whether it grows is told by the steps: epochs may have become steps.
     last = len(new.stages) - 1
-    if len(old.stages) == len(new.stages) and path in (f"stages[{last}].epochs", f"stages[{last}].steps"):
-        name = path.rsplit(".", 1)[1]
-        before, after = getattr(old.stages[last], name), getattr(new.stages[last], name)
-        return before is None or after is None or after >= before
-    return False
+    return len(old.stages) == len(new.stages) and path in (f"stages[{last}].epochs", f"stages[{last}].steps")

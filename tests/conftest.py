@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+WITHOUT_TORCH = str(ROOT / "tests" / "without_torch")
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -72,11 +73,16 @@ def config_file(cells, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def start(config_file):
-    """Return a function that starts `launch.py train` in a process of its own, one device unless told."""
+    """Return a function that starts `launch.py train` in a process of its own, one device unless told.
+
+    PyTorch, which the parity tests bring along, is hidden from it: no run needs it, and tensorboardX imports it for
+    two seconds where it is found.
+    """
 
     def start(workdir, *flags, devices=1, env=None):
         command = [sys.executable, "launch.py", "train", f"--config={config_file}", f"--workdir={workdir}", *flags]
-        settings = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", **(env or {})}
+        settings = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": WITHOUT_TORCH}
+        settings |= env or {}
         return subprocess.Popen(
             command, cwd=ROOT, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

@@ -172,6 +172,7 @@ def test_sources(here, capsys, source, code, words):
         (["--config.model.variant=convnext_atoo"], ["convnext_atoo", "did you mean convnext_atto"]),
         (["--config.data.splits=(0.5,0.1,0.1)"], ["config.data.splits", "add to 1"]),
         (["--config.seed=-1"], ["config.seed=-1", "at least 0"]),
+        (["--config.data.image_size=24"], ["pictures of 24x24 pixels: too small", "32x32 or more"]),
         (["--config.train.batch_size=12"], ["12: 8 devices do not divide it", "8 or 16"]),
         (["--config.train.batch_size=4"], ["4: 8 devices do not divide it", "8"]),
         (["--workdirr=x"], ["--workdirr: no such flag"]),
@@ -226,6 +227,17 @@ def test_a_workdir_that_is_not_writable(here, capsys):
 def test_a_workdir_on_a_file_system_that_refuses(here, capsys):
     code = cli.main(["bloodcell", "train", "--config=quickstart", "--workdir=/proc/run"])
     refused(capsys, code, 5, "--workdir=/proc/run")
+
+
+def test_a_tilde_is_the_home_folder(here, capsys, monkeypatch):
+    """A shell leaves the one in --workdir=~/run alone, and a folder called ~ is nobody's wish."""
+    monkeypatch.setenv("HOME", str(here))
+    code = cli.main(["bloodcell", "report", "--workdir=~/absent"])
+    refused(capsys, code, 2, f"{here}/absent: no such folder")
+    code = cli.main(["bloodcell", "predict", "--workdir=~", "--input=~/absent", "--output=~/cells.csv"])
+    refused(capsys, code, 2, f"{here}/absent: no such file")
+    code = train("--config.model.weights=~/absent.pth")
+    refused(capsys, code, 3, f"{here}/absent.pth: no such file")
 
 
 def test_a_workdir_in_use(here, capsys):

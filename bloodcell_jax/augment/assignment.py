@@ -98,24 +98,24 @@ class Group:
 
     Attributes:
       first, last: the operations.
-      apply: (images [m, h, w, c], rows int32 [m]) -> images; `rows` are their places in the batch.
+      apply: (images [m, ...], details [m, ...]) -> images, on those that got one of the operations.
     """
 
     first: int
     last: int
-    apply: Callable[[Any, jax.Array], Any]
+    apply: Callable[[Any, Any], Any]
 
 
-def apply_groups(assignment: Assignment, groups: Sequence[Group], images: Any) -> Any:
+def apply_groups(assignment: Assignment, groups: Sequence[Group], images: Any, details: Any) -> Any:
     """Return the images, each after the function of the group that its operation is in.
 
     A group's rows are padded to the most it can get; images in no group stay as they are.
 
     Args:
       images: [n, h, w, c], or a tree of arrays [n, ...] that functions take and return.
+      details: a tree of arrays [n, ...] that functions take besides.
     """
     blocks, block = assignment.order.shape
-    first_rows = jnp.arange(blocks, dtype=jnp.int32)[:, None] * block
     place, filled = jnp.broadcast_to(jnp.arange(block), (blocks, block)), block
     pieces = [images]
     for group in groups:
@@ -123,8 +123,8 @@ def apply_groups(assignment: Assignment, groups: Sequence[Group], images: Any) -
         start, count = assignment.ranks_of(group.first, group.last)
         ranks = (start[:, None] + jnp.arange(most)) % block
         members = jnp.take_along_axis(assignment.order, ranks, axis=1)
-        taken = jax.tree.map(lambda x, members=members: take_in_blocks(x, members), images)
-        pieces.append(group.apply(taken, (first_rows + members).reshape(-1)))
+        taken = jax.tree.map(lambda x, members=members: take_in_blocks(x, members), (images, details))
+        pieces.append(group.apply(*taken))
         inside = (assignment.ranks - start[:, None]) % block
         place = jnp.where(inside < count[:, None], filled + inside, place)
         filled += most

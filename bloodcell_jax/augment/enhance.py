@@ -42,17 +42,22 @@ def black(image: jax.Array) -> jax.Array:
 
 def grey(image: jax.Array) -> jax.Array:
     """Return the grey version of an image [h, w, 3], [h, w, 1]."""
-    return jnp.floor(to_grey(to_levels(image)) + 0.5) / 255
+    return _grey_levels(image) / 255
 
 
 def mean_grey(image: jax.Array) -> jax.Array:
     """Return the mean of the grey version of an image [h, w, 3], [1, 1, 1]."""
-    return jnp.floor(grey(image).mean((0, 1), keepdims=True) * 255 + 0.5) / 255
+    # Sums of levels are exact in float32, in any order.
+    return jnp.floor(_grey_levels(image).mean((0, 1), keepdims=True) + 0.5) / 255
+
+
+def _grey_levels(image: jax.Array) -> jax.Array:
+    return jnp.floor(to_grey(to_levels(image)) + 0.5)
 
 
 def channel_means(image: jax.Array) -> jax.Array:
     """Return the mean of each channel of an image [h, w, c], [1, 1, c]."""
-    return to_float32(image).mean((0, 1), keepdims=True)
+    return to_levels(image).mean((0, 1), keepdims=True) / 255
 
 
 def smooth(image: jax.Array) -> jax.Array:

@@ -124,16 +124,20 @@ def affine_matrix(
     height, width = shape
     angle = jnp.deg2rad(degrees)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    rotation = jnp.array([[cos, -sin], [sin, cos]])
-    shear = jnp.array([[1.0, shear_x], [shear_y, 1.0]])
-    linear = rotation @ shear / zoom
-    centre = jnp.array([(width - 1) / 2, (height - 1) / 2])
-    shift = jnp.stack([jnp.asarray(translate_x) * width, jnp.asarray(translate_y) * height])
-    return jnp.concatenate([linear, (centre - linear @ (centre + shift))[:, None]], axis=1)
+    # Rotation times shear, written out with one product a sum: see `warp`.
+    xx, xy = (cos - sin * shear_y) / zoom, (cos * shear_x - sin) / zoom
+    yx, yy = (sin + cos * shear_y) / zoom, (sin * shear_x + cos) / zoom
+    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+    moved_x, moved_y = centre_x + translate_x * width, centre_y + translate_y * height
+    offset_x, offset_y = centre_x - xx * moved_x - xy * moved_y, centre_y - yx * moved_x - yy * moved_y
+    return jnp.stack([jnp.stack([xx, xy, offset_x]), jnp.stack([yx, yy, offset_y])])
 
 
 def warp(image: jax.Array, matrix: jax.Array, *, fill: str = "reflect") -> jax.Array:
     """Return the image [h, w, c] whose pixel (x, y) is the input at `matrix @ (x, y, 1)`, bilinear.
+
+    No sum here has two products: the compiler may fuse a product into a sum, and of two it takes either, which differs
+    between batch sizes, so that pictures would differ in the last bit between numbers of devices.
 
     Args:
       matrix: [2, 3], may be traced.
@@ -141,7 +145,7 @@ def warp(image: jax.Array, matrix: jax.Array, *, fill: str = "reflect") -> jax.A
     """
     height, width, channels = image.shape
     y, x = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
-    source_x, source_y = (row[0] * x + row[1] * y + row[2] for row in matrix)
+    source_x, source_y = (row[2] + row[1] * y + row[0] * x for row in matrix)
     left, top = jnp.floor(source_x), jnp.floor(source_y)
     right_weight, bottom_weight = (source_x - left)[..., None], (source_y - top)[..., None]
     pixels = to_float32(image).reshape(-1, channels)
@@ -155,9 +159,11 @@ def warp(image: jax.Array, matrix: jax.Array, *, fill: str = "reflect") -> jax.A
         outside = (column < 0) | (column >= width) | (row < 0) | (row >= height)
         return jnp.where(outside[..., None], 0.5, values)
 
-    upper = tap(0, 0) * (1 - right_weight) + tap(1, 0) * right_weight
-    lower = tap(0, 1) * (1 - right_weight) + tap(1, 1) * right_weight
-    return to_unit_range(upper * (1 - bottom_weight) + lower * bottom_weight, image.dtype)
+    def between(start: jax.Array, end: jax.Array, weight: jax.Array) -> jax.Array:
+        return start + weight * (end - start)
+
+    upper, lower = (between(tap(0, dy), tap(1, dy), right_weight) for dy in range(2))
+    return to_unit_range(between(upper, lower, bottom_weight), image.dtype)
 
 
 def _inside(index: jax.Array, size: int, fill: str) -> jax.Array:

@@ -14,8 +14,8 @@ def mixup(
     key: jax.Array, image: jax.Array, other: jax.Array, *, alpha: jax.Array | float = 0.2
 ) -> tuple[jax.Array, jax.Array]:
     """Average two images [h, w, c], lambda ~ Beta(alpha, alpha) (Zhang et al. 2017, arXiv:1710.09412)."""
-    share = _draw_lambda(key, alpha)
-    return to_unit_range(share * to_float32(image) + (1 - share) * to_float32(other), image.dtype), share
+    share, other = _draw_lambda(key, alpha), to_float32(other)
+    return to_unit_range(other + share * (to_float32(image) - other), image.dtype), share
 
 
 def cutmix(
@@ -64,12 +64,27 @@ def fmix(
     spectrum_key, lambda_key = jax.random.split(key)
     draw_spectrum = _wrong_axis_spectrum if compat == "kerascv" else _low_pass_spectrum
     noise = jnp.fft.irfft2(draw_spectrum(spectrum_key, (height, width), decay), (height, width))
-    kept = jnp.round(_draw_lambda(lambda_key, alpha) * noise.size).astype(jnp.int32)
-    # From a sorted copy, not by scattering ranks; -inf where everything is kept, above all where nothing is.
-    ascending = jnp.sort(noise.ravel())
-    threshold = jnp.where(kept > 0, ascending[jnp.clip(noise.size - kept, 0, noise.size - 1)], jnp.inf)
-    mask = noise >= threshold
+    mask = noise >= _threshold(noise, _draw_lambda(lambda_key, alpha))
     return jnp.where(mask[..., None], image, other), mask.mean(dtype=jnp.float32)
+
+
+def _threshold(noise: jax.Array, share: jax.Array) -> jax.Array:
+    """Return the value that a share of the noise lies at or above, to the pixel.
+
+    By halving: sorting 256 masks of 96 px took 20 times as long on the CPU.
+    """
+    kept = jnp.round(share * noise.size)
+
+    def halve(_, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bounds
+        middle = (low + high) / 2
+        too_many = (noise >= middle).sum() > kept
+        return jnp.where(too_many, middle, low), jnp.where(too_many, high, middle)
+
+    span = noise.max() - noise.min()
+    # 24 halvings are as fine as float32 near its ends; at the upper bound no pixel is kept, at the lower one all are.
+    bounds = noise.min() - 1e-3 * span, noise.max() + 1e-3 * span
+    return jax.lax.fori_loop(0, 24, halve, bounds)[1]
 
 
 def _draw_lambda(key: jax.Array, alpha: jax.Array | float) -> jax.Array:

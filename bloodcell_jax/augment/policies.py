@@ -123,11 +123,10 @@ def apply_mix(
     assignment = assign(jax.random.fold_in(key, _BLOCKS), slots, block, parts)
 
     def group(position: int, name: str, options: dict[str, Value]) -> Group:
-        def apply(pairs: tuple, rows: jax.Array) -> tuple:
-            images, others, _ = pairs
-            keys = _slot_keys(jax.random.fold_in(key, position), slots[rows])
-            mixed, share = jax.vmap(lambda *pair: MIXES[name].function(*pair, **options))(keys, images, others)
-            return mixed, others, share
+        def apply(images_and_shares: tuple, details: tuple) -> tuple:
+            (images, _), (slots, others) = images_and_shares, details
+            keys = _slot_keys(jax.random.fold_in(key, position), slots)
+            return jax.vmap(lambda *pair: MIXES[name].function(*pair, **options))(keys, images, others)
 
         return Group(position, position, apply)
 
@@ -135,7 +134,7 @@ def apply_mix(
         group(position, name, {key: value for key, value in options if key != "p"})
         for position, (name, options) in enumerate(mix.operations)
     ]
-    mixed, _, share = apply_groups(assignment, groups, (images, others, jnp.ones(len(slots))))
+    mixed, share = apply_groups(assignment, groups, (images, jnp.ones(len(slots))), (slots, others))
     return mixed, share[:, None] * targets + (1 - share[:, None]) * other_targets
 
 
@@ -158,10 +157,10 @@ def _apply_operation(
 
     if name in IMAGE_OPERATIONS and dealt_out:
 
-        def apply(images: jax.Array, rows: jax.Array) -> jax.Array:
-            return _apply_to_each(name, options, _slot_keys(key, slots[rows]), images)
+        def apply(images: jax.Array, slots: jax.Array) -> jax.Array:
+            return _apply_to_each(name, options, _slot_keys(key, slots), images)
 
-        return apply_groups(assign_share(choice_key, slots, block, probability), [Group(0, 0, apply)], images)
+        return apply_groups(assign_share(choice_key, slots, block, probability), [Group(0, 0, apply)], images, slots)
     if name in IMAGE_OPERATIONS:
         changed = _apply_to_each(name, options, _slot_keys(key, slots), images)
     else:

@@ -121,14 +121,13 @@ def apply_operations(
     level_keys, sign_keys = (jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys) for i in range(2))
     level = jax.vmap(plan.draw_level)(level_keys)
     sign = jax.vmap(lambda key: jax.random.rademacher(key, (), jnp.float32))(sign_keys)
-    choice = assignment.choice
 
     def group(kind: type, first: int, last: int) -> Group:
-        def apply(images: jax.Array, rows: jax.Array) -> jax.Array:
+        def apply(images: jax.Array, details: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+            choice, level, sign = details
             # A padded row has an operation of another group: it takes any of this one's, and is dropped.
-            own = jnp.clip(choice[rows] - first, 0, last - first)
-            operations = plan.space[first : last + 1]
-            parameters = search_spaces.parameters_of(operations, own, level[rows], sign[rows])
+            own = jnp.clip(choice - first, 0, last - first)
+            parameters = search_spaces.parameters_of(plan.space[first : last + 1], own, level, sign)
             kernel = functools.partial(search_spaces.KERNELS[kind], fill=fill)
             return jax.vmap(kernel)(images, parameters)
 
@@ -136,7 +135,7 @@ def apply_operations(
 
     runs = search_spaces.kernel_runs(plan.space)
     groups = [group(*run) for run in runs if run[0] is not search_spaces.Identity]
-    return apply_groups(assignment, groups, images)
+    return apply_groups(assignment, groups, images, (assignment.choice, level, sign))
 
 
 def _plan(*, n: float, m: float, preset: str, timm: str) -> LayerPlan:

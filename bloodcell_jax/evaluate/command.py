@@ -2,10 +2,11 @@
 
 import csv
 import glob
+import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -66,7 +67,7 @@ def evaluate_source(
         raise UsageError(f"--split={split}: {dataset.source} has {', '.join(splits)}")
     indices = splits[split]
     probabilities = classifier.predict(dataset.images[indices])
-    folder = Path(output) if output else classifier.workdir / "eval" / split
+    folder = Path(output).expanduser() if output else classifier.workdir / "eval" / split
     return folder, write_split(folder, dataset, indices, probabilities, step=classifier.step)
 
 
@@ -89,10 +90,12 @@ def predict_files(create_classifier: Callable[[], Classifier], inputs: list[str]
       strict: refuse where any picture cannot be read.
 
     Raises:
-      UsageError: an input matches nothing.
+      UsageError: an input matches nothing, or the output is a folder.
       DataError: no picture could be read, or, with `strict`, not all.
       MachineError: the output cannot be written.
     """
+    if output.is_dir():
+        raise UsageError(f"--output={output}: is a folder; name a file, as in {output / 'cells.csv'}")
     with ExitStack() as archives:
         files = [file for text in inputs for file in _find(text, archives)]
         if not files:
@@ -112,11 +115,13 @@ def _predict_into(classifier: Classifier, files: list[_File], output: Path, stri
     except OSError as error:
         raise MachineError(f"--output={output}: cannot be written ({error.strerror or error})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only place refuses even what is not there
+            temporary.unlink(missing_ok=True)
     return written
 
 
 def _find(text: str, archives: ExitStack) -> Iterator[_File]:
+    text = os.path.expanduser(text)
     paths = [Path(text)] if Path(text).exists() else [Path(match) for match in sorted(glob.glob(text, recursive=True))]
     if not paths:
         raise UsageError(f"--input={text}: no such file, folder or match")

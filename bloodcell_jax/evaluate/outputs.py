@@ -10,7 +10,7 @@ from PIL import Image
 
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.evaluate.metrics import classification_metrics
-from bloodcell_jax.workdir import write_json
+from bloodcell_jax.workdir import write_json, writing
 
 GALLERY_SIZE = 24
 
@@ -22,11 +22,15 @@ def write_split(folder: Path, dataset: Dataset, indices: np.ndarray, probabiliti
       indices: the split's examples.
       probabilities: [len(indices), classes].
       step: of the checkpoint that made them.
+
+    Raises:
+      MachineError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     labels = dataset.labels[indices]
     metrics = {"step": step} | classification_metrics(labels, probabilities, dataset.class_names)
-    _write_predictions(folder / "predictions.csv", dataset, indices, probabilities)
+    with writing(folder / "predictions.csv"):
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_predictions(folder / "predictions.csv", dataset, indices, probabilities)
     write_json(folder / "most_wrong.json", _most_wrong(dataset, indices, probabilities))
     write_json(folder / "metrics.json", metrics)
     return metrics

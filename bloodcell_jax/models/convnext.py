@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models.depthwise import depthwise_conv
 from bloodcell_jax.models.variants import Variant
 
@@ -193,13 +194,17 @@ class ConvNeXt(nn.Module):
         """Return (logits, features).
 
         Args:
-          images: [n, h, w, 3], normalised, h and w at least 32.
+          images: [n, h, w, 3], normalised, h and w at least 32 (16 with stem_stride 2).
           train: turns drop path on.
           keys: [n], one per example; needed where train and drop_path > 0.
 
         Returns:
           Logits float32 [n, num_classes], and features: `stem`, `stage_0` to `stage_3` ([n, h, w, c]) and `pooled`
           ([n, c], what the head takes).
+
+        Raises:
+          UsageError: the pictures are too small.
+          ValueError: drop path is on and there are no keys.
         """
         if train and self.drop_path > 0 and keys is None:
             raise ValueError("drop path needs keys, one per example")
@@ -215,6 +220,9 @@ class ConvNeXt(nn.Module):
             first = sum(variant.depths[:i])
             stage = Stage(variant, i, first, rates[first : first + depth], self.remat, *dtypes, name=f"stage_{i}")
             x = features[f"stage_{i}"] = stage(x, keys)
+        if 0 in x.shape:
+            height, width, least = *images.shape[1:3], 8 * self.stem_stride
+            raise UsageError(f"pictures of {height}x{width} pixels: too small; resize them to {least}x{least} or more")
         if variant.norm_before_pool:
             x = norm(name="head_norm")(x).astype(jnp.float32).mean((1, 2))
         else:

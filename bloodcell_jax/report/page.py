@@ -4,7 +4,7 @@ Read, each where it exists: `config.json`, `environment.json`, `metrics.jsonl` a
 `eval/`, `metrics.json`, `predictions.csv` and `most_wrong.json`.
 
 `environment.json` holds `command`, `started`, `seconds_trained`, `versions` {name: version}, `devices`
-[text], `git_revision`, `data` {source, sha256, n, image_size, class_names, splits {split: {count, per_class
+[text], `git_revision`, `steps`, `data` {source, sha256, n, image_size, class_names, splits {split: {count, per_class
 {name: count}}}, notes [text]} and `model` {variant, parameters, trainable {stage: count}}.
 `report/training_pictures.png` shows pictures as training sees them.
 `most_wrong.json` is a list of {id, label, predicted, confidence, probability_of_label, png (base64)}.
@@ -15,6 +15,7 @@ import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -24,10 +25,10 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from bloodcell_jax.errors import MachineError, UsageError
+from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.metrics import reliability
 from bloodcell_jax.report import plots
-from bloodcell_jax.workdir import read_json, read_metrics
+from bloodcell_jax.workdir import read_json, read_metrics, writing
 
 SPLITS = ("train", "val", "test")
 
@@ -175,9 +176,10 @@ def _replace(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old or the new content, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise MachineError(f"{path}: {error.strerror}; make room or the folder writable, then run report") from error
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+    finally:
+        with suppress(OSError):  # a read-only place refuses even what is not there
+            temporary.unlink(missing_ok=True)

@@ -1,6 +1,9 @@
 """Checkpoints by Orbax: asynchronous, atomic, restored into explicit trees."""
 
-from collections.abc import Iterable
+import contextlib
+import re
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,9 @@ import orbax.checkpoint as ocp
 from jax.sharding import Sharding
 
 from bloodcell_jax.errors import DataError, MachineError
+
+# TensorStore's failed writes are ValueErrors that begin with an absl status code.
+_TENSORSTORE_ERROR = re.compile(r"[A-Z_]+: ")
 
 _TREES = ("params", "ema", "optimizer", "progress")
 
@@ -40,11 +46,10 @@ class Checkpoints:
         Raises:
           MachineError: the files cannot be written.
         """
+        self._check_room(step, trees)
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
-        try:
+        with self._saving():
             self._manager.save(step, args=ocp.args.Composite(**items, record=ocp.args.JsonSave(record)), force=True)
-        except OSError as error:
-            raise MachineError(f"{self._directory}: checkpoint {step} cannot be written ({error})") from error
 
     def record(self, step: int) -> dict:
         """Return the record saved with a checkpoint.
@@ -97,14 +102,43 @@ class Checkpoints:
         Raises:
           MachineError: it failed.
         """
-        try:
+        with self._saving():
             self._manager.wait_until_finished()
-        except OSError as error:
-            raise MachineError(f"{self._directory}: a checkpoint cannot be written ({error})") from error
 
     def close(self) -> None:
-        """Wait for saves and free Orbax's threads."""
-        self._manager.close()
+        """Wait for saves and free Orbax's threads.
+
+        Raises:
+          MachineError: a save failed.
+        """
+        with self._saving():
+            self._manager.close()
+
+    def _check_room(self, step: int, trees: dict[str, Any]) -> None:
+        """Look at the disk before Orbax does, which fills it and then fails in several threads at once."""
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
+        free = shutil.disk_usage(self._directory).free
+        if needed > free:
+            raise MachineError(
+                f"{self._directory}: checkpoint {step} needs {needed / 1e6:,.1f} MB and the disk has {free / 1e6:,.1f}"
+                f"; make room, then run the same command to go on{self._place_to_go_on()}"
+            )
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError) and not _TENSORSTORE_ERROR.match(str(error)):
+                raise
+            raise MachineError(
+                f"{self._directory}: a checkpoint cannot be written ({_in_one_line(error)}); make room or the folder "
+                f"writable, then run the same command to go on{self._place_to_go_on()}"
+            ) from error
+
+    def _place_to_go_on(self) -> str:
+        steps = self.steps()
+        return f" from step {steps[-1]}" if steps else ""
 
     def _check_names(self, step: int, abstract: dict[str, Any]) -> None:
         """Compare names and shapes first: Orbax's own message hides the cause."""
@@ -124,11 +158,17 @@ class Checkpoints:
             )
 
     def _unreadable(self, step: int, error: Exception) -> DataError:
-        reason = " ".join(str(error).split())[:300]
+        reason = f"{type(error).__name__}: {_in_one_line(error)}"
         return DataError(
-            f"{self._directory / str(step)}: checkpoint cannot be read ({type(error).__name__}: {reason}); "
+            f"{self._directory / str(step)}: checkpoint cannot be read ({reason}); "
             "delete this folder to go on from the one before"
         )
+
+
+def _in_one_line(error: Exception) -> str:
+    """Return an error in one line without what TensorStore adds of its own source, paths in the middle cut short."""
+    text = " ".join(str(error).split()).partition(" [source")[0]
+    return text if len(text) <= 300 else f"{text[:120]} ... {text[-160:]}"
 
 
 def _shapes_by_name(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -24,6 +24,7 @@ def describe_environment(run: Run) -> dict:
         "devices": [f"{device.device_kind} {device.id}" for device in jax.devices()],
         "processes": jax.process_count(),
         "git_revision": _git_revision(),
+        "steps": run.total_steps,
         "data": {
             "source": config.data.source,
             "sha256": run.data_hash,

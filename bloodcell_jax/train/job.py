@@ -54,17 +54,24 @@ def train_and_evaluate(config: Config, workdir: str | Path, *, overwrite: bool =
     """
     workdir = Path(workdir)
     workdirs.check_usable(workdir)
-    run = prepare_run(config)
+    # The signals come first: one that arrives while the data load or a step compiles is answered all the same.
+    with StopSignals() as signals:
+        run = prepare_run(config)
+        if signals.agreed():
+            raise signals.error("before the first step")
+        return _run(run, workdir, signals, overwrite=overwrite)
+
+
+def _run(run: Run, workdir: Path, signals: StopSignals, *, overwrite: bool) -> Result:
     splits = describe_splits(run.splits, run.data_hash)
-    check_equal_everywhere(f"{config.data.source}: the data", run.data_hash)
-    check_equal_everywhere(f"{config.data.source}: the splits", splits["sha256"])
+    check_equal_everywhere(f"{run.config.data.source}: the data", run.data_hash)
+    check_equal_everywhere(f"{run.config.data.source}: the splits", splits["sha256"])
     is_main = jax.process_index() == 0
-    # The signals come first: one that arrives while the first step compiles must still end in a saved state.
-    with StopSignals() as signals, workdirs.owned(workdir) if is_main else contextlib.nullcontext():
+    with workdirs.owned(workdir) if is_main else contextlib.nullcontext():
         if is_main and overwrite:
             workdirs.delete_run(workdir)
         _wait_for_all("overwrite")
-        workdirs.check_resumable(workdir, run.config, run.data_hash)
+        workdirs.check_resumable(workdir, run.config, run.data_hash, run.total_steps)
         _check_splits(splits, workdir)
         _wait_for_all("resume")
         if is_main:

@@ -1,47 +1,81 @@
 """Metrics on disk: `metrics.jsonl`, one object per logged step, and TensorBoard events beside it."""
 
+import contextlib
 import json
 import math
 import os
+import time
 from pathlib import Path
 
-from bloodcell_jax.workdir import read_metrics
+from bloodcell_jax.workdir import read_metrics, writing
 
 
 class MetricsLog:
     """Writes `metrics.jsonl` and TensorBoard events of one run.
 
     Before a checkpoint of step s, `sync` makes every line up to s durable; opening at the step of a checkpoint cuts
-    off the lines past it. So each step stands once, however often the run was killed.
+    off the lines past it. So each step stands once, however often the run was killed. Every method raises
+    MachineError where the machine refuses.
     """
 
     def __init__(self, workdir: Path, *, first_step: int):
-        from tensorboardX import SummaryWriter
-
-        path = workdir / "metrics.jsonl"
-        _cut_after(path, first_step)
-        self._file = path.open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(workdir), purge_step=first_step + 1 if first_step else None)
+        self._path = workdir / "metrics.jsonl"
+        with writing(self._path):
+            _cut_after(self._path, first_step)
+            self._file = self._path.open("a", encoding="utf-8")
+            self._events = _Events(workdir, first_step)
 
     def write(self, values: dict) -> None:
         """Append the values of one step; `step` is among them. Numbers that are not finite become null."""
         line = {name: _finite(value) for name, value in values.items()}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
-        for name, value in line.items():
-            if isinstance(value, float):
-                self._events.add_scalar(name, value, values["step"])
+        with writing(self._path):
+            self._file.write(json.dumps(line, allow_nan=False) + "\n")
+            self._file.flush()
+            self._events.write(line)
 
     def sync(self) -> None:
         """Make everything written so far survive a crash of the machine."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._events.flush()
 
     def close(self) -> None:
         """Flush and close both files."""
-        self.sync()
-        self._file.close()
-        self._events.close()
+        with writing(self._path), self._file, contextlib.closing(self._events):
+            pass
+
+
+class _Events:
+    """TensorBoard's file, written in step with the log.
+
+    tensorboardX's own SummaryWriter writes from a thread behind a queue of ten: where the disk is full the thread dies
+    and the eleventh value waits for ever.
+    """
+
+    def __init__(self, workdir: Path, first_step: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        self._writer = EventsWriter(str(workdir / "events"))
+        if first_step:
+            # Hides what an earlier process wrote past the step it is resumed from.
+            start = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(wall_time=time.time(), step=first_step + 1, session_log=start))
+
+    def write(self, line: dict) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        for name, value in line.items():
+            if isinstance(value, float):
+                self._writer.write_event(Event(wall_time=time.time(), step=line["step"], summary=scalar(name, value)))
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def _cut_after(path: Path, step: int) -> None:

@@ -67,6 +67,19 @@ class DataParallel:
         devices = self._step_mesh.size
         return jax.tree.map(lambda x: jax.device_put(x.reshape(devices, -1, *x.shape[1:]), local), rows)
 
+    def on_each_device(self, function: Callable) -> Callable:
+        """Return `function(data, batch, seed, step)` as part of a step: every device runs it on its own rows.
+
+        Under pmap it is so anyhow. Under jit the compiler would cut it up, and where it cannot (an FFT, a loop until
+        all rows are done) it has the devices exchange rows that they do not need.
+        """
+        if self.backend == "pmap":
+            return function
+        whole, rows = PartitionSpec(), PartitionSpec(AXIS)
+        return jax.shard_map(
+            function, mesh=self.mesh, in_specs=(whole, rows, whole, whole), out_specs=rows, check_vma=False
+        )
+
     def global_rows(self, rows: np.ndarray) -> jax.Array:
         """Return the rows of a batch, the same in every process, as a global array cut over all devices."""
         return jax.make_array_from_callback(rows.shape, self.split_rows, lambda index: rows[index])

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 from PIL import Image
 
-from bloodcell_jax.augment.policies import VIEWS, apply_mix
+from bloodcell_jax.augment.policies import VIEWS
 from bloodcell_jax.train.setup import Run
-from bloodcell_jax.train.step import MIX_STREAM, augmented_batch, step_key
+from bloodcell_jax.train.step import training_batch
 
 PICTURES, DRAWS = 8, 7
 _GAP = 4
@@ -37,17 +37,17 @@ def augmented_examples(run: Run) -> np.ndarray:
     slots = np.arange(-(-PICTURES // block) * block, dtype=np.int32)
     indices = np.resize(run.sampler.indices(0, min(len(slots), run.sampler.epoch_size)), len(slots))
     pictures = run.dataset.images[indices]
-    data, batch = {"images": pictures}, {"indices": slots, "slots": slots}
+    data = {"images": pictures, "labels": np.zeros(len(slots), np.int32)}
+    batch = {"indices": slots, "slots": slots}
     seed = np.uint32(run.config.seed)
 
     @jax.jit
     def shown(step: jax.Array) -> jax.Array:
-        images = augmented_batch(data, batch, augmentation, seed, step)
-        if augmentation.views:
-            images = images[:, VIEWS - 1]
-        targets = np.zeros((len(slots), 1), np.float32)
-        mix_key = step_key(seed, MIX_STREAM, step)
-        return apply_mix(augmentation.mix, mix_key, slots, images, targets, block=block)[0]
+        images, _, _ = training_batch(
+            data, batch, seed, step, augmentation=augmentation, num_classes=1, label_smoothing=0.0
+        )
+        # Of three views the last, which is augmented.
+        return images[VIEWS - 1 :: VIEWS] if augmentation.views else images
 
     drawn = [np.round(np.asarray(shown(np.int32(step))) * 255).astype(np.uint8) for step in range(DRAWS)]
     return np.stack([pictures, *drawn], axis=1)[:PICTURES]

@@ -93,6 +93,7 @@ class Run:
             ema_decay=config.train.ema_decay,
             axis_name=self.parallel.axis_name,
             class_weights=self._class_weights(),
+            on_each_device=self.parallel.on_each_device,
         )
 
     def batch(self, step: int) -> dict[str, jax.Array]:

@@ -4,6 +4,7 @@ Randomness is a function of (seed, stream, step, global slot) alone, so a step d
 same drop path for an example wherever its slot is computed.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -40,20 +41,40 @@ def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
     return (images - jnp.asarray(mean)) / jnp.asarray(std)
 
 
-def augmented_batch(data: dict, batch: dict, augmentation: Augmentation, seed: jax.Array, step: jax.Array) -> jax.Array:
-    """Return the pictures of a batch in [0, 1] before mixing: [n, h, w, 3], or [n, 3, h, w, 3] where it has views."""
+def training_batch(
+    data: dict,
+    batch: dict,
+    seed: jax.Array,
+    step: jax.Array,
+    *,
+    augmentation: Augmentation,
+    num_classes: int,
+    label_smoothing: float,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return what the network is trained on in one step: pictures, targets, and a key for each picture's drop path.
+
+    Args:
+      data: images uint8 [N, h, w, 3] and labels int32 [N].
+      batch: int32 indices into them and the global slots, [n] each.
+      seed: uint32 [].
+      step: int32 [].
+
+    Returns:
+      Pictures [n, h, w, 3] in [0, 1], targets [n, num_classes] and keys [n]; where there are views, pictures and keys
+      have 3 * n rows, the views of a picture next to each other.
+    """
+    slots, block = batch["slots"], augmentation.block
     images = to_unit(data["images"][batch["indices"]])
     apply = apply_views if augmentation.views else apply_policy
-    key = step_key(seed, AUGMENT_STREAM, step)
-    return apply(augmentation.policy, key, batch["slots"], images, block=augmentation.block)
-
-
-def drop_path_keys(batch: dict, seed: jax.Array, step: jax.Array, *, views: bool = False) -> jax.Array:
-    """Return one key per picture, for the network to fold its blocks into: [n], or [3 * n] where there are views."""
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key(seed, DROP_PATH_STREAM, step), batch["slots"])
-    if not views:
-        return keys
-    return jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(VIEWS)))(keys).reshape(-1)
+    images = apply(augmentation.policy, step_key(seed, AUGMENT_STREAM, step), slots, images, block=block)
+    labels = jax.nn.one_hot(data["labels"][batch["indices"]], num_classes)
+    targets = optax.smooth_labels(labels, label_smoothing)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key(seed, DROP_PATH_STREAM, step), slots)
+    if augmentation.views:
+        keys = jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(VIEWS)))(keys)
+        return images.reshape(-1, *images.shape[2:]), targets, keys.reshape(-1)
+    images, targets = apply_mix(augmentation.mix, step_key(seed, MIX_STREAM, step), slots, images, targets, block=block)
+    return images, targets, keys
 
 
 def make_train_step(
@@ -72,6 +93,7 @@ def make_train_step(
     ema_decay: float | None,
     axis_name: str | None,
     class_weights: np.ndarray | None = None,
+    on_each_device: Callable[[Callable], Callable] = lambda function: function,
 ) -> Callable[[TrainState, dict, dict, jax.Array], tuple[TrainState, dict]]:
     """Return the pure `(state, data, batch, seed) -> (state, metrics)` of one stage.
 
@@ -85,12 +107,20 @@ def make_train_step(
       jsd: weight of AugMix's consistency loss where the augmentation has views.
       axis_name: the axis to reduce over inside `pmap`; None where the compiler sees the global batch.
       class_weights: of the loss, float32 [classes]; None weighs all alike.
+      on_each_device: has every device prepare its own rows, see `DataParallel`.
 
-    `data` holds images uint8 [N, h, w, 3] and labels int32 [N]; `batch` holds int32 indices into them and the global
-    slots, [n] each, and, where predictions are to follow another class prior than training shows, logit_offset
-    float32 [n, classes], which counts in the loss alone; `seed` is a uint32 scalar. Metrics are of this step before
-    its update, over the global batch.
+    `data`, `batch` and `seed` are those of `training_batch`; where predictions are to follow another class prior than
+    training shows, `batch` also holds logit_offset float32 [n, classes], which counts in the loss alone. Metrics are
+    of this step before its update, over the global batch.
     """
+    prepare = on_each_device(
+        functools.partial(
+            training_batch,
+            augmentation=augmentation,
+            num_classes=model.num_classes,
+            label_smoothing=label_smoothing,
+        )
+    )
 
     def loss_and_hits(trainable, frozen, images, targets, keys, logit_offset):
         variables = {"params": merge(trainable, frozen)}
@@ -101,15 +131,7 @@ def make_train_step(
         return losses.sum() / batch_size, (shown.argmax(-1) == targets.argmax(-1)).sum()
 
     def train_step(state, data, batch, seed):
-        slots = batch["slots"]
-        images = augmented_batch(data, batch, augmentation, seed, state.step)
-        labels = jax.nn.one_hot(data["labels"][batch["indices"]], model.num_classes)
-        targets = optax.smooth_labels(labels, label_smoothing)
-        mix_key = step_key(seed, MIX_STREAM, state.step)
-        images, targets = apply_mix(augmentation.mix, mix_key, slots, images, targets, block=augmentation.block)
-        # The views of a picture are neighbours, so a batch that is cut over devices stays where it is.
-        images = images.reshape(-1, *images.shape[-3:])
-        keys = drop_path_keys(batch, seed, state.step, views=augmentation.views)
+        images, targets, keys = prepare(data, batch, seed, state.step)
         trainable, frozen = partition(state.params, mask)
         grad_fn = jax.value_and_grad(loss_and_hits, has_aux=True)
         (loss, hits), gradients = grad_fn(trainable, frozen, images, targets, keys, batch.get("logit_offset", 0.0))

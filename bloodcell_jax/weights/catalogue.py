@@ -195,7 +195,7 @@ def find_weights(path: Path | str) -> Path:
     Raises:
       DataError: neither a file nor a name, or the download failed.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.exists():
         return path
     name = path.as_posix()

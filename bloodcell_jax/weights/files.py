@@ -55,6 +55,8 @@ def read_file(path: Path) -> StoredWeights:
         return StoredWeights(read_h5(path))
     if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise DataError(f"{path}: a web page, not weights; its download failed, fetch it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise DataError(f"{path}: a pointer of Git LFS, not weights; run git lfs pull, or download the file itself")
     raise DataError(f"{path}: not a weights file; safetensors, PyTorch (.pth, .pt, .bin) and HDF5 (.h5) are read")
 
 

@@ -104,8 +104,8 @@ def recognise(path: Path, tensors: dict[str, Tensor]) -> NamedWeights:
             return _apply(layout, path, tensors)
     if any(re.fullmatch(r"(.*\.)?blocks\.0\.(dwconv|conv_dw)\.weight", name) for name in tensors):
         raise DataError(f"{path}: an isotropic ConvNeXt, whose single stage is another architecture; use one of four")
-    shown = ", ".join(sorted(tensors)[:3])
-    raise DataError(f"{path}: not a ConvNeXt in any known layout; its {len(tensors)} tensors are {shown}, ...")
+    shown = ", ".join([*sorted(tensors)[:3], "..."])
+    raise DataError(f"{path}: not a ConvNeXt in any known layout; its {len(tensors)} tensors are {shown}")
 
 
 def _apply(layout: Layout, path: Path, tensors: dict[str, Tensor]) -> NamedWeights:

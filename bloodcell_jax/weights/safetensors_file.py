@@ -3,6 +3,7 @@
 Tensors come as views of the mapped file, so reading costs no memory until one is used.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -98,7 +99,8 @@ def write_safetensors(path: Path, tensors: dict[str, np.ndarray], info: WeightsI
     except (OSError, SafetensorError) as error:
         raise MachineError(f"{path}: cannot be written ({error}); free space or choose another place") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only place refuses even what is not there
+            temporary.unlink(missing_ok=True)
 
 
 def stored_info(path: Path, metadata: dict[str, str]) -> WeightsInfo | None:

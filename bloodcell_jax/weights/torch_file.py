@@ -44,8 +44,10 @@ def read_torch_legacy(path: Path) -> dict[str, np.ndarray]:
 def _named_errors(path: Path, read) -> dict[str, np.ndarray]:
     try:
         return read(path)
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path}: not a whole PyTorch checkpoint ({error}); download it again") from error
     # Beside our own errors, which are ValueErrors: what zipfile and struct make of damaged archives.
-    except (ValueError, zipfile.BadZipFile, NotImplementedError, struct.error, OSError) as error:
+    except (ValueError, NotImplementedError, struct.error, OSError) as error:
         raise DataError(f"{path}: cannot be read as a PyTorch checkpoint: {error}") from error
 
 

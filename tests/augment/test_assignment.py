@@ -83,14 +83,14 @@ def test_each_operation_sees_its_own_rows_and_all_others_stay():
     rows_seen = []
 
     def group(first, last):
-        def apply(images, rows):
-            rows_seen.append(len(rows))
-            np.testing.assert_array_equal(images[:, 0, 0, 0], rows)
+        def apply(images, slots):
+            rows_seen.append(len(slots))
+            np.testing.assert_array_equal(images[:, 0, 0, 0], slots)
             return images + 1000 * (first + 1)
 
         return Group(first, last, apply)
 
-    found = apply_groups(assignment, [group(0, 0), group(1, 3)], images)[:, 0, 0, 0]
+    found = apply_groups(assignment, [group(0, 0), group(1, 3)], images, slots)[:, 0, 0, 0]
     choice = np.asarray(assignment.choice)
     added = np.select([choice == 0, choice <= 3], [1000, 2000], 0)
     np.testing.assert_array_equal(found, np.arange(len(slots)) + added)

@@ -6,13 +6,13 @@ import pytest
 from jax.sharding import Mesh
 
 from bloodcell_jax.augment import parse_mix, parse_policy
-from bloodcell_jax.augment.policies import Augmentation, apply_mix
+from bloodcell_jax.augment.policies import Augmentation
 from bloodcell_jax.train.parallel import AXIS, DataParallel
-from bloodcell_jax.train.step import MIX_STREAM, augmented_batch, step_key
+from bloodcell_jax.train.step import training_batch
 
 BATCH, BLOCK = 32, 4
-IMAGES = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
-TARGETS = np.eye(40, dtype=np.float32)
+rng = np.random.default_rng(0)
+DATA = {"images": rng.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8), "labels": np.arange(40, dtype=np.int32)}
 AUGMENTATIONS = {
     "randaugment and mixing": ("d4|randaugment:n=2|affine:p=0.5", "cutmix:p=0.5|fmix:p=0.5", False),
     "augmix's views": ("augmix:width=2", "none", True),
@@ -20,24 +20,22 @@ AUGMENTATIONS = {
 
 
 def drawn_on(backend, devices, augmentation):
+    """Return what step 3 trains on, by slot, and the compiled program."""
     parallel = DataParallel(backend, Mesh(np.array(jax.devices()[:devices]), (AXIS,)))
 
-    def draw(data, batch, seed):
-        step = np.int32(3)
-        images = augmented_batch(data, batch, augmentation, seed, step)
-        if augmentation.views:
-            return images, images[:, 0, 0, 0]
-        targets = data["targets"][batch["indices"]]
-        key = step_key(seed, MIX_STREAM, step)
-        return apply_mix(augmentation.mix, key, batch["slots"], images, targets, block=BLOCK)
+    def prepare(data, batch, seed, step):
+        images, targets, keys = training_batch(
+            data, batch, seed, step, augmentation=augmentation, num_classes=40, label_smoothing=0.1
+        )
+        return images, targets, jax.random.key_data(keys)
 
-    data = parallel.place_state({"images": IMAGES, "targets": TARGETS})
-    seed = parallel.place_state(np.uint32(1))
+    data, seed, step = (parallel.place_state(value) for value in (DATA, np.uint32(1), np.int32(3)))
     indices = np.random.default_rng(1).permutation(40)[:BATCH].astype(np.int32)
     batch = parallel.shard_batch({"indices": indices, "slots": np.arange(BATCH, dtype=np.int32)})
-    mapped = jax.pmap(draw, axis_name=AXIS, in_axes=(None, 0, None)) if backend == "pmap" else jax.jit(draw)
-    compiled = mapped.lower(data, batch, seed).compile()
-    return [np.asarray(x).reshape(BATCH, -1) for x in compiled(data, batch, seed)], compiled.as_text()
+    prepare = parallel.on_each_device(prepare)
+    mapped = jax.pmap(prepare, axis_name=AXIS, in_axes=(None, 0, None, None)) if backend == "pmap" else jax.jit(prepare)
+    compiled = mapped.lower(data, batch, seed, step).compile()
+    return [np.asarray(x).reshape(BATCH, -1) for x in compiled(data, batch, seed, step)], compiled.as_text()
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)

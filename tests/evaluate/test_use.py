@@ -98,9 +98,26 @@ def test_predict_reads_zips_globs_and_single_pictures(trained, pictures, tmp_pat
     assert [row["file"] for row in read_rows(output)] == ["deep/0.png", "1.png", "2.png", "3.png"]
 
 
+def test_damage_inside_a_zip_costs_one_row(trained, pictures, tmp_path, capsys):
+    archive = tmp_path / "cells.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.write(pictures / "0.png", "0.png")
+        file.write(pictures / "1.png", "1.png")
+    content = bytearray(archive.read_bytes())
+    start = 30 + len("0.png")  # behind the member's header, where decompression begins
+    content[start + 1 : start + 40] = b"\xff" * 39
+    archive.write_bytes(content)
+    command = ["bloodcell", "predict", f"--workdir={trained}", f"--output={tmp_path / 'cells.csv'}"]
+    assert cli.main([*command, f"--input={archive}"]) == 0
+    assert [row["file"] for row in read_rows(tmp_path / "cells.csv")] == ["1.png"]
+    assert "0.png: cannot be read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
+        (["--input={pictures}", "--output={pictures}"], 2, "is a folder"),
+        (["--input={pictures}", "--output={pictures}/notes.txt/cells.csv"], 5, "cells.csv: cannot be written"),
         (["--input={pictures}", "--strict"], 3, "1 of 7 pictures could not be read"),
         (["--input={pictures}/broken.jpg"], 3, "1 of 1 pictures could not be read"),
         (["--input={pictures}/absent"], 2, "absent: no such file, folder or match"),

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
-from bloodcell_jax.models.convnext import GlobalResponseNorm, drop_path, gelu
+from bloodcell_jax.models.convnext import Block, GlobalResponseNorm, LayerNorm, drop_path, gelu
 from bloodcell_jax.models.variants import VARIANTS
 
 # timm 1.0's counts with a head of 1,000 classes.
@@ -42,8 +42,14 @@ def test_a_variant_has_the_published_number_of_parameters(variant):
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == PUBLISHED_COUNTS[variant]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("size", [32, 96, 101])
+# One of each stem and head takes every size; what the others add is width and depth.
+ONE_OF_EACH = ["convnext_atto", "convnext_atto_ols", "convnext_nano_ols", "convnext_tiny_hnf", "convnextv2_atto"]
+
+
+@pytest.mark.parametrize(
+    ("variant", "size"),
+    [*[(variant, 96) for variant in VARIANTS], *[(v, size) for v in ONE_OF_EACH for size in (32, 33, 101, 224)]],
+)
 def test_every_variant_takes_any_size_from_32(variant, size):
     model = create_model(variant, 8)
     images = jnp.zeros((2, size, size, 3))
@@ -63,8 +69,27 @@ def test_the_stem_stride_sets_the_maps(variant, stem_stride, sides):
     assert [features[f"stage_{i}"].shape[1] for i in range(4)] == sides
 
 
+def test_a_stem_of_stride_2_is_the_published_kernel_moved_by_half_its_stride():
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((2, 33, 33, 3), np.float32)
+    usual, fine = (create_model("test_convnext2", 8, stem_stride=stride) for stride in (4, 2))
+    params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes_of(usual))
+    # Compiled, what is not asked for is not computed.
+    stem = jax.jit(lambda model, images: model.apply({"params": params}, images)[1]["stem"], static_argnums=0)
+    # With padding 1 its places begin at pixels -1, 1, 3, ...; every second of them is one of stride 4 from pixel 1 on.
+    np.testing.assert_allclose(stem(fine, images)[:, 1::2, 1::2], stem(usual, images[:, 1:, 1:]), atol=1e-5)
+
+
+@pytest.mark.parametrize(("stem_stride", "smallest"), [(4, 32), (2, 16)])
+def test_smaller_pictures_than_the_network_reduces_to_nothing_are_refused(stem_stride, smallest):
+    model = create_model("convnext_atto", 8, stem_stride=stem_stride)
+    shapes_of(model, smallest)
+    with pytest.raises(UsageError, match=f"pictures of {smallest - 1}x.* to {smallest}x{smallest} or more"):
+        shapes_of(model, smallest - 1)
+
+
 def test_initial_weights_follow_the_paper():
-    model = create_model("convnext_atto", 8, head_init_scale=0.5)
+    model = create_model("test_convnext2", 8, head_init_scale=0.5)
     params = flatten_dict(jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"], sep="/")
     for path, leaf in params.items():
         kind = path.rsplit("/", 1)[-1]
@@ -105,10 +130,9 @@ def test_drop_path_depends_on_key_and_block_alone():
 def test_drop_path_rises_linearly_and_needs_keys():
     model = create_model("convnext_atto", 8, drop_path=0.3)
     assert model._drop_path_rates() == pytest.approx([0.3 * i / 11 for i in range(12)])
-    images = jnp.zeros((1, 32, 32, 3))
-    params = jax.jit(model.init)(jax.random.key(0), images)
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes_of(model))
     with pytest.raises(ValueError, match="needs keys"):
-        model.apply(params, images, train=True)
+        model.apply({"params": params}, jnp.zeros((1, 32, 32, 3)), train=True)
 
 
 @pytest.mark.parametrize("variant", ["test_convnext2", "convnextv2_atto", "convnext_atto_ols"])
@@ -128,24 +152,53 @@ def test_grn_of_a_channel_that_is_off_has_a_gradient():
     assert jnp.isfinite(gradient).all()
 
 
+def test_statistics_and_layer_scale_are_float32_under_bfloat16():
+    # In bfloat16 the deviations from a mean of 300 would be lost to steps of 2, and 1 - 1.001 would be 0.
+    x = (300 + 8 * jax.random.normal(jax.random.key(0), (4, 64))).astype(jnp.bfloat16)
+    params = {"params": {"scale": jnp.ones(64), "bias": jnp.zeros(64)}}
+    half, whole = (LayerNorm(1e-6, dtype, jnp.float32).apply(params, x) for dtype in (jnp.bfloat16, jnp.float32))
+    np.testing.assert_array_equal(half, whole.astype(jnp.bfloat16))
+
+    x = -jnp.ones((1, 4, 4, 32), jnp.bfloat16)
+    block = Block(VARIANTS["test_convnext2"], 7, 0, 0.0, jnp.bfloat16, jnp.float32)
+    shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), x, None))["params"]
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    params["project"]["bias"] += 1
+    params["layer_scale"] += np.float32(1.001)
+    np.testing.assert_allclose(jax.jit(block.apply)({"params": params}, x, None).astype(np.float32), 0.001, rtol=0.01)
+
+
 def test_bfloat16_stays_near_float32_and_remat_changes_nothing():
-    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
-    plain = create_model("test_convnext", 8, layer_scale=1.0)
-    params = jax.jit(plain.init)(jax.random.key(1), images)
-    params = jax.tree.map(lambda p: p * 4, params)
-    logits = jax.jit(lambda p: plain.apply(p, images)[0])(params)
-    half = create_model("test_convnext", 8, layer_scale=1.0, dtype=jnp.bfloat16).apply(params, images)[0]
-    assert half.dtype == jnp.float32
-    assert abs(half - logits).max() < 0.03 * abs(logits).max()
-
-    def gradients(model):
-        return jax.jit(jax.grad(lambda p: (model.apply(p, images)[0] ** 2).sum()))(params)
-
-    again = create_model("test_convnext", 8, layer_scale=1.0, remat=True)
-    # Another program, so another order of sums.
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), gradients(plain), gradients(again)
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((2, 32, 32, 3), np.float32)
+    plain, half, again = (
+        create_model("test_convnext2", 8, layer_scale=1.0, **options)
+        for options in ({}, {"dtype": jnp.bfloat16}, {"remat": True})
     )
+    params = {
+        path: rng.standard_normal(leaf.shape, np.float32) * (0.1 if len(leaf.shape) > 1 else 0.2)
+        + (len(leaf.shape) == 1)
+        for path, leaf in flatten_dict(shapes_of(plain), sep="/").items()
+    }
+    params = {"params": unflatten_dict(params, sep="/")}
+
+    def logits_and_gradients(model):
+        def squares(params):
+            logits, _ = model.apply(params, images)
+            return (logits**2).sum(), logits
+
+        (_, logits), gradients = jax.jit(jax.value_and_grad(squares, has_aux=True))(params)
+        return logits, gradients
+
+    logits, gradients = logits_and_gradients(plain)
+    rounded = jax.jit(half.apply)(params, images)[0]
+    assert rounded.dtype == jnp.float32
+    assert 0 < abs(rounded - logits).max() < 0.03 * abs(logits).max()
+    # Another program, so another order of sums.
+    for ours, theirs in zip(
+        jax.tree.leaves(logits_and_gradients(again)), jax.tree.leaves((logits, gradients)), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5 * abs(theirs).max())
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,15 @@ def test_a_run_that_has_just_begun(tmp_path):
 
 def test_no_errors_are_good_news(workdir):
     (workdir / "eval" / "test" / "most_wrong.json").write_text("[]")
-    assert "No picture was classified wrongly" in _page(workdir).text
+    path = workdir / "eval" / "test" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"accuracy": 1.0, "accuracy_ci95": [1.0, 1.0]}))
+    page = _page(workdir)
+    assert "No picture was classified wrongly" in page.text
+    assert "up to 1.9 % of such pictures may still go wrong" in page.text  # 3 of 160
+
+
+def test_with_errors_the_intervals_speak_for_themselves(workdir):
+    assert "may still go wrong" not in _page(workdir).text
 
 
 def test_a_class_without_examples_has_no_auc(workdir):

@@ -2,13 +2,13 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from bloodcell_jax import cli
 from bloodcell_jax.config import from_dict, to_dict
-from bloodcell_jax.train.dry_run import describe_run
 from bloodcell_jax.train.job import train_and_evaluate
 from bloodcell_jax.workdir import read_config, read_metrics
 
@@ -83,6 +83,7 @@ def test_dry_run_prints_parameters_data_and_cost_and_writes_nothing(config_file,
     lines = [line.split() for line in output.splitlines()]
     assert ["head/kernel", "128x3", "yes", "trainable", "trainable"] in lines
     assert ["stage_0/block_0/layer_scale", "32", "no", "frozen", "trainable"] in lines
+    assert ["trainable", "of", "349,187", "387", "349,187"] in lines
     assert ["red", "28", "6", "6"] in lines
     costs = {line[0]: line for line in lines if line and line[0] in ("head", "all") and line[1] in ("6", "30")}
     assert float(costs["head"][3]) < 0.5 * float(costs["all"][3])
@@ -90,18 +91,15 @@ def test_dry_run_prints_parameters_data_and_cost_and_writes_nothing(config_file,
 
 
 def test_overwrite_deletes_the_run_and_nothing_else(trained, tmp_path, start):
-    import shutil
-
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
-    (workdir / "notes.txt").write_text("mine")
-    process = start(workdir, "--config.seed=4", "--overwrite", "--config.stages[1].steps=2")
+    mine = [workdir / name for name in ("notes.txt", "events.csv", "report/figure.png", "eval/test/slide.pdf")]
+    for path in mine:
+        path.write_text("mine")
+    process = start(workdir, "--config.seed=4", "--overwrite")
     _, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert (workdir / "notes.txt").read_text() == "mine"
+    assert [path.read_text() for path in mine] == ["mine"] * 4
     assert read_config(workdir).seed == 4
-    assert read_metrics(workdir)[-1]["step"] == 8
-
-
-def test_describe_run_shows_the_whole_network(trained):
-    assert "trainable of " in describe_run(read_config(trained))
+    assert [line["step"] for line in read_metrics(workdir)] == list(range(2, 37, 2))
+    assert read_metrics(workdir)[0]["train/loss"] != read_metrics(trained)[0]["train/loss"]

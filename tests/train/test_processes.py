@@ -6,6 +6,11 @@ import socket
 import numpy as np
 import pytest
 
+from bloodcell_jax import cli
+
+# A rate that does not know how long the stage is: runs of 16 and of 18 steps are one program, compiled once.
+RECIPE = ["--config.stages[1].optimizer.schedule=constant"]
+
 
 def free_port():
     with socket.socket() as listener:
@@ -20,6 +25,7 @@ def start_together(start, workdir, *flags, own_flags=((), ())):
             workdir,
             "--distributed=env",
             "--expected_devices=2",
+            *RECIPE,
             *flags,
             *own,
             env={
@@ -44,8 +50,18 @@ def metrics_of(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.fixture(scope="module")
+def alone(start, tmp_path_factory):
+    """Return the workdir of the same run by one process with two devices."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    process = start(workdir, *RECIPE, "--config.stages[1].steps=10", devices=2)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return workdir
+
+
 @pytest.mark.parametrize(("first", "second"), [("pmap", "jit"), ("jit", "pmap")])
-def test_two_processes_train_save_and_are_resumed_by_the_other_backend(start, tmp_path, first, second):
+def test_two_processes_train_save_and_are_resumed_by_the_other_backend(start, alone, tmp_path, first, second):
     workdir = tmp_path / "together"
     # The last stage may grow: the first backend leaves a checkpoint inside it.
     (output, errors), (other_output, other_errors) = train_together(
@@ -58,11 +74,6 @@ def test_two_processes_train_save_and_are_resumed_by_the_other_backend(start, tm
     train_together(start, workdir, f"--config.train.backend={second}", "--config.stages[1].steps=12")
     lines = metrics_of(workdir)
     assert [line["step"] for line in lines] == list(range(2, 19, 2))
-
-    alone = tmp_path / "alone"
-    process = start(alone, "--config.stages[1].steps=10", devices=2)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
     for ours, theirs in zip(lines, metrics_of(alone), strict=False):
         # The same examples and draws; sums run in another order.
         np.testing.assert_allclose(ours["train/loss"], theirs["train/loss"], rtol=1e-3)
@@ -81,16 +92,16 @@ def test_processes_with_other_data_are_refused_before_anything_is_written(start,
     assert not (tmp_path / "run").exists()
 
 
-def test_a_missing_device_is_refused(start, tmp_path):
-    process = start(tmp_path / "run", "--expected_devices=4")
-    _, errors = process.communicate()
-    assert process.returncode == 5
-    assert errors.splitlines()[-1].startswith("bloodcell: --expected_devices=4: 1 found")
-    assert not (tmp_path / "run").exists()
+def test_a_missing_device_is_refused(config_file, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    command = ["bloodcell", "train", f"--config={config_file}", f"--workdir={workdir}"]
+    assert cli.main([*command, "--expected_devices=4"]) == 5
+    assert capsys.readouterr().err.splitlines()[-1].startswith("bloodcell: --expected_devices=4: 8 found")
+    assert not workdir.exists()
 
 
-def test_a_half_set_environment_is_named(start, tmp_path):
-    process = start(tmp_path / "run", "--distributed=env", env={"JAX_NUM_PROCESSES": "2"})
-    _, errors = process.communicate()
-    assert process.returncode == 2
-    assert "JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID not set" in errors.splitlines()[-1]
+def test_a_half_set_environment_is_named(config_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+    command = ["bloodcell", "train", f"--config={config_file}", f"--workdir={tmp_path / 'run'}"]
+    assert cli.main([*command, "--distributed=env"]) == 2
+    assert "JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID not set" in capsys.readouterr().err.splitlines()[-1]

@@ -1,6 +1,7 @@
 """Real processes, killed and told to stop; the same command goes on to the bit."""
 
 import json
+import re
 import shutil
 import signal
 import time
@@ -8,10 +9,14 @@ import time
 import jax
 import numpy as np
 import pytest
+from ml_collections.config_flags import config_path
 
+from bloodcell_jax import cli
+from bloodcell_jax.errors import UsageError
 from bloodcell_jax.train.checkpoints import Checkpoints
-from bloodcell_jax.train.setup import prepare_run
-from bloodcell_jax.workdir import read_config
+from bloodcell_jax.train.setup import param_shapes, prepare_run
+from bloodcell_jax.train.stages import plan_stages
+from bloodcell_jax.workdir import check_resumable, read_config
 
 
 def finish(process, code=0):
@@ -72,18 +77,18 @@ def test_kill_9_in_either_stage_and_resume_is_equal_to_the_bit(start, trained, t
     assert_same_run(workdir, trained)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_stops(start, trained, tmp_path, number, code):
+def test_a_signal_saves_and_stops(start, trained, tmp_path):
     workdir = tmp_path / "run"
-    process = start(workdir)
-    kill_at(process, workdir, 10, number)
-    _, errors = finish(process, code)
-    assert errors.splitlines()[-1].startswith(f"bloodcell: stopped by {signal.Signals(number).name} at step ")
-    assert "run the same command to go on" in errors
-    stopped = int(errors.split(" at step ")[-1].split()[0])
-    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-    assert checkpoints.steps()[-1] == stopped
-    checkpoints.close()
+    for step, number, code in ((10, signal.SIGTERM, 75), (18, signal.SIGUSR1, 75), (26, signal.SIGINT, 130)):
+        process = start(workdir)
+        kill_at(process, workdir, step, number)
+        _, errors = finish(process, code)
+        assert errors.splitlines()[-1].startswith(f"bloodcell: stopped by {number.name} at step ")
+        assert "run the same command to go on" in errors
+        stopped = int(errors.split(" at step ")[-1].split()[0])
+        checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+        assert checkpoints.steps()[-1] == stopped
+        checkpoints.close()
     finish(start(workdir))
     assert_same_run(workdir, trained)
 
@@ -99,7 +104,7 @@ def test_a_finished_run_says_so_and_makes_what_is_missing(start, trained, tmp_pa
     assert_same_run(workdir, trained)
 
 
-def test_a_checkpoint_cut_short_is_named(start, trained, tmp_path):
+def test_a_checkpoint_cut_short_is_named(config_file, trained, tmp_path, capsys):
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
     last = workdir / "checkpoints" / "36"
@@ -107,19 +112,57 @@ def test_a_checkpoint_cut_short_is_named(start, trained, tmp_path):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     shutil.rmtree(workdir / "eval")
-    _, errors = finish(start(workdir), 3)
-    line = errors.splitlines()[-1]
-    assert str(last) in line
+    assert cli.main(["bloodcell", "train", f"--config={config_file}", f"--workdir={workdir}"]) == 3
+    errors = capsys.readouterr().err
+    assert str(last) in errors.splitlines()[-1]
     assert "Traceback" not in errors
 
 
-def test_what_may_not_change_is_refused_with_both_values(start, trained, tmp_path):
+def test_what_may_not_change_is_refused_with_both_values(config_file, trained, tmp_path, capsys):
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
-    _, errors = finish(start(workdir, "--config.seed=4", "--config.model.drop_path=0.3"), 2)
-    line = errors.splitlines()[-1]
+    command = ["bloodcell", "train", f"--config={config_file}", f"--workdir={workdir}"]
+    assert cli.main([*command, "--config.seed=4", "--config.model.drop_path=0.3"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
     for words in ("seed", "3", "4", "drop_path", "0.2", "0.3", "--overwrite"):
         assert words in line
     after = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
     assert before == after
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (
+            {"train.backend": "jit", "train.log_every": 5, "evaluate.batch_size": 8, "data.source": "npz:moved.npz"},
+            None,
+        ),
+        ({"train.evaluate_every": 3, "train.checkpoint_every": 0, "train.keep_last": 5, "train.keep_best": 0}, None),
+        ({"stages[1].steps": 40}, None),
+        ({"stages[1].epochs": 8.0, "stages[1].steps": None}, None),
+        ({"stages[1].steps": 29}, "steps of all stages: 36 -> 35"),
+        ({"stages[1].epochs": 2.0, "stages[1].steps": None}, "steps of all stages: 36 -> 16"),
+        ({"stages[0].steps": 7}, "stages[0].steps: 6 -> 7"),
+        ({"stages[1].optimizer.learning_rate": 1e-3}, "stages[1].optimizer.learning_rate: 0.0003 -> 0.001"),
+        ({"train.batch_size": 24}, "train.batch_size: 16 -> 24"),
+        ({"train.ema_decay": None}, "train.ema_decay: 0.8 -> None"),
+        ({"data.image_size": 48}, "data.image_size: 32 -> 48"),
+    ],
+)
+def test_what_a_resumed_run_may_change(trained, changes, named):
+    config = read_config(trained)
+    for path, value in changes.items():
+        config_path.set_value(path, config, value)
+    steps = plan_stages(config, param_shapes(config), epoch_size=84)[-1].stop
+    data_hash = json.loads((trained / "environment.json").read_text())["data"]["sha256"]
+    if named is None:
+        assert check_resumable(trained, config, data_hash, steps)
+    else:
+        with pytest.raises(UsageError, match=re.escape(named)):
+            check_resumable(trained, config, data_hash, steps)
+
+
+def test_other_data_under_the_same_name_are_refused(trained):
+    with pytest.raises(UsageError, match="their hashes differ"):
+        check_resumable(trained, read_config(trained), "0" * 64, 36)

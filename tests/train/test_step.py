@@ -19,7 +19,7 @@ from bloodcell_jax.train.optimizers import create_optimizer, create_schedule
 from bloodcell_jax.train.parallel import AXIS, DataParallel
 from bloodcell_jax.train.setup import init_params
 from bloodcell_jax.train.state import begin_stage, create_state
-from bloodcell_jax.train.step import MIX_STREAM, augmented_batch, drop_path_keys, make_train_step, step_key
+from bloodcell_jax.train.step import MIX_STREAM, make_train_step, step_key, training_batch
 from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
 
 BATCH, SIZE, CLASSES, SEED = 16, 32, 3, 7
@@ -84,6 +84,7 @@ class Trainer:
             jsd=None,
             ema_decay=0.9,
             axis_name=self.parallel.axis_name,
+            on_each_device=self.parallel.on_each_device,
         )
         self._data = self.parallel.place_state({"images": IMAGES, "labels": LABELS})
         self._seed = self.parallel.place_state(np.uint32(SEED))
@@ -111,30 +112,40 @@ def trainer(recipe, backend, devices):
 
 
 def drawn_on(backend, devices):
-    """Return what step 3 draws per slot: pictures, augmented pictures, and which branches drop path keeps."""
+    """Return what step 3 draws per slot: labels, augmented pictures, and which branches drop path keeps."""
     parallel = parallel_of(backend, devices)
 
-    def draw(data, batch, seed):
-        step = jnp.int32(3)
-        images = augmented_batch(data, batch, Augmentation(parse_policy(POLICY)), seed, step)
-        keys = drop_path_keys(batch, seed, step)
+    def draw(data, batch, seed, step):
+        images, targets, keys = training_batch(
+            data,
+            batch,
+            seed,
+            step,
+            augmentation=Augmentation(parse_policy(POLICY)),
+            num_classes=len(IMAGES),
+            label_smoothing=0.0,
+        )
         kept = [drop_path(jnp.ones((len(images), 1, 1, 1)), keys, block, 0.5) for block in range(4)]
-        return data["images"][batch["indices"]], images, jnp.stack(kept, 1).reshape(len(images), 4)
+        return targets, images, jnp.stack(kept, 1).reshape(len(images), 4)
 
-    data = parallel.place_state({"images": IMAGES, "labels": LABELS})
-    seed = parallel.place_state(np.uint32(SEED))
-    mapped = jax.pmap(draw, axis_name=AXIS, in_axes=(None, 0, None)) if backend == "pmap" else jax.jit(draw)
-    pictures, augmented, kept = jax.device_get(mapped(data, batch_of(parallel, 3), seed))
-    return pictures.reshape(BATCH, SIZE, SIZE, 3), augmented.reshape(BATCH, SIZE, SIZE, 3), kept.reshape(BATCH, 4)
+    # Each picture is a class of its own, so its label says which one a slot got.
+    data = parallel.place_state({"images": IMAGES, "labels": np.arange(len(IMAGES), dtype=np.int32)})
+    seed, step = parallel.place_state(np.uint32(SEED)), parallel.place_state(np.int32(3))
+    draw = parallel.on_each_device(draw)
+    mapped = jax.pmap(draw, axis_name=AXIS, in_axes=(None, 0, None, None)) if backend == "pmap" else jax.jit(draw)
+    targets, augmented, kept = jax.device_get(mapped(data, batch_of(parallel, 3), seed, step))
+    chosen = targets.reshape(BATCH, -1).argmax(1)
+    return chosen, augmented.reshape(BATCH, SIZE, SIZE, 3), kept.reshape(BATCH, 4)
 
 
 def test_examples_augmentation_and_drop_path_follow_the_slot_exactly():
-    pictures, augmented, kept = drawn_on("jit", 1)
+    chosen, augmented, kept = drawn_on("jit", 1)
     for backend, devices in SETUPS:
-        for ours, theirs in zip(drawn_on(backend, devices), (pictures, augmented, kept), strict=True):
+        for ours, theirs in zip(drawn_on(backend, devices), (chosen, augmented, kept), strict=True):
             np.testing.assert_array_equal(ours, theirs)
     assert 0.2 < (kept > 0).mean() < 0.8
-    assert not np.array_equal(augmented, pictures / np.float32(255)), "something is drawn"
+    assert len(set(chosen)) == BATCH
+    assert not np.array_equal(augmented, IMAGES[chosen] / np.float32(255)), "something is drawn"
 
 
 def test_five_steps_of_adamw_agree_on_every_parameter():

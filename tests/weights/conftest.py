@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from bloodcell_jax.models.convnext import Block
+
 
 class _Empty(type):
     """A class whose attributes are classes like it."""
@@ -95,6 +97,56 @@ def randomise(torch):
 def pictures():
     """Return a function that draws pictures [2, size, size, 3]."""
     return lambda size: np.random.default_rng(size).normal(size=(2, size, size, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def assert_close():
+    """Return a function that compares with a peer to 1e-5 of the largest value."""
+
+    def compare(ours, theirs):
+        theirs = np.asarray(theirs)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+    return compare
+
+
+@pytest.fixture(scope="session")
+def assert_blocks_agree(assert_close):
+    """Return a function that compares each block of a model on the input it had in a peer.
+
+    It takes the model, its parameters and, by (stage, block), the peer's (input, output) [n, h, w, c].
+    """
+
+    def compare(model, params, passed):
+        assert len(passed) == sum(model.variant.depths)
+        for s, kernel_size in enumerate(model.variant.kernel_sizes):
+            block = jax.jit(Block(model.variant, kernel_size, 0, 0.0, model.dtype, model.param_dtype).apply)
+            for b in range(model.variant.depths[s]):
+                inputs, output = passed[s, b]
+                assert_close(block({"params": params[f"stage_{s}"][f"block_{b}"]}, inputs, None), output)
+
+    return compare
+
+
+@pytest.fixture(scope="session")
+def watch_blocks():
+    """Return a function that makes PyTorch blocks, by place, leave their (input, output) [n, h, w, c] in a dict."""
+
+    def watch(blocks):
+        passed = {}
+
+        def keep(place):
+            return lambda _, inputs, output: passed.update({place: (_as_nhwc(inputs[0]), _as_nhwc(output))})
+
+        for place, block in blocks.items():
+            block.register_forward_hook(keep(place))
+        return passed
+
+    return watch
+
+
+def _as_nhwc(tensor):
+    return tensor.detach().numpy().transpose(0, 2, 3, 1)
 
 
 @pytest.fixture(scope="session")

@@ -32,9 +32,20 @@ def randomise(network):
     return network
 
 
+def blocks_of(network, depths):
+    """Return the symbolic (input, output) of each block, by (stage, block): a block's output is what follows' input."""
+    name = network.name
+    inputs = {}
+    for s, depth in enumerate(depths):
+        layers = [f"{name}_stage_{s}_block_{b}_depthwise_conv" for b in range(depth)]
+        following = f"{name}_downsampling_block_{s}" if s < 3 else f"{name}_head_gap"
+        inputs |= {(s, b): network.get_layer(layer).input for b, layer in enumerate([*layers, following])}
+    return {(s, b): (inputs[s, b], inputs[s, b + 1]) for s, depth in enumerate(depths) for b in range(depth)}
+
+
 @pytest.mark.parametrize("save", ["save", "save_weights"])
-@pytest.mark.parametrize(("variant", "size"), [("convnext_tiny", 96), ("convnext_tiny", 224), ("convnext_base", 96)])
-def test_logits(variant, size, save, keras, tmp_path):
+@pytest.mark.parametrize(("variant", "size"), [(variant, size) for variant in NAMES for size in (96, 224)])
+def test_logits_and_blocks(variant, size, save, keras, assert_blocks_agree, assert_close, tmp_path):
     build = getattr(keras.applications, NAMES[variant])
     peer = randomise(build(weights=None, classes=CLASSES, classifier_activation=None, input_shape=(size, size, 3)))
     path = tmp_path / ("model.h5" if save == "save" else "model.weights.h5")
@@ -43,10 +54,12 @@ def test_logits(variant, size, save, keras, tmp_path):
     model = create_model(variant, CLASSES)
     # Keras takes pixels of 0..255 and normalises them in the network.
     pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype(np.float32)
-    expected = np.asarray(peer(pixels))
+    expected, passed = keras.Model(peer.input, (peer.output, blocks_of(peer, model.variant.depths)))(pixels)
     images = ((pixels / 255 - IMAGENET_MEAN) / IMAGENET_STD).astype(np.float32)
-    logits, _ = jax.jit(model.apply)({"params": load_weights(path, model)}, images)
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    params = load_weights(path, model)
+    logits, _ = jax.jit(model.apply)({"params": params}, images)
+    assert_close(logits, expected)
+    assert_blocks_agree(model, params, passed)
 
 
 @pytest.mark.parametrize("save", ["save", "save_weights"])

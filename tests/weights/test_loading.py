@@ -201,13 +201,14 @@ def test_a_head_that_normalises_before_pooling_needs_its_variant(random_params, 
     [
         (b"<!DOCTYPE html><title>404</title>", "a web page, not weights; its download failed"),
         (b"\n<html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12", "a pointer of Git LFS"),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a web page"),
         (b"", "not a weights file"),
         (b"\xff\xd8\xff\xe0 a picture", "not a weights file"),
         (b"\x10\x00\x00\x00\x00\x00\x00\x00{", "longer than the file"),
         (b"\xff\xff\xff\xff\xff\xff\xff\xff{}", "longer than the file"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "cannot be read as HDF5"),
-        (b"PK\x03\x04" + bytes(100), "cannot be read as a PyTorch checkpoint"),
+        (b"PK\x03\x04" + bytes(100), "not a whole PyTorch checkpoint .*; download it again"),
     ],
 )
 def test_what_is_no_weights_file_ends_in_one_line(content, message, model, tmp_path):

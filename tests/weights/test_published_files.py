@@ -1,11 +1,12 @@
 """The published files themselves, for whoever has them: logits of the two cats of COCO val2017 000000039769.
 
 BLOODCELL_JAX_PUBLISHED names a folder with the files as published and the picture 000000039769.jpg; a file that is not
-there is skipped. Expected values are those of Hugging Face's conversion scripts. Their V2 pictures were resized to
-256 on the shorter side (bicubic) and centre-cropped to 224, their V1 pictures resized to 224 without a crop.
+there is skipped. Expected values are those of Hugging Face's conversion scripts. Their V2 pictures of 224 pixels were
+resized to 256 on the shorter side (bicubic) and centre-cropped, all others resized to a square without a crop.
 """
 
 import os
+import re
 from pathlib import Path
 
 import jax
@@ -28,6 +29,11 @@ V1 = {
     "convnext_base_22k_1k_224.pth": [-0.2822, -0.0502, -0.0878],
     "convnext_large_22k_1k_224.pth": [0.2681, 0.2365, 0.6246],
     "convnext_xlarge_22k_1k_224_ema.pth": [-0.6677, -0.1873, -0.8379],
+    "convnext_base_1k_384.pth": [0.3561, 0.6350, -0.0384],
+    "convnext_large_1k_384.pth": [0.2513, -0.1349, -0.1613],
+    "convnext_base_22k_1k_384.pth": [-0.5672, -0.0730, -0.4348],
+    "convnext_large_22k_1k_384.pth": [-0.2642, 0.3931, 0.5116],
+    "convnext_xlarge_22k_1k_384_ema.pth": [-0.7749, -0.2967, -0.6444],
 }
 V2 = {
     "convnextv2_atto_1k_224_ema.pt": [-0.3930, 0.1747, -0.5246, 0.4177, 0.4295],
@@ -42,13 +48,21 @@ V2 = {
     "convnextv2_tiny_22k_224_ema.pt": [0.4220, -0.6919, -0.4317, -0.2881, -0.6609],
     "convnextv2_base_22k_224_ema.pt": [-0.2419, -0.6221, 0.2176, -0.0980, -0.7527],
     "convnextv2_large_22k_224_ema.pt": [-0.0504, 0.5636, -0.1729, -0.6507, -0.3949],
+    "convnextv2_nano_22k_384_ema.pt": [0.3766, 0.4917, -1.1426, 0.9942, 0.6024],
+    "convnextv2_tiny_22k_384_ema.pt": [0.1082, -0.8286, -0.5095, 0.4681, -0.8085],
+    "convnextv2_base_22k_384_ema.pt": [0.0391, -0.4371, 0.3786, 0.1251, -0.2784],
+    "convnextv2_large_22k_384_ema.pt": [0.3560, 0.9486, 0.3149, -0.2667, -0.5138],
+    "convnextv2_huge_22k_384_ema.pt": [-0.2469, -0.4550, -0.5853, -0.0810, 0.0309],
+    "convnextv2_huge_22k_512_ema.pt": [-0.3090, 0.0802, -0.0682, -0.1979, -0.2826],
 }
 
 
-def cats(*, is_v2):
+def cats(file):
+    """Return the picture as the scripts prepared it for a file, whose name ends in the size in pixels."""
     picture = Image.open(Path(FOLDER) / "000000039769.jpg").convert("RGB")
-    if not is_v2:
-        return picture.resize((224, 224), Image.Resampling.BICUBIC)
+    size = int(re.findall(r"_(\d{3})[_.]", file)[-1])
+    if file in V1 or size > 224:
+        return picture.resize((size, size), Image.Resampling.BICUBIC)
     scale = 256 / min(picture.size)
     picture = picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BICUBIC)
     left, top = [(side - 224) // 2 for side in picture.size]
@@ -62,7 +76,7 @@ def test_logits_of_the_cats(file, expected):
     if not path.exists():
         pytest.skip(f"{file} is not there")
     info = read_weights_info(path)
-    pixels = np.asarray(cats(is_v2=file in V2), np.float32) / 255
+    pixels = np.asarray(cats(file), np.float32) / 255
     images = ((pixels - info.mean) / info.std)[None].astype(np.float32)
     model = create_model(info.variant, info.num_classes)
     logits, _ = jax.jit(model.apply)({"params": load_weights(path, model)}, images)

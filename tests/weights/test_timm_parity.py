@@ -5,11 +5,9 @@ Tolerance 1e-5 of the logits' scale tells erf from tanh GELU (3e-4) and eps 1e-5
 """
 
 import jax
-import numpy as np
 import pytest
 
 from bloodcell_jax.models import create_model
-from bloodcell_jax.models.convnext import Block
 from bloodcell_jax.weights import load_weights, read_weights_info
 
 CLASSES = 10
@@ -26,29 +24,17 @@ MORE = [
 ]
 
 
-def as_nhwc(tensor):
-    return tensor.detach().numpy().transpose(0, 2, 3, 1)
-
-
-def assert_close(ours, theirs):
-    theirs = np.asarray(theirs)
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
-
-
 @pytest.mark.parametrize(
     ("variant", "size"), [*QUICK, *[pytest.param(*case, marks=pytest.mark.parity) for case in MORE]]
 )
-def test_logits_and_blocks(variant, size, torch, timm, randomise, pictures, tmp_path):
+def test_logits_and_blocks(
+    variant, size, torch, timm, randomise, pictures, watch_blocks, assert_blocks_agree, assert_close, tmp_path
+):
     peer = randomise(timm.create_model(variant, num_classes=CLASSES))
     torch.save(peer.state_dict(), tmp_path / "weights.pth")
     model = create_model(variant, CLASSES)
     params = load_weights(tmp_path / "weights.pth", model)
-    passed = {}
-    for s, stage in enumerate(peer.stages):
-        for b, block in enumerate(stage.blocks):
-            block.register_forward_hook(
-                lambda _, inputs, output, place=(s, b): passed.update({place: (inputs[0], output)})
-            )
+    passed = watch_blocks({(s, b): block for s, st in enumerate(peer.stages) for b, block in enumerate(st.blocks)})
     images = pictures(size)
     with torch.no_grad():
         expected = peer(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
@@ -56,18 +42,13 @@ def test_logits_and_blocks(variant, size, torch, timm, randomise, pictures, tmp_
     logits, features = jax.jit(model.apply)({"params": params}, images)
     assert_close(logits, expected)
     for s, depth in enumerate(model.variant.depths):
-        assert_close(features[f"stage_{s}"], as_nhwc(passed[s, depth - 1][1]))
-        kernel_size = model.variant.kernel_sizes[s]
-        block = jax.jit(Block(model.variant, kernel_size, 0, 0.0, model.dtype, model.param_dtype).apply)
-        for b in range(depth):
-            inputs, output = passed[s, b]
-            ours = block({"params": params[f"stage_{s}"][f"block_{b}"]}, as_nhwc(inputs), None)
-            assert_close(ours, as_nhwc(output))
+        assert_close(features[f"stage_{s}"], passed[s, depth - 1][1])
+    assert_blocks_agree(model, params, passed)
 
 
 @pytest.mark.parametrize("variant", ["test_convnext2", "convnextv2_atto"])
 def test_facebooks_names_mean_to_timm_what_they_mean_to_us(
-    variant, torch, timm, random_params, written_as, pictures, tmp_path
+    variant, torch, timm, random_params, written_as, pictures, assert_close, tmp_path
 ):
     model = create_model(variant, CLASSES)
     written = {name: torch.from_numpy(array) for name, array in written_as("facebook", random_params(model)).items()}
@@ -83,7 +64,7 @@ def test_facebooks_names_mean_to_timm_what_they_mean_to_us(
 
 @pytest.mark.parametrize("variant", ["convnextv2_atto", pytest.param("convnextv2_femto", marks=pytest.mark.parity)])
 def test_fcmaes_names_mean_to_timm_what_they_mean_to_us(
-    variant, torch, timm, random_params, written_as, pictures, tmp_path
+    variant, torch, timm, random_params, written_as, pictures, assert_close, tmp_path
 ):
     model = create_model(variant, CLASSES)
     params = {name: array for name, array in random_params(model).items() if not name.startswith("head")}
@@ -93,7 +74,7 @@ def test_fcmaes_names_mean_to_timm_what_they_mean_to_us(
     torch.save({"model": written}, tmp_path / "weights.pth")
     images = pictures(32)
     with torch.no_grad():
-        expected = as_nhwc(peer.forward_features(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())))
+        expected = peer.forward_features(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).permute(0, 2, 3, 1)
     _, features = jax.jit(model.apply)({"params": load_weights(tmp_path / "weights.pth", model)}, images)
     assert_close(features["stage_3"], expected)
 
