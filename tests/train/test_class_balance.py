@@ -17,7 +17,7 @@ from bloodcell_jax.config import (
 from bloodcell_jax.train.class_balance import class_weights, logit_offset
 from bloodcell_jax.train.losses import weighted_cross_entropy
 from bloodcell_jax.train.setup import prepare_run
-from bloodcell_jax.train.step import drop_path_keys, normalise, to_unit
+from bloodcell_jax.train.step import normalise, training_batch
 
 COUNTS = np.array([5000, 100, 20])
 NATURAL = COUNTS / COUNTS.sum()
@@ -101,15 +101,16 @@ def test_the_training_step_uses_both_epoch_by_epoch(tmp_path):
     step = jax.jit(run.train_step(run.stages[0]))
     state, data, seed = run.initial_state(), run.place_data(), run.place_seed()
     for at in (0, 31):
-        batch = jax.device_get(run.batch(at))
+        batch = run.batch(at)
+        _, metrics = step(state, data, batch, seed)
         mix = run.sampler.quotas(at // 4) / 64
         offset = logit_offset("natural", counts, mix, weights)
         assert abs(offset).max() > 0.5
         np.testing.assert_allclose(batch["logit_offset"], np.tile(offset, (16, 1)), rtol=1e-6)
-        pictures = normalise(to_unit(images[batch["indices"]]), run.config.model.mean, run.config.model.std)
-        keys = drop_path_keys(batch, seed, state.step)
+        pictures, targets, keys = training_batch(
+            data, batch, seed, state.step, augmentation=run.augmentation, num_classes=3, label_smoothing=0.0
+        )
+        pictures = normalise(pictures, run.config.model.mean, run.config.model.std)
         logits, _ = run.model.apply({"params": state.params}, pictures, train=True, keys=keys)
-        logs = jax.nn.log_softmax(logits + offset)[np.arange(16), labels[batch["indices"]]]
-        _, metrics = step(state, data, batch, seed)
-        expected = -(weights[labels[batch["indices"]]] * logs).mean()
+        expected = -(targets * weights * jax.nn.log_softmax(logits + offset)).sum(1).mean()
         np.testing.assert_allclose(metrics["train/loss"], expected, rtol=1e-4)
