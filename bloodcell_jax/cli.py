@@ -155,7 +155,13 @@ def _define_train(values: flags.FlagValues) -> None:
         "how the processes of one run find each other",
         flag_values=values,
     )
+    _define_skip_bad(values)
     flags.DEFINE_integer("expected_devices", None, "refuse to start with another number of devices", flag_values=values)
+
+
+def _define_skip_bad(values: flags.FlagValues) -> None:
+    help = "leave out pictures that cannot be read, naming each, instead of refusing"
+    flags.DEFINE_bool("skip_bad", False, help, flag_values=values)
 
 
 def _train(values: flags.FlagValues, config: Config) -> None:
@@ -170,6 +176,11 @@ def _train(values: flags.FlagValues, config: Config) -> None:
     join_processes(values["distributed"].value)
     check_devices(values["expected_devices"].value)
     is_main = jax.process_index() == 0
+    if values["skip_bad"].value:
+        config.data.skip_bad = True
+    if not is_main:
+        # One process speaks; the others would say the same of the same data.
+        logging.getLogger("bloodcell_jax").setLevel(logging.CRITICAL)
     if is_main:
         print(f"devices: {device_map()}", file=sys.stderr, flush=True)
     if values["dry_run"].value:
@@ -187,6 +198,41 @@ def _train(values: flags.FlagValues, config: Config) -> None:
     print(f"report: {result.report}")
 
 
+def _define_prepare(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("source", None, "what to prepare: any data source", flag_values=values)
+    flags.DEFINE_string("data_dir", None, "folder for prepared data sets", flag_values=values)
+    flags.DEFINE_string("name", None, "what to call it; unset: by the source", flag_values=values)
+    flags.DEFINE_string("clean", None, "clean.json of the verb audit; what it names is left out", flag_values=values)
+    flags.DEFINE_integer("image_size", 96, "side of the prepared pictures in pixels", 16, flag_values=values)
+    flags.DEFINE_string("crop", "200", "pixels of the centre crop of picture files, or none", flag_values=values)
+    flags.DEFINE_list("class_names", [], "names in label order; unset: taken from the source", flag_values=values)
+    _define_skip_bad(values)
+
+
+def _prepare(values: flags.FlagValues) -> None:
+    from bloodcell_jax.data.dataset import check_learnable
+    from bloodcell_jax.data.sources import load_source
+    from bloodcell_jax.data.tfds_sets import default_name, prepare
+
+    source, data_dir = _required(values, "source"), _required(values, "data_dir")
+    dataset = load_source(
+        source,
+        image_size=values["image_size"].value,
+        crop=_crop(values["crop"].value),
+        class_names=tuple(values["class_names"].value),
+        skip_bad=values["skip_bad"].value,
+        data_dir=data_dir,
+    )
+    if values["clean"].value:
+        from bloodcell_jax.data.cleaning import remove_rows
+
+        dataset = remove_rows(dataset, values["clean"].value)
+    check_learnable(dataset)
+    name = prepare(dataset, data_dir, values["name"].value or default_name(source))
+    print(f"{len(dataset):,} pictures of {len(dataset.class_names)} classes; train on them by")
+    print(f"  --config.data.source=tfds:{name} --config.data.data_dir={data_dir}")
+
+
 def _define_evaluate(values: flags.FlagValues) -> None:
     _define_model(values)
     flags.DEFINE_string(
@@ -196,6 +242,7 @@ def _define_evaluate(values: flags.FlagValues) -> None:
         "split", None, "train, val, test or all; unset: test, or val where there is none", flag_values=values
     )
     flags.DEFINE_string("output", None, "folder for the results; unset: eval/SPLIT of the workdir", flag_values=values)
+    _define_skip_bad(values)
 
 
 def _define_predict(values: flags.FlagValues) -> None:
@@ -238,7 +285,13 @@ def _evaluate(values: flags.FlagValues) -> None:
     from bloodcell_jax.evaluate.command import evaluate_source
 
     classifier = _classifier(values)
-    folder, metrics = evaluate_source(classifier, values["source"].value, values["split"].value, values["output"].value)
+    folder, metrics = evaluate_source(
+        classifier,
+        values["source"].value,
+        values["split"].value,
+        values["output"].value,
+        skip_bad=values["skip_bad"].value,
+    )
     print(f"{folder}: accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['f1_macro']:.4f}, n {metrics['n']}")
 
 
@@ -307,6 +360,15 @@ def _report(values: flags.FlagValues) -> None:
 
 
 VERBS = {
+    "prepare": Verb(
+        "write any source as a TFDS data set, which loads faster and holds what was cleaned",
+        """
+  prepare --source=zip:PBC_dataset_normal_DIB.zip --name=pbc --data_dir=data
+  prepare --source=npz:cells.npz --clean=audit/clean.json --data_dir=data
+  prepare --source=medmnist:bloodmnist_128 --image_size=128 --data_dir=data""",
+        _define_prepare,
+        _prepare,
+    ),
     "train": Verb(
         "train a classifier, evaluate it and write its report; the same command resumes",
         """

@@ -27,8 +27,14 @@ def option(default: Any, help: str, *, choices=None, minimum=None, maximum=None,
 @dataclass(kw_only=True)
 class DataConfig:
     source: str = option(
-        "synthetic:2000", "npz:PATH, folder:PATH, zip:PATH or synthetic:N (PATH alone is recognised by its kind)"
+        "synthetic:2000",
+        "npz:PATH, folder:PATH, zip:PATH, medmnist:NAME_OR_PATH, tfds:NAME or synthetic:N (PATH alone is recognised "
+        "by its kind)",
     )
+    data_dir: str | None = option(
+        None, "folder of prepared data sets (tfds:) and local copies (medmnist:); unset: ~/tensorflow_datasets"
+    )
+    skip_bad: bool = option(False, "leave out picture files that cannot be read, each named; --skip_bad sets it")
     image_size: int = option(96, "pixels; every picture becomes image_size x image_size", minimum=16)
     crop: int | None = option(
         200, "picture files larger on both sides are centre-cropped to it; none: to the centred square", minimum=1
@@ -38,14 +44,22 @@ class DataConfig:
     splits: tuple[float, ...] = option(
         (0.7, 0.15, 0.15), "train, val, test fractions, where the source names no splits"
     )
+    group_duplicates: bool = option(
+        True, "pictures that show the same cell go to the same split, where the source's own splits do not decide"
+    )
     sampler: str = option(
         "natural",
         "natural: each example once an epoch; under: samples_per_class of each class; over: every class "
-        "repeated to the largest",
-        choices=("natural", "under", "over"),
+        "repeated to the largest; balanced: all classes alike in an epoch of the natural length; power: classes in "
+        "proportion to size ** sampler_power",
+        choices=("natural", "under", "over", "balanced", "power"),
     )
     samples_per_class: int | None = option(
         None, "examples per class of sampler=under; unset: the smallest class", minimum=1
+    )
+    sampler_redraw: bool = option(False, "sampler=under takes other examples in each epoch")
+    sampler_power: str = option(
+        "0.5", "of sampler=power: 1 is natural, 0 is balanced; FIRST..LAST, as 1..0, goes from one to the other"
     )
 
 
@@ -120,6 +134,23 @@ class TrainConfig:
     backend: str = option("pmap", "how a step is spread over the devices", choices=("pmap", "jit"))
     batch_size: int = option(64, "examples per step over all devices", minimum=1)
     label_smoothing: float = option(0.0, "mass spread over all classes", minimum=0.0, maximum=0.99)
+    class_weights: str = option(
+        "none",
+        "of the loss: inverse to a class's size, or to its effective number of examples",
+        choices=("none", "inverse", "effective"),
+    )
+    class_weights_beta: float = option(
+        0.999,
+        "of class_weights=effective: 0 weighs all alike, towards 1 it becomes inverse",
+        minimum=0.0,
+        maximum=0.9999999,
+    )
+    logit_adjustment: str = option(
+        "none",
+        "class prior that predictions follow, whatever mix the sampler and the class weights make: natural, the "
+        "training split's own; balanced, all classes alike; none, the mix",
+        choices=("none", "natural", "balanced"),
+    )
     jsd: float | None = option(
         None, "weight of AugMix's consistency loss, 12 in its paper; needs augmix in augment.policy", minimum=0.0
     )
@@ -223,6 +254,7 @@ def validate(config: Config) -> None:
     for path, f, value in leaves(config):
         _check_value(f"config.{path}", f, value)
     _check_splits(config.data.splits)
+    power_range(config.data.sampler_power)
     if not config.stages:
         raise UsageError("config.stages: empty; give at least one stage")
     for i, stage in enumerate(config.stages):
@@ -279,6 +311,22 @@ def _check_splits(splits: tuple[float, ...]) -> None:
         raise UsageError(
             f"config.data.splits={splits!r}: give train, val and test fractions that add to 1 (test may be 0)"
         )
+
+
+def power_range(text: str) -> tuple[float, float]:
+    """Return q of the first and of the last epoch from `data.sampler_power`, a number or FIRST..LAST.
+
+    Raises:
+      UsageError: it is neither, or leaves 0 to 1.
+    """
+    first, dots, last = text.partition("..")
+    try:
+        values = float(first), float(last if dots else first)
+    except ValueError:
+        values = (math.nan, math.nan)
+    if not all(0 <= value <= 1 for value in values):
+        raise UsageError(f"config.data.sampler_power={text!r}: give a number from 0 to 1, or two as in '1..0'")
+    return values
 
 
 def _check_stage(path: str, stage: StageConfig) -> None:

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bloodcell_jax.config import Config, from_dict, leaves
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 
 # What a run writes; --overwrite deletes these and nothing else. A folder goes once it is empty.
 _OWN = (
-    *("config.json", "environment.json", "metrics.jsonl", "events.out.tfevents.*"),
-    *("config.json.tmp", "environment.json.tmp", "metrics.tmp"),
+    *("config.json", "environment.json", "splits.json", "metrics.jsonl", "events.out.tfevents.*"),
+    *("config.json.tmp", "environment.json.tmp", "splits.json.tmp", "metrics.tmp"),
     *("checkpoints/[0-9]*", "eval/*/*.json", "eval/*/*.json.tmp", "eval/*/predictions.csv"),
     *("report/index.html", "report/.index.html.*", "report/training_pictures.png", "report/training_pictures.png.tmp"),
     *("checkpoints", "eval/*", "eval", "report"),
@@ -29,6 +31,8 @@ _FREE_ON_RESUME = (
     "train.keep_last",
     "train.keep_best",
     "data.source",  # the data hash must be equal
+    "data.data_dir",
+    "data.skip_bad",
     "evaluate.",
 )
 
@@ -157,6 +161,16 @@ def read_config(workdir: Path) -> Config:
         return from_dict(values)
     except UsageError as error:
         raise DataError(f"{workdir / 'config.json'}: {error}") from error
+
+
+def read_splits(workdir: Path) -> dict[str, np.ndarray]:
+    """Return the example indices of each split of a run, int32.
+
+    Raises:
+      DataError: there are none.
+    """
+    splits = read_json(workdir / "splits.json")["splits"]
+    return {name: np.array(indices, np.int32) for name, indices in splits.items()}
 
 
 def check_resumable(workdir: Path, config: Config, data_hash: str, steps: int) -> bool:

@@ -19,6 +19,7 @@ WITHOUT_TORCH = str(ROOT / "tests" / "without_torch")
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "compilation")
+os.environ["BLOODCELL_JAX_DATA"] = str(ROOT / ".pytest_cache" / "data")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 CONFIG = """

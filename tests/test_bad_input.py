@@ -261,7 +261,7 @@ def test_a_workdir_in_use(here, capsys):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["tarin"], "tarin: no such verb; there are train"),
+        (["tarin"], "tarin: no such verb; there are prepare, train"),
         (["train", "--workdir=run"], "--config"),
         (["train", "--config=quickstart"], "--workdir: missing"),
         (["train", "--config=quickstrat", "--workdir=run"], "quickstrat"),
@@ -281,7 +281,7 @@ def test_help_teaches(capsys):
     assert cli.main(["bloodcell"]) == 2
     assert cli.main(["bloodcell", "--help"]) == 0
     overview = capsys.readouterr().out
-    for verb in ("train", "evaluate", "predict", "convert", "report"):
+    for verb in ("prepare", "train", "evaluate", "predict", "convert", "report"):
         assert verb in overview
         assert cli.main(["bloodcell", verb, "--help"]) == 0
         assert f"{verb} --" in capsys.readouterr().out

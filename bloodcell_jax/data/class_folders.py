@@ -1,10 +1,8 @@
 """Pictures in class folders, on disk or in a zip archive: `basophil/a.jpg`, or `train/basophil/a.jpg`."""
 
-import zipfile
-import zlib
-from collections.abc import Callable
+import logging
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -12,18 +10,21 @@ import numpy as np
 
 from bloodcell_jax.data import pictures
 from bloodcell_jax.data.dataset import SPLITS, Dataset
+from bloodcell_jax.data.file_trees import (
+    FileTree,
+    UnreadableFile,
+    class_name_of,
+    open_zip,
+    printable,
+    read_folder,
+)
 from bloodcell_jax.errors import DataError
 
+logger = logging.getLogger(__name__)
+
 DECODING_THREADS = 8
-
-
-@dataclass(frozen=True)
-class _Tree:
-    """What a folder and an archive have in common: files, folders (the empty ones too) and a way to read a file."""
-
-    files: list[PurePosixPath]
-    folders: set[PurePosixPath]
-    read: Callable[[PurePosixPath], bytes]
+# An error is one line: this many pictures are named in it.
+NAMED_IN_ERROR = 5
 
 
 class _Entry(NamedTuple):
@@ -32,59 +33,56 @@ class _Entry(NamedTuple):
     path: PurePosixPath
 
 
-def load_folder(path: Path, source: str, **geometry) -> Dataset:
+def load_folder(path: Path, source: str, **options) -> Dataset:
     """Read class folders from disk; see `bloodcell_jax.data.sources.load_source`."""
     if not path.is_dir():
         raise DataError(f"{source}: not a folder; give folder:PATH of class folders")
-    inside = [(PurePosixPath(p.relative_to(path).as_posix()), p.is_dir()) for p in sorted(path.rglob("*"))]
-    tree = _Tree(
-        files=[name for name, is_folder in inside if not is_folder],
-        folders={name for name, is_folder in inside if is_folder},
-        read=lambda name: (path / name).read_bytes(),
-    )
-    return _load(tree, source, **geometry)
+    return _load(read_folder(path), source, **options)
 
 
-def load_zip(path: Path, source: str, **geometry) -> Dataset:
+def load_zip(path: Path, source: str, **options) -> Dataset:
     """Read class folders from a zip archive; see `bloodcell_jax.data.sources.load_source`."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{source}: cannot be read as a zip archive ({error})") from error
-    with archive:
-        names = [(PurePosixPath(info.filename), info.is_dir()) for info in archive.infolist()]
-        files = [name for name, is_folder in names if not is_folder]
-        folders = {name for name, is_folder in names if is_folder}.union(*(name.parents for name in files))
-        return _load(_Tree(files, folders, lambda name: archive.read(str(name))), source, **geometry)
+    with open_zip(path, source) as tree:
+        return _load(tree, source, **options)
 
 
-def _load(tree: _Tree, source: str, *, image_size: int, crop: int | None, class_names: tuple[str, ...]) -> Dataset:
+def _load(
+    tree: FileTree, source: str, *, image_size: int, crop: int | None, class_names: tuple[str, ...], skip_bad: bool
+) -> Dataset:
     entries = _entries(tree, source)
     names = class_names or tuple(sorted({entry.class_name for entry in entries}))
-    for entry in entries:
-        if entry.class_name not in names:
-            raise DataError(
-                f"{source}: class folder {entry.class_name} is not among data.class_names ({', '.join(names)})"
-            )
+    _check_class_names({entry.class_name for entry in entries}, names, source)
+    images, bad = _decode_all(tree, entries, image_size, crop)
+    unreadable = {name: reason for name, reason in tree.refused.items() if is_picture(PurePosixPath(name))}
+    unreadable |= {printable(entries[i].path): reason for i, reason in bad.items()}
+    if unreadable:
+        _report_unreadable(unreadable, len(entries) + len(unreadable) - len(bad), source, skip_bad)
+        good = [i for i in range(len(entries)) if i not in bad]
+        images, entries = images[good], [entries[i] for i in good]
+    _mention_ignored(tree, source)
     return Dataset(
-        images=_decode_all(tree, entries, source, image_size, crop),
+        images=images,
         labels=np.array([names.index(entry.class_name) for entry in entries], np.int32),
         class_names=names,
-        ids=tuple(str(entry.path) for entry in entries),
+        ids=tuple(printable(entry.path) for entry in entries),
         source=source,
         splits={
             split: np.flatnonzero([entry.split == split for entry in entries]).astype(np.int32)
             for split in dict.fromkeys(entry.split for entry in entries)
             if split
         },
+        skipped=unreadable,
     )
 
 
-def _entries(tree: _Tree, source: str) -> list[_Entry]:
+def _entries(tree: FileTree, source: str) -> list[_Entry]:
     """Return every picture's place, by split (train, val, test), then by path in byte order of UTF-8."""
     paths = [path for path in tree.files if is_picture(path)]
     if not paths:
-        raise DataError(f"{source}: holds no picture ({', '.join(sorted(pictures.SUFFIXES))})")
+        refused = "; ".join(f"{name}: {reason}" for name, reason in list(tree.refused.items())[:NAMED_IN_ERROR])
+        raise DataError(
+            f"{source}: holds no picture ({refused or 'files ending in ' + ', '.join(sorted(pictures.SUFFIXES))})"
+        )
     top = _wrapping_folders(paths)
     first_folders = {path.parts[top] for path in paths if len(path.parts) > top + 1}
     has_splits = bool(first_folders) and first_folders <= set(SPLITS)
@@ -94,8 +92,10 @@ def _entries(tree: _Tree, source: str) -> list[_Entry]:
     entries = []
     for path in paths:
         if len(path.parts) < class_depth + 2:
-            raise DataError(f"{source}: {path} lies in no class folder; expected CLASS/PICTURE or train/CLASS/PICTURE")
-        entries.append(_Entry(path.parts[top] if has_splits else "", path.parts[class_depth], path))
+            raise DataError(
+                f"{source}: {printable(path)} lies in no class folder; expected CLASS/PICTURE or train/CLASS/PICTURE"
+            )
+        entries.append(_Entry(path.parts[top] if has_splits else "", class_name_of(path.parts[class_depth]), path))
     _check_no_empty_class(tree.folders, {entry.class_name for entry in entries}, class_depth, source)
     split_order = ("", *SPLITS)
     return sorted(entries, key=lambda e: (split_order.index(e.split), str(e.path).encode("utf-8", "surrogateescape")))
@@ -103,8 +103,11 @@ def _entries(tree: _Tree, source: str) -> list[_Entry]:
 
 def is_picture(path: PurePosixPath) -> bool:
     """Return whether a path is a picture file by its suffix, and not a hidden one."""
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in pictures.SUFFIXES and not hidden
+    return path.suffix.lower() in pictures.SUFFIXES and not _is_hidden(path)
+
+
+def _is_hidden(path: PurePosixPath) -> bool:
+    return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in path.parts)
 
 
 def _wrapping_folders(paths: list[PurePosixPath]) -> int:
@@ -121,24 +124,61 @@ def _wrapping_folders(paths: list[PurePosixPath]) -> int:
 def _check_no_empty_class(folders: set[PurePosixPath], found: set[str], class_depth: int, source: str) -> None:
     """Refuse a class folder without pictures: the model would lack that class and nobody would be told."""
     for folder in sorted(folders):
-        hidden = any(part.startswith(".") or part == "__MACOSX" for part in folder.parts)
-        if len(folder.parts) == class_depth + 1 and not hidden and folder.name not in found:
-            raise DataError(f"{source}: class folder {folder} holds no picture; add some or remove the folder")
+        is_class = len(folder.parts) == class_depth + 1 and not _is_hidden(folder)
+        if is_class and class_name_of(folder.name) not in found:
+            raise DataError(
+                f"{source}: class folder {printable(folder)} holds no picture; add some or remove the folder"
+            )
 
 
-def _decode_all(tree: _Tree, entries: list[_Entry], source: str, image_size: int, crop: int | None) -> np.ndarray:
+def _check_class_names(found: set[str], names: tuple[str, ...], source: str) -> None:
+    """Refuse folders that the given names do not know; which of them lack a folder is said as well."""
+    unknown, absent = sorted(found - set(names)), [name for name in names if name not in found]
+    if unknown:
+        folders = f"class folder{'s' * (len(unknown) > 1)} {', '.join(unknown)}"
+        lacking = f", of which {', '.join(absent)} ha{'ve' if len(absent) > 1 else 's'} no folder" if absent else ""
+        verb = "are" if len(unknown) > 1 else "is"
+        raise DataError(f"{source}: {folders} {verb} not among data.class_names ({', '.join(names)}){lacking}")
+
+
+def _decode_all(
+    tree: FileTree, entries: list[_Entry], image_size: int, crop: int | None
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Return the pictures, uint8 [n, image_size, image_size, 3], and the reason for each that cannot be read."""
     images = np.empty((len(entries), image_size, image_size, 3), np.uint8)
 
-    def decode(i: int) -> None:
+    def decode(i: int) -> str | None:
         path = entries[i].path
         try:
-            content = tree.read(path)
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
-            raise DataError(f"{source}: {path} cannot be read ({error}); repair or remove it") from error
-        images[i] = pictures.decode(content, f"{source}: {path}", image_size=image_size, crop=crop)
+            images[i] = pictures.decode(tree.read(path), printable(path), image_size=image_size, crop=crop)
+        except UnreadableFile as error:
+            return error.reason
+        return None
 
     # Pillow releases the interpreter lock while it decodes, so threads use every core.
     with ThreadPoolExecutor(DECODING_THREADS) as pool:
-        for _ in pool.map(decode, range(len(entries))):
-            pass
-    return images
+        reasons = list(pool.map(decode, range(len(entries))))
+    return images, {i: reason for i, reason in enumerate(reasons) if reason is not None}
+
+
+def _report_unreadable(unreadable: dict[str, str], total: int, source: str, skip_bad: bool) -> None:
+    """Name every picture that is left out, or refuse where that was not allowed or none is left."""
+    count = f"{len(unreadable):,} of {total:,} pictures cannot be read"
+    if skip_bad and len(unreadable) < total:
+        for name, reason in unreadable.items():
+            logger.warning("%s: %s skipped (%s)", source, name, reason)
+        logger.warning("%s: %s and are left out", source, count)
+        return
+    shown = [f"{name} ({reason})" for name, reason in list(unreadable.items())[:NAMED_IN_ERROR]]
+    more = [f"{len(unreadable) - len(shown):,} more"] if len(unreadable) > len(shown) else []
+    remedy = "" if len(unreadable) == total else "; repair or remove them, or leave them out with --skip_bad"
+    raise DataError(f"{source}: {count}: {', '.join([*shown, *more])}{remedy}")
+
+
+def _mention_ignored(tree: FileTree, source: str) -> None:
+    """Say which visible files were passed over for their suffix: a picture may be among them."""
+    others = [path for path in tree.files if not is_picture(path) and not _is_hidden(path)]
+    if others:
+        suffixes = Counter(path.suffix.lower() or "none" for path in others)
+        kinds = ", ".join(f"{printable(PurePosixPath(suffix))}: {n:,}" for suffix, n in suffixes.most_common(5))
+        logger.info("%s: files that are no pictures by their suffix are ignored (%s)", source, kinds)

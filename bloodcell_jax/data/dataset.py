@@ -21,6 +21,7 @@ class Dataset:
       ids: one per example: the path inside the source, or the index for arrays.
       source: what it was read from, as given.
       splits: the source's own splits, name -> int32 example indices; empty where it names none.
+      skipped: pictures that could not be read and are left out, name -> reason.
     """
 
     images: np.ndarray
@@ -29,6 +30,7 @@ class Dataset:
     ids: tuple[str, ...]
     source: str
     splits: dict[str, np.ndarray] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)

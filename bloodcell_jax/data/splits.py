@@ -1,56 +1,159 @@
 """Which examples are for training, for choosing (val) and for the final word (test)."""
 
+import hashlib
+import json
+from collections.abc import Sequence
+
 import numpy as np
 
 from bloodcell_jax.data.dataset import SPLITS, Dataset
 from bloodcell_jax.errors import DataError
 
-# Keeps the split's draws apart from every other use of the seed.
-_SPLIT_STREAM = 0x5E11
+# Keep the draws of each use of the seed apart.
+_SPLIT_STREAM, _FOLD_STREAM = 0x5E11, 0xF01D
 
 
-def split_dataset(dataset: Dataset, fractions: tuple[float, float, float], *, seed: int) -> dict[str, np.ndarray]:
+def split_dataset(
+    dataset: Dataset, fractions: Sequence[float], *, seed: int, groups: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """Return ascending example indices of train, val and, where there is one, test.
 
     Splits that the source names are kept. A missing val is cut from its train in the proportion of the train and
     val `fractions`; a missing test is not invented there. A source that names no splits is cut by all three
-    fractions. Cuts are stratified by class and depend on (labels, fractions, seed) alone.
+    fractions. Cuts are stratified by class and depend on (labels, groups, fractions, seed) alone.
+
+    Args:
+      groups: int [n]; examples of one group stay together. None: each example for itself.
 
     Raises:
-      DataError: a class with too few examples to be cut, or without any in train.
+      DataError: a class with too few examples or groups to be cut, or without any example in train.
     """
     splits = {name: np.sort(indices) for name, indices in dataset.splits.items()}
+    generator = np.random.Generator(np.random.Philox(key=[seed, _SPLIT_STREAM]))
     if not splits:
-        parts = _stratified_cut(dataset, np.arange(len(dataset)), fractions, seed)
+        parts = _cut(dataset, np.arange(len(dataset)), _fraction_sizes, fractions, generator, groups)
         splits = dict(zip(SPLITS, parts, strict=True))
     elif "val" not in splits:
         train_and_val = np.array(fractions[:2]) / sum(fractions[:2])
-        splits["train"], splits["val"] = _stratified_cut(dataset, splits["train"], train_and_val, seed)
+        cut = _cut(dataset, splits["train"], _fraction_sizes, train_and_val, generator, groups)
+        splits["train"], splits["val"] = cut
     for name, count in zip(dataset.class_names, dataset.class_counts(splits["train"]), strict=True):
         if count == 0:
             raise DataError(f"{dataset.source}: class {name} has no picture in train")
     return {name: splits[name].astype(np.int32) for name in SPLITS if len(splits.get(name, ()))}
 
 
-def _stratified_cut(dataset: Dataset, indices: np.ndarray, fractions, seed: int) -> list[np.ndarray]:
-    """Cut `indices` into parts of the given fractions, each class alike, every non-empty part with every class."""
-    generator = np.random.Generator(np.random.Philox(key=[seed, _SPLIT_STREAM]))
-    fractions = np.asarray(fractions)
-    parts = [[] for _ in fractions]
-    for label, name in enumerate(dataset.class_names):
-        members = generator.permutation(indices[dataset.labels[indices] == label])
-        if len(members) < 3:
+def cuts_anything(dataset: Dataset) -> bool:
+    """Return whether `split_dataset` would cut the source, rather than keep its own splits."""
+    return "val" not in dataset.splits
+
+
+def k_folds(
+    dataset: Dataset, indices: np.ndarray, k: int, *, seed: int, groups: np.ndarray | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return (train, held out) of each of k folds over `indices`, ascending int32; each is held out exactly once.
+
+    Stratified by class, groups kept together; depends on (labels, groups, indices, k, seed) alone.
+
+    Raises:
+      DataError: a class has fewer than k examples or groups.
+    """
+    generator = np.random.Generator(np.random.Philox(key=[seed, _FOLD_STREAM]))
+    folds = _cut(dataset, np.sort(indices), _even_sizes, np.full(k, 1 / k), generator, groups)
+    return [(np.setdiff1d(indices, fold).astype(np.int32), fold.astype(np.int32)) for fold in folds]
+
+
+def describe_splits(splits: dict[str, np.ndarray], data_hash: str) -> dict:
+    """Return the content of `splits.json`: the examples of each split, and a hash over them and the data."""
+    lists = {name: indices.tolist() for name, indices in splits.items()}
+    text = json.dumps([data_hash, lists], separators=(",", ":"))
+    return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "data_sha256": data_hash, "splits": lists}
+
+
+def _cut(dataset: Dataset, indices: np.ndarray, sizes_of, fractions, generator, groups) -> list[np.ndarray]:
+    """Cut `indices` into parts, each class alike, every group whole, every part with every class.
+
+    Groups of several go first, the largest first, each to the part that it brings closest to what it should hold;
+    single examples then fill each class exactly as far as the groups allow.
+
+    Args:
+      sizes_of: `_fraction_sizes` or `_even_sizes`, how many examples of a class each part should hold.
+    """
+    labels, fractions = dataset.labels[indices], np.asarray(fractions)
+    shared, single = _by_size(np.arange(len(indices)) if groups is None else groups[indices], generator)
+    counts = dataset.class_counts(indices)
+    before = np.cumsum(counts) - counts
+    wanted = np.stack([sizes_of(n, fractions, b) for n, b in zip(counts, before, strict=True)], 1)
+    classes_of = [np.bincount(labels[members], minlength=wanted.shape[1]) for members in shared]
+    units = np.bincount(labels[single], minlength=wanted.shape[1]) + sum(
+        (counts > 0).astype(int) for counts in classes_of
+    )
+    _check_enough(dataset, units, len(fractions), shared)
+    held, part_of = np.zeros_like(wanted), np.empty(len(indices), int)
+    for members, counts in zip(shared, classes_of, strict=True):
+        part_of[members] = part = _best_part(counts, held, wanted, units)
+        held[part] += counts
+        units -= counts > 0
+    for label in range(wanted.shape[1]):
+        members = generator.permutation(single[labels[single] == label])
+        part_of[members] = np.repeat(np.arange(len(fractions)), _fill(wanted[:, label], held[:, label], len(members)))
+    return [indices[part_of == part] for part in range(len(fractions))]
+
+
+def _by_size(groups: np.ndarray, generator: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return the members of each group of several, the largest first, and the examples that stand alone."""
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+    shared = [group for group in members if len(group) > 1]
+    shuffled = [shared[i] for i in generator.permutation(len(shared))]
+    single = np.sort(np.array([group[0] for group in members if len(group) == 1], int))
+    return sorted(shuffled, key=len, reverse=True), single
+
+
+def _best_part(counts: np.ndarray, held: np.ndarray, wanted: np.ndarray, units: np.ndarray) -> int:
+    """Return the part to which a group of `counts` per class goes, [classes]; `held` and `wanted` are [parts, classes].
+
+    It goes where it most reduces the squared relative distance from what is wanted. As soon as a class has no more
+    groups and single examples (`units`) than there are parts without it, those parts come first.
+    """
+    lacks = (held == 0) & (wanted > 0) & (counts > 0)
+    must = (lacks & (units <= lacks.sum(0))).any(1)
+    scale = np.maximum(wanted, 1)
+    gain = ((held - wanted + counts) / scale) ** 2 - ((held - wanted) / scale) ** 2
+    # A part that is to stay empty takes nothing.
+    cost = np.where(wanted.any(1), gain.sum(1), np.inf)
+    return int(np.argmin(np.where(must, cost, np.inf) if must.any() else cost))
+
+
+def _fill(wanted: np.ndarray, held: np.ndarray, count: int) -> np.ndarray:
+    """Return how many of `count` single examples of a class each part gets, [parts]."""
+    sizes = np.maximum(wanted - held, 0)
+    sizes[(held == 0) & (wanted > 0)] = np.maximum(sizes, 1)[(held == 0) & (wanted > 0)]
+    while sizes.sum() > count:
+        # From where most is left, so that a part that lacks the class keeps its one.
+        sizes[np.argmax(sizes)] -= 1
+    return sizes
+
+
+def _check_enough(dataset: Dataset, units: np.ndarray, parts: int, shared: list) -> None:
+    least, unit = max(3, parts), "pictures that show different cells" if shared else "pictures"
+    for name, count in zip(dataset.class_names, units, strict=True):
+        if count < least:
             raise DataError(
-                f"{dataset.source}: class {name} has {len(members)} pictures; a split needs at least 3 of each class"
+                f"{dataset.source}: class {name} has {count} {unit}; a split needs at least {least} of each class"
+                + ("; data.group_duplicates=false cuts through duplicates" if shared else "")
             )
-        for part, chosen in zip(parts, np.split(members, _cut_points(len(members), fractions)), strict=True):
-            part.append(chosen)
-    return [np.sort(np.concatenate(part)) for part in parts]
 
 
-def _cut_points(count: int, fractions: np.ndarray) -> np.ndarray:
-    """Return where to cut `count` examples so that each part whose fraction is above 0 gets at least one."""
+def _fraction_sizes(count: int, fractions: np.ndarray, _before: int) -> np.ndarray:
+    """Return how many of `count` examples go to each part; each part whose fraction is above 0 gets at least one."""
     sizes = np.floor(fractions * count).astype(int)
     sizes[(fractions > 0) & (sizes == 0)] = 1
     sizes[0] = count - sizes[1:].sum()
-    return np.cumsum(sizes)[:-1]
+    return sizes
+
+
+def _even_sizes(count: int, fractions: np.ndarray, before: int) -> np.ndarray:
+    """Return `count` examples cut evenly; those left over go on where the `before` of earlier classes ended."""
+    whole, rest = divmod(count, len(fractions))
+    return whole + np.roll(np.arange(len(fractions)) < rest, before).astype(int)

@@ -1,13 +1,13 @@
 """What the verbs `evaluate` and `predict` do."""
 
-import contextlib
 import csv
 import glob
 import os
 import sys
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -16,25 +16,29 @@ from bloodcell_jax.data import pictures
 from bloodcell_jax.data.class_folders import is_picture
 from bloodcell_jax.data.cleaning import remove_rows
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.file_trees import FileTree, UnreadableFile, open_zip, read_file, read_folder
 from bloodcell_jax.data.sources import load_source
-from bloodcell_jax.data.splits import split_dataset
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.outputs import write_split
-from bloodcell_jax.workdir import read_json
+from bloodcell_jax.workdir import read_json, read_splits
 
 # Pictures decoded, classified and written at a time: memory stays flat whatever the input.
 _CHUNK = 1024
 
+# A picture to classify: its name in the CSV and a function that returns its bytes.
+_File = tuple[str, Callable[[], bytes]]
+
 
 def evaluate_source(
-    classifier: Classifier, source: str | None, split: str | None, output: str | None
+    classifier: Classifier, source: str | None, split: str | None, output: str | None, *, skip_bad: bool = False
 ) -> tuple[Path, dict]:
     """Evaluate a classifier on one split of a source and write the split's files.
 
     Args:
       source: data source; None: the run's own.
       split: train, val, test or all; None: test, or val where there is none (of another source: all).
+      skip_bad: leave out pictures of `source` that cannot be read; the run's own source is read as it was trained on.
       output: folder for the files; None: eval/<split> of the workdir, which needs the run's own source.
 
     Returns:
@@ -51,14 +55,15 @@ def evaluate_source(
         image_size=config.data.image_size,
         crop=config.data.crop,
         class_names=classifier.class_names,
+        skip_bad=config.data.skip_bad if source is None else skip_bad,
+        data_dir=config.data.data_dir,
     )
     if source is None:
         if config.data.clean is not None:
             dataset = remove_rows(dataset, config.data.clean)
         _check_same_data(dataset, classifier.workdir)
     splits = {"all": np.arange(len(dataset), dtype=np.int32)}
-    if source is None or dataset.splits:
-        splits |= split_dataset(dataset, config.data.splits, seed=config.seed) if source is None else dataset.splits
+    splits |= read_splits(classifier.workdir) if source is None else dataset.splits
     if split is None:
         split = next(name for name in (("test", "val") if source is None else ("all",)) if name in splits)
     if split not in splits:
@@ -94,10 +99,14 @@ def predict_files(create_classifier: Callable[[], Classifier], inputs: list[str]
     """
     if output.is_dir():
         raise UsageError(f"--output={output}: is a folder; name a file, as in {output / 'cells.csv'}")
-    files = [file for text in inputs for file in _find(text)]
-    if not files:
-        raise DataError(f"--input={' '.join(inputs)}: holds no picture ({', '.join(sorted(pictures.SUFFIXES))})")
-    classifier = create_classifier()
+    with ExitStack() as archives:
+        files = [file for text in inputs for file in _find(text, archives)]
+        if not files:
+            raise DataError(f"--input={' '.join(inputs)}: holds no picture ({', '.join(sorted(pictures.SUFFIXES))})")
+        return _predict_into(create_classifier(), files, output, strict)
+
+
+def _predict_into(classifier: Classifier, files: list[_File], output: Path, strict: bool) -> int:
     temporary = output.with_name(output.name + ".tmp")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -109,41 +118,36 @@ def predict_files(create_classifier: Callable[[], Classifier], inputs: list[str]
     except OSError as error:
         raise MachineError(f"--output={output}: cannot be written ({error.strerror or error})") from error
     finally:
-        with contextlib.suppress(OSError):  # a read-only place refuses even what is not there
+        with suppress(OSError):  # a read-only place refuses even what is not there
             temporary.unlink(missing_ok=True)
     return written
 
 
-# A picture to classify: its name in the CSV and a function that returns its bytes.
-_File = tuple[str, Callable[[], bytes]]
-
-
-def _find(text: str) -> Iterator[_File]:
+def _find(text: str, archives: ExitStack) -> Iterator[_File]:
     text = os.path.expanduser(text)
     paths = [Path(text)] if Path(text).exists() else [Path(match) for match in sorted(glob.glob(text, recursive=True))]
     if not paths:
         raise UsageError(f"--input={text}: no such file, folder or match")
     for path in paths:
         if path.is_dir():
-            yield from _find_in_folder(path)
+            yield from _pictures(read_folder(path))
         elif zipfile.is_zipfile(path):
-            yield from _find_in_zip(path)
+            yield from _pictures(archives.enter_context(open_zip(path, str(path))))
         else:
-            yield path.name, path.read_bytes
+            yield path.name, partial(read_file, path, path.name)
 
 
-def _find_in_folder(folder: Path) -> Iterator[_File]:
-    for path in sorted(folder.rglob("*")):
-        name = PurePosixPath(path.relative_to(folder).as_posix())
-        if path.is_file() and is_picture(name):
-            yield str(name), path.read_bytes
+def _pictures(tree: FileTree) -> Iterator[_File]:
+    for path in tree.files:
+        if is_picture(path):
+            yield str(path), partial(tree.read, path)
+    for name, reason in tree.refused.items():
+        if is_picture(PurePosixPath(name)):
+            yield name, partial(_refuse, name, reason)
 
 
-def _find_in_zip(path: Path) -> Iterator[_File]:
-    archive = zipfile.ZipFile(path)
-    for info in archive.infolist():
-        if not info.is_dir() and is_picture(PurePosixPath(info.filename)):
-            yield info.filename, lambda info=info: archive.read(info)
+def _refuse(name: str, reason: str) -> bytes:
+    raise UnreadableFile(name, reason)
 
 
 def _write_rows(classifier: Classifier, files: list[_File], writer) -> int:
@@ -165,15 +169,8 @@ def _read_all(files: list[_File], classifier: Classifier) -> tuple[list[str], li
     names, images = [], []
     for name, read in files:
         try:
-            images.append(pictures.decode(_bytes(name, read), name, **geometry))
+            images.append(pictures.decode(read(), name, **geometry))
             names.append(name)
-        except DataError as error:
+        except UnreadableFile as error:
             print(f"bloodcell: {error}", file=sys.stderr)
     return names, images
-
-
-def _bytes(name: str, read: Callable[[], bytes]) -> bytes:
-    try:
-        return read()
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
-        raise DataError(f"{name}: cannot be read ({error})") from error

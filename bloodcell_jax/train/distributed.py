@@ -2,7 +2,7 @@
 
 import os
 
-from bloodcell_jax.errors import MachineError, UsageError
+from bloodcell_jax.errors import DataError, MachineError, UsageError
 
 MODES = ("auto", "off", "slurm", "env")
 _ENV_NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -66,6 +66,28 @@ def check_devices(expected: int | None) -> None:
         raise MachineError(
             f"--expected_devices={expected}: {jax.device_count()} found; check the launcher, "
             "drivers and CUDA_VISIBLE_DEVICES"
+        )
+
+
+def check_equal_everywhere(what: str, sha256: str) -> None:
+    """Compare a hash over all processes, which must call this together.
+
+    Raises:
+      DataError: they differ; says which processes' do.
+    """
+    import jax
+    import numpy as np
+
+    if jax.process_count() == 1:
+        return
+    from jax.experimental.multihost_utils import process_allgather
+
+    hashes = process_allgather(np.frombuffer(bytes.fromhex(sha256), np.uint8))
+    different = np.flatnonzero((hashes != hashes[0]).any(1))
+    if len(different):
+        raise DataError(
+            f"{what} of process {', '.join(map(str, different))} differ from those of process 0; give every host the "
+            "same files"
         )
 
 

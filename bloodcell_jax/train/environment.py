@@ -40,6 +40,7 @@ def describe_environment(run: Run) -> dict:
                 }
                 for name, indices in run.splits.items()
             },
+            "skipped": run.dataset.skipped,
             "notes": _split_notes(run),
         },
         "weights": info_to_dict(run.weights_info) if run.weights_info else None,
@@ -60,12 +61,13 @@ def count_parameters(params) -> int:
 
 def _split_notes(run: Run) -> list[str]:
     given, clean = run.dataset.splits, run.config.data.clean
+    together = ", pictures of the same cell kept together" if run.config.data.group_duplicates else ""
     notes = [f"The examples that {clean} names were left out."] if clean is not None else []
     if not given:
-        return [*notes, "The source names no splits; it was cut by data.splits, stratified by class."]
+        return [*notes, f"The source names no splits; it was cut by data.splits, stratified by class{together}."]
     notes += [f"The source's own splits were kept: {', '.join(given)}."]
     if "val" not in given:
-        notes.append("It has no val; one was cut from its train by data.splits, stratified by class.")
+        notes.append(f"It has no val; one was cut from its train by data.splits, stratified by class{together}.")
     if "test" not in given:
         notes.append("It has no test, and none was invented: results are on val, by which the checkpoint was chosen.")
     return notes

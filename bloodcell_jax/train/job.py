@@ -9,10 +9,12 @@ import jax
 
 from bloodcell_jax import workdir as workdirs
 from bloodcell_jax.config import Config, to_dict
-from bloodcell_jax.errors import DataError
+from bloodcell_jax.data.splits import describe_splits
+from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.outputs import write_split
 from bloodcell_jax.report import PREVIEW, write_report
 from bloodcell_jax.train.checkpoints import Checkpoints
+from bloodcell_jax.train.distributed import check_equal_everywhere
 from bloodcell_jax.train.environment import describe_environment
 from bloodcell_jax.train.loop import Loop
 from bloodcell_jax.train.preemption import StopSignals
@@ -61,15 +63,20 @@ def train_and_evaluate(config: Config, workdir: str | Path, *, overwrite: bool =
 
 
 def _run(run: Run, workdir: Path, signals: StopSignals, *, overwrite: bool) -> Result:
+    splits = describe_splits(run.splits, run.data_hash)
+    check_equal_everywhere(f"{run.config.data.source}: the data", run.data_hash)
+    check_equal_everywhere(f"{run.config.data.source}: the splits", splits["sha256"])
     is_main = jax.process_index() == 0
     with workdirs.owned(workdir) if is_main else contextlib.nullcontext():
         if is_main and overwrite:
             workdirs.delete_run(workdir)
         _wait_for_all("overwrite")
         workdirs.check_resumable(workdir, run.config, run.data_hash, run.total_steps)
+        _check_splits(splits, workdir)
         _wait_for_all("resume")
         if is_main:
             _describe(run, workdir)
+            workdirs.write_json(workdir / "splits.json", splits)
         with contextlib.closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
             loop = Loop(run, workdir, checkpoints, signals)
             seconds = loop.train()
@@ -83,6 +90,16 @@ def _wait_for_all(name: str) -> None:
         from jax.experimental.multihost_utils import sync_global_devices
 
         sync_global_devices(name)
+
+
+def _check_splits(splits: dict, workdir: Path) -> None:
+    """Refuse to go on with other splits than the run began with: what it learned from would be tested on."""
+    path = workdir / "splits.json"
+    if path.exists() and workdirs.read_json(path)["sha256"] != splits["sha256"]:
+        raise UsageError(
+            f"{path}: the run's splits are not those that its configuration gives now (another version of the "
+            "library?); use another --workdir, or --overwrite"
+        )
 
 
 def _describe(run: Run, workdir: Path) -> None:

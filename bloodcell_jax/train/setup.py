@@ -1,6 +1,7 @@
 """From a configuration to everything a run needs, before anything is written."""
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,14 +12,16 @@ from flax import linen as nn
 
 from bloodcell_jax.augment.policies import Augmentation
 from bloodcell_jax.augment.policy_strings import parse_mix, parse_policy
-from bloodcell_jax.config import Config, ModelConfig, validate
+from bloodcell_jax.config import Config, ModelConfig, power_range, validate
 from bloodcell_jax.data.cleaning import remove_rows
 from bloodcell_jax.data.dataset import Dataset, check_learnable
+from bloodcell_jax.data.duplicate_cache import cached_duplicate_groups
 from bloodcell_jax.data.sampling import Sampler, create_sampler
 from bloodcell_jax.data.sources import load_source
-from bloodcell_jax.data.splits import split_dataset
+from bloodcell_jax.data.splits import cuts_anything, split_dataset
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
+from bloodcell_jax.train.class_balance import class_weights, logit_offset
 from bloodcell_jax.train.parallel import DataParallel, create_parallel
 from bloodcell_jax.train.stages import Stage, plan_stages
 from bloodcell_jax.train.state import TrainState, begin_stage, create_state
@@ -90,6 +93,7 @@ class Run:
             jsd=config.train.jsd,
             ema_decay=config.train.ema_decay,
             axis_name=self.parallel.axis_name,
+            class_weights=self._class_weights(),
             on_each_device=self.parallel.on_each_device,
         )
 
@@ -97,10 +101,24 @@ class Run:
         """Return the example indices and global slots of a step, on the devices."""
         size = self.config.train.batch_size
         rows = self.parallel.local_rows(size)
-        first = step * size
-        indices = self.sampler.indices(first + rows.start, first + rows.stop)
         slots = np.arange(rows.start, rows.stop, dtype=np.int32)
-        return self.parallel.shard_batch({"indices": indices, "slots": slots})
+        positions = step * size + slots.astype(np.int64)
+        batch = {"indices": self.sampler.indices(positions[0], positions[-1] + 1), "slots": slots}
+        if self.config.train.logit_adjustment != "none":
+            batch["logit_offset"] = self._logit_offsets(positions)
+        return self.parallel.shard_batch(batch)
+
+    def _class_weights(self) -> np.ndarray | None:
+        train, quotas = self.config.train, self.sampler.quotas(0)
+        mix = quotas / quotas.sum()
+        return class_weights(train.class_weights, self.sampler.counts, mix, beta=train.class_weights_beta)
+
+    def _logit_offsets(self, positions: np.ndarray) -> np.ndarray:
+        """Return the offset of each position of the stream, [n, classes]: the mix may change from epoch to epoch."""
+        epochs, rows = np.unique(positions // self.sampler.epoch_size, return_inverse=True)
+        target, counts, weights = self.config.train.logit_adjustment, self.sampler.counts, self._class_weights()
+        mixes = [self.sampler.quotas(epoch) for epoch in epochs]
+        return np.stack([logit_offset(target, counts, mix / mix.sum(), weights) for mix in mixes])[rows]
 
     def place_seed(self) -> jax.Array:
         """Return the seed as a step takes it."""
@@ -147,24 +165,28 @@ def prepare_run(config: Config) -> Run:
         image_size=config.data.image_size,
         crop=config.data.crop,
         class_names=config.data.class_names,
+        skip_bad=config.data.skip_bad,
+        data_dir=config.data.data_dir,
     )
     if config.data.clean is not None:
         dataset = remove_rows(dataset, config.data.clean)
     check_learnable(dataset)
     config = resolve(config, dataset, weights_info)
-    splits = split_dataset(dataset, config.data.splits, seed=config.seed)
+    data_hash = dataset.sha256()
+    splits = cut_splits(dataset, data_hash, config)
     sampler = create_sampler(
         config.data.sampler,
         dataset.labels,
         splits["train"],
         seed=config.seed,
         samples_per_class=config.data.samples_per_class,
+        redraw=config.data.sampler_redraw,
+        power=power_range(config.data.sampler_power),
     )
     model, shapes = build_model(config.model), param_shapes(config)
     stages = plan_stages(config, shapes, epoch_size=sampler.epoch_size)
-    return Run(
-        config, dataset, dataset.sha256(), splits, sampler, augmentation, model, shapes, stages, parallel, weights_info
-    )
+    sampler = replace(sampler, epochs=math.ceil(stages[-1].stop * config.train.batch_size / sampler.epoch_size))
+    return Run(config, dataset, data_hash, splits, sampler, augmentation, model, shapes, stages, parallel, weights_info)
 
 
 def create_augmentation(config: Config) -> Augmentation:
@@ -197,6 +219,14 @@ def check_blocks(augmentation: Augmentation, batch_size: int, devices: int) -> N
         f"config.train.batch_size={batch_size}: {per_device} on each of {devices} devices, which is no multiple of "
         f"config.augment.block={block}, as this augmentation needs; the nearest is {nearest}, or set another block"
     )
+
+
+def cut_splits(dataset: Dataset, data_hash: str, config: Config) -> dict[str, np.ndarray]:
+    """Return the splits of a run; duplicates are looked for where something is to be cut and they stay together."""
+    groups = None
+    if config.data.group_duplicates and cuts_anything(dataset):
+        groups = cached_duplicate_groups(dataset, data_hash)
+    return split_dataset(dataset, config.data.splits, seed=config.seed, groups=groups)
 
 
 def resolve(config: Config, dataset: Dataset, weights_info: WeightsInfo | None) -> Config:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
@@ -91,6 +92,7 @@ def make_train_step(
     jsd: float | None,
     ema_decay: float | None,
     axis_name: str | None,
+    class_weights: np.ndarray | None = None,
     on_each_device: Callable[[Callable], Callable] = lambda function: function,
 ) -> Callable[[TrainState, dict, dict, jax.Array], tuple[TrainState, dict]]:
     """Return the pure `(state, data, batch, seed) -> (state, metrics)` of one stage.
@@ -104,10 +106,12 @@ def make_train_step(
       batch_size: global; the loss of a shard is its sum over this, so sums over shards are exact means.
       jsd: weight of AugMix's consistency loss where the augmentation has views.
       axis_name: the axis to reduce over inside `pmap`; None where the compiler sees the global batch.
+      class_weights: of the loss, float32 [classes]; None weighs all alike.
       on_each_device: has every device prepare its own rows, see `DataParallel`.
 
-    `data`, `batch` and `seed` are those of `training_batch`. Metrics are of this step before its update, over the
-    global batch.
+    `data`, `batch` and `seed` are those of `training_batch`; where predictions are to follow another class prior than
+    training shows, `batch` also holds logit_offset float32 [n, classes], which counts in the loss alone. Metrics are
+    of this step before its update, over the global batch.
     """
     prepare = on_each_device(
         functools.partial(
@@ -118,17 +122,19 @@ def make_train_step(
         )
     )
 
-    def loss_and_hits(trainable, frozen, images, targets, keys):
+    def loss_and_hits(trainable, frozen, images, targets, keys, logit_offset):
         variables = {"params": merge(trainable, frozen)}
         logits, _ = model.apply(variables, normalise(images, mean, std), train=True, keys=keys)
-        losses, shown = classification_losses(logits, targets, jsd)
+        losses, shown = classification_losses(
+            logits, targets, jsd, class_weights=class_weights, logit_offset=logit_offset
+        )
         return losses.sum() / batch_size, (shown.argmax(-1) == targets.argmax(-1)).sum()
 
     def train_step(state, data, batch, seed):
         images, targets, keys = prepare(data, batch, seed, state.step)
         trainable, frozen = partition(state.params, mask)
         grad_fn = jax.value_and_grad(loss_and_hits, has_aux=True)
-        (loss, hits), gradients = grad_fn(trainable, frozen, images, targets, keys)
+        (loss, hits), gradients = grad_fn(trainable, frozen, images, targets, keys, batch.get("logit_offset", 0.0))
         if axis_name is not None:
             loss, hits, gradients = jax.lax.psum((loss, hits, gradients), axis_name)
         new_state, norms = apply_gradients(state, gradients, optimizer, mask, ema_decay)

@@ -8,8 +8,8 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from bloodcell_jax.download import download
 from bloodcell_jax.errors import DataError
-from bloodcell_jax.weights.download import download
 from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
 
 MIT = "MIT"
@@ -201,7 +201,8 @@ def find_weights(path: Path | str) -> Path:
     name = path.as_posix()
     if name in CATALOGUE:
         entry = CATALOGUE[name]
-        return download(entry.name, entry.url, entry.file_name, entry.sha256)
+        known_hash = f"sha256:{entry.sha256}" if entry.sha256 else ""
+        return download(entry.name, entry.url, entry.file_name, known_hash, kind="weights")
     close = difflib.get_close_matches(name, CATALOGUE, n=3)
     hint = f"did you mean {', '.join(close)}" if close else "names look like convnext_tiny.fb_in1k"
     raise DataError(f"{name}: no such file, and no published weights of that name; {hint}")

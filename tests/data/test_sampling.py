@@ -1,11 +1,15 @@
 """Samplers are index plans: who is shown how often in an epoch, in an order that (seed, position) decides."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from bloodcell_jax.config import power_range
 from bloodcell_jax.data.sampling import create_sampler
 from bloodcell_jax.errors import UsageError
 
+KINDS = ["natural", "under", "over", "balanced", "power"]
 LABELS = np.repeat(np.arange(3), (50, 20, 8))
 # Not every example is for training.
 TRAIN = np.setdiff1d(np.arange(78), [0, 1, 55, 77])
@@ -45,7 +49,51 @@ def test_over_repeats_each_class_evenly_to_the_largest():
         assert own.min() >= 1
 
 
-@pytest.mark.parametrize("kind", ["natural", "under", "over"])
+def test_under_redraws_by_epoch_when_asked():
+    sampler = create_sampler("under", LABELS, TRAIN, seed=0, samples_per_class=5, redraw=True)
+    epochs = [frozenset(sampler.indices(15 * epoch, 15 * epoch + 15)) for epoch in range(60)]
+    assert len(set(epochs)) > 50
+    assert all(counts_by_class(np.array(sorted(epoch))) == [5, 5, 5] for epoch in epochs)
+    assert set().union(*epochs) == set(TRAIN), "in time every example has its turn"
+
+
+def test_balanced_shows_all_classes_alike_in_an_epoch_of_the_natural_length():
+    sampler = create_sampler("balanced", LABELS, TRAIN, seed=0)
+    assert sampler.epoch_size == 74
+    epoch = sampler.indices(0, 74)
+    assert sorted(counts_by_class(epoch)) == [24, 25, 25]
+    assert np.bincount(epoch, minlength=78)[LABELS == 0].max() == 1, "no example twice before all came once"
+
+
+@pytest.mark.parametrize(
+    ("power", "expected"),
+    [((1.0, 1.0), [48, 19, 7]), ((0.0, 0.0), [25, 25, 24]), ((0.5, 0.5), [36.63, 23.05, 13.99])],
+)
+def test_power_shows_classes_in_proportion_to_a_power_of_their_size(power, expected):
+    sampler = create_sampler("power", LABELS, TRAIN, seed=0, power=power)
+    assert sampler.epoch_size == 74
+    np.testing.assert_allclose(counts_by_class(sampler.indices(0, 74)), expected, atol=1)
+
+
+def test_power_may_change_from_the_first_epoch_to_the_last():
+    sampler = replace(create_sampler("power", LABELS, TRAIN, seed=0, power=(1.0, 0.0)), epochs=5)
+    by_epoch = [counts_by_class(sampler.indices(74 * epoch, 74 * epoch + 74)) for epoch in range(7)]
+    assert by_epoch[0] == [48, 19, 7]
+    for epoch, q in enumerate((1, 0.75, 0.5, 0.25, 0, 0, 0)):
+        shares = np.array([48, 19, 7]) ** q
+        np.testing.assert_allclose(by_epoch[epoch], 74 * shares / shares.sum(), atol=1)
+
+
+@pytest.mark.parametrize("options", [{}, {"redraw": True}])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_order_repeats_across_epochs(kind, options):
+    sampler = create_sampler(kind, LABELS, TRAIN, seed=0, **options)
+    size = sampler.epoch_size
+    orders = {sampler.indices(size * epoch, size * (epoch + 1)).tobytes() for epoch in range(50)}
+    assert len(orders) == 50
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_stream_may_be_entered_anywhere(kind):
     sampler = create_sampler(kind, LABELS, TRAIN, seed=3)
     stream = sampler.indices(0, 500)
@@ -60,3 +108,15 @@ def test_the_stream_may_be_entered_anywhere(kind):
 def test_more_than_there_are_is_refused():
     with pytest.raises(UsageError, match="samples_per_class=8: the smallest class has 7 training examples"):
         create_sampler("under", LABELS, TRAIN, seed=0, samples_per_class=8)
+
+
+@pytest.mark.parametrize("text", ["half", "", "1..", "..0", "0.5..2", "-1", "nan"])
+def test_a_power_that_is_none_is_refused(text):
+    with pytest.raises(UsageError, match="sampler_power="):
+        power_range(text)
+
+
+def test_a_power_is_a_number_or_a_range():
+    assert power_range("0.5") == (0.5, 0.5)
+    assert power_range("1..0") == (1.0, 0.0)
+    assert power_range("0.9..0.25") == (0.9, 0.25)

@@ -1,10 +1,13 @@
 """Splits are stratified, disjoint, complete and a function of labels, fractions and seed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bloodcell_jax.data.dataset import Dataset
-from bloodcell_jax.data.splits import split_dataset
+from bloodcell_jax.data.duplicate_cache import cached_duplicate_groups
+from bloodcell_jax.data.splits import describe_splits, k_folds, split_dataset
 from bloodcell_jax.errors import DataError
 
 COUNTS = (100, 40, 3, 17)
@@ -72,3 +75,125 @@ def test_too_few_of_a_class_are_named():
     data = Dataset(np.zeros((4, 2, 2, 3), np.uint8), labels, ("a", "b"), ("",) * 4, "npz:x", given)
     with pytest.raises(DataError, match="class b has no picture in train"):
         split_dataset(data, FRACTIONS, seed=0)
+
+
+def random_groups(data, seed, conflicts=0):
+    """Return groups of 1 to 9 examples of one class each, and some pairs across classes."""
+    rng = np.random.default_rng(seed)
+    groups = np.arange(len(data))
+    for label in range(len(data.class_names)):
+        members = rng.permutation(np.flatnonzero(data.labels == label))
+        # Enough stay single for any cut.
+        members = members[: len(members) // 2]
+        while len(members) > 1:
+            size = rng.integers(1, 10)
+            groups[members[:size]] = members[0]
+            members = members[size:]
+    for _ in range(conflicts):
+        one, other = rng.choice(len(data), 2, replace=False)
+        groups[groups == groups[other]] = groups[one]
+    return groups
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_groups_stay_whole_and_classes_are_still_cut_alike(seed):
+    data = dataset((400, 90, 30, 60))
+    groups = random_groups(data, seed, conflicts=3)
+    splits = split_dataset(data, FRACTIONS, seed=seed, groups=groups)
+    part_of = np.empty(580, int)
+    for part, indices in enumerate(splits.values()):
+        part_of[indices] = part
+    assert sorted(np.concatenate(list(splits.values()))) == list(range(580))
+    for group in np.unique(groups):
+        assert len(set(part_of[groups == group])) == 1
+    shares = np.stack([data.class_counts(indices) for indices in splits.values()]) / data.class_counts()
+    np.testing.assert_allclose(shares, np.tile(np.array(FRACTIONS)[:, None], 4), atol=0.1)
+    again = split_dataset(data, FRACTIONS, seed=seed, groups=groups)
+    assert all(np.array_equal(again[name], indices) for name, indices in splits.items())
+
+
+def test_groups_are_kept_for_the_same_data_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("BLOODCELL_JAX_DATA", str(tmp_path))
+    images = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+    images[7] = images[2][::-1]
+    data = replace(dataset((6, 6)), images=images)
+    found = cached_duplicate_groups(data, data.sha256())
+    assert found.tolist() == [0, 1, 2, 3, 4, 5, 6, 2, 8, 9, 10, 11]
+    (kept,) = (tmp_path / "duplicates").iterdir()
+    # What is read is the file: a change to it shows.
+    np.save(kept, found[::-1])
+    assert cached_duplicate_groups(data, data.sha256()).tolist() == found[::-1].tolist()
+    kept.write_bytes(b"broken")
+    assert cached_duplicate_groups(data, data.sha256()).tolist() == found.tolist()
+    other = replace(data, images=images[::-1])
+    assert cached_duplicate_groups(other, other.sha256()).tolist() != found.tolist()
+
+
+def test_groups_of_one_change_nothing():
+    one, other = (split_dataset(dataset(), FRACTIONS, seed=0, groups=g) for g in (None, np.arange(160) * 7))
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_a_planted_multitude_goes_to_train_whole():
+    data = dataset((2000, 1000))
+    planted = np.random.default_rng(0).permutation(3000)[:800]
+    groups = np.arange(3000)
+    groups[planted] = planted.min()
+    splits = split_dataset(data, FRACTIONS, seed=0, groups=groups)
+    assert set(planted) <= set(splits["train"])
+    assert {name: len(indices) for name, indices in splits.items()} == {"train": 2100, "val": 450, "test": 450}
+
+
+def test_every_part_gets_some_of_a_class_that_is_all_duplicates():
+    data = dataset((50, 12))
+    groups = np.arange(62)
+    for number, members in enumerate(np.split(np.flatnonzero(data.labels == 1), 3)):
+        groups[members] = 1000 + number
+    splits = split_dataset(data, FRACTIONS, seed=0, groups=groups)
+    assert [data.class_counts(indices)[1] for indices in splits.values()] == [4, 4, 4]
+    groups[data.labels == 1] = 1000
+    with pytest.raises(DataError, match="class b has 1 pictures that show different cells; a split needs at least 3"):
+        split_dataset(data, FRACTIONS, seed=0, groups=groups)
+
+
+def test_a_val_cut_from_train_keeps_groups_whole_too():
+    data = dataset((100, 60), splits={"train": np.arange(120), "test": np.arange(120, 160)})
+    groups = np.arange(160) // 2 * 2
+    splits = split_dataset(data, FRACTIONS, seed=0, groups=groups)
+    assert not set(groups[splits["train"]]) & set(groups[splits["val"]])
+    assert splits["test"].tolist() == list(range(120, 160))
+
+
+@pytest.mark.parametrize("k", [2, 5])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_folds_hold_each_example_out_once_with_all_classes_alike(k, grouped):
+    data = dataset((101, 43, 17, 60))
+    indices = np.setdiff1d(np.arange(221), [3, 50, 220])
+    groups = random_groups(data, 0) if grouped else None
+    folds = k_folds(data, indices, k, seed=4, groups=groups)
+    assert sorted(np.concatenate([held for _, held in folds])) == indices.tolist()
+    for train, held in folds:
+        assert sorted([*train, *held]) == indices.tolist()
+        assert train.dtype == held.dtype == np.int32
+        np.testing.assert_allclose(data.class_counts(held), data.class_counts(indices) / k, atol=4 if grouped else 1)
+        if grouped:
+            assert not set(groups[train]) & set(groups[held])
+    assert max(len(held) for _, held in folds) - min(len(held) for _, held in folds) <= (8 if grouped else 1)
+    again = k_folds(data, indices, k, seed=4, groups=groups)
+    other = k_folds(data, indices, k, seed=5, groups=groups)
+    assert all(np.array_equal(a[1], b[1]) for a, b in zip(folds, again, strict=True))
+    assert not all(np.array_equal(a[1], b[1]) for a, b in zip(folds, other, strict=True))
+
+
+def test_more_folds_than_pictures_of_a_class_are_refused():
+    with pytest.raises(DataError, match="class c has 3 pictures; a split needs at least 5"):
+        k_folds(dataset(), np.arange(160), 5, seed=0)
+
+
+def test_the_hash_follows_splits_and_data():
+    splits = split_dataset(dataset(), FRACTIONS, seed=0)
+    content = describe_splits(splits, "d")
+    assert {name: np.array(indices).tolist() for name, indices in splits.items()} == content["splits"]
+    others = [describe_splits(splits, "e"), describe_splits(split_dataset(dataset(), FRACTIONS, seed=1), "d")]
+    assert len({content["sha256"], *(other["sha256"] for other in others)}) == 3
+    assert describe_splits(split_dataset(dataset(), FRACTIONS, seed=0), "d") == content

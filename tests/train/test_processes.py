@@ -18,23 +18,28 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def train_together(start, workdir, *flags, count=2):
+def start_together(start, workdir, *flags, own_flags=((), ())):
     address = f"127.0.0.1:{free_port()}"
-    processes = [
+    return [
         start(
             workdir,
             "--distributed=env",
             "--expected_devices=2",
             *RECIPE,
             *flags,
+            *own,
             env={
                 "JAX_COORDINATOR_ADDRESS": address,
-                "JAX_NUM_PROCESSES": str(count),
+                "JAX_NUM_PROCESSES": str(len(own_flags)),
                 "JAX_PROCESS_ID": str(index),
             },
         )
-        for index in range(count)
+        for index, own in enumerate(own_flags)
     ]
+
+
+def train_together(start, workdir, *flags):
+    processes = start_together(start, workdir, *flags)
     finished = [process.communicate() for process in processes]
     for process, (_, errors) in zip(processes, finished, strict=True):
         assert process.returncode == 0, errors
@@ -72,6 +77,19 @@ def test_two_processes_train_save_and_are_resumed_by_the_other_backend(start, al
     for ours, theirs in zip(lines, metrics_of(alone), strict=False):
         # The same examples and draws; sums run in another order.
         np.testing.assert_allclose(ours["train/loss"], theirs["train/loss"], rtol=1e-3)
+
+
+def test_processes_with_other_data_are_refused_before_anything_is_written(start, cells, tmp_path):
+    with np.load(cells) as arrays:
+        changed = {name: arrays[name].copy() for name in arrays}
+    changed["images"][77, 3, 3, 0] ^= 1
+    np.savez(tmp_path / "other.npz", **changed)
+    own_flags = ((), (f"--config.data.source=npz:{tmp_path / 'other.npz'}",))
+    for process in start_together(start, tmp_path / "run", own_flags=own_flags):
+        _, errors = process.communicate()
+        assert process.returncode == 3, errors
+        assert "the data of process 1 differ from those of process 0" in errors
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_device_is_refused(config_file, tmp_path, capsys):

@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
+from bloodcell_jax.download import CHUNK_BYTES, FOLDER_VARIABLES, download
 from bloodcell_jax.errors import DataError
-from bloodcell_jax.weights import download as download_module
-from bloodcell_jax.weights.download import FOLDER_VARIABLE, download
 
 CONTENT = bytes(range(256)) * 20_000
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
+SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
+MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -59,15 +59,15 @@ def server():
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(FOLDER_VARIABLES["weights"], str(tmp_path))
     monkeypatch.setattr("time.sleep", lambda _: None)
     return tmp_path
 
 
-@pytest.mark.parametrize("sha256", [SHA256, SHA256[:8], ""])
-def test_a_file_is_downloaded_once(server, cache, sha256):
+@pytest.mark.parametrize("known_hash", [SHA256, SHA256[:15], MD5, ""])
+def test_a_file_is_downloaded_once(server, cache, known_hash):
     for _ in range(2):
-        path = download("name", server.url, "file.pth", sha256)
+        path = download("name", server.url, "file.pth", known_hash, kind="weights")
         assert path == cache / "file.pth"
         assert path.read_bytes() == CONTENT
     assert server.ranges == [None]
@@ -76,30 +76,30 @@ def test_a_file_is_downloaded_once(server, cache, sha256):
 
 def test_a_broken_download_goes_on_where_it_broke_off(server, cache):
     server.breaks = 2
-    assert download("name", server.url, "file.pth", SHA256).read_bytes() == CONTENT
+    assert download("name", server.url, "file.pth", SHA256, kind="weights").read_bytes() == CONTENT
     starts = [int(wanted[6:-1]) for wanted in server.ranges[1:]]
     assert server.ranges[0] is None
     # What was received goes to the disk chunk by chunk; at most a chunk is asked for twice.
-    assert 0 <= len(CONTENT) // 2 - starts[0] < download_module.CHUNK_BYTES
+    assert 0 <= len(CONTENT) // 2 - starts[0] < CHUNK_BYTES
     assert starts[0] < starts[1] < len(CONTENT)
 
 
 def test_an_unfinished_download_of_an_earlier_run_is_finished(server, cache):
     (cache / "file.pth.part").write_bytes(CONTENT[:1000])
-    assert download("name", server.url, "file.pth", SHA256).read_bytes() == CONTENT
+    assert download("name", server.url, "file.pth", SHA256, kind="weights").read_bytes() == CONTENT
     assert server.ranges == ["bytes=1000-"]
 
 
 def test_an_unfinished_download_that_is_too_long_is_dropped(server, cache):
     (cache / "file.pth.part").write_bytes(CONTENT + b"more")
-    assert download("name", server.url, "file.pth", SHA256).read_bytes() == CONTENT
+    assert download("name", server.url, "file.pth", SHA256, kind="weights").read_bytes() == CONTENT
     assert server.ranges == [f"bytes={len(CONTENT) + 4}-", None]
 
 
-@pytest.mark.parametrize("sha256", ["0" * 64, "0" * 8])
-def test_another_content_is_refused_and_not_kept(server, cache, sha256):
+@pytest.mark.parametrize("known_hash", ["sha256:" + "0" * 64, "sha256:" + "0" * 8, "md5:" + "0" * 32])
+def test_another_content_is_refused_and_not_kept(server, cache, known_hash):
     with pytest.raises(DataError, match="name: cannot be downloaded") as error:
-        download("name", server.url, "file.pth", sha256)
+        download("name", server.url, "file.pth", known_hash, kind="weights")
     assert f"save it as {cache / 'file.pth'}" in str(error.value)
     assert not list(cache.iterdir())
 
@@ -107,14 +107,14 @@ def test_another_content_is_refused_and_not_kept(server, cache, sha256):
 def test_a_server_without_the_file_is_said(server, cache):
     server.status = 404
     with pytest.raises(DataError, match=r"name: cannot be downloaded \(404"):
-        download("name", server.url, "file.pth", SHA256)
+        download("name", server.url, "file.pth", SHA256, kind="weights")
 
 
 def test_offline_the_error_says_where_to_put_the_file(server, cache):
     server.shutdown()
     server.server_close()
     with pytest.raises(DataError) as error:
-        download("convnext_tiny.fb_in1k", server.url, "file.pth", SHA256)
+        download("convnext_tiny.fb_in1k", server.url, "file.pth", SHA256, kind="weights")
     assert str(error.value) == (
         "convnext_tiny.fb_in1k: cannot be downloaded (the network or the server cannot be reached); "
         f"fetch {server.url} by other means and save it as {cache / 'file.pth'}"
@@ -123,5 +123,5 @@ def test_offline_the_error_says_where_to_put_the_file(server, cache):
 
 def test_a_file_put_there_by_hand_is_used(server, cache):
     (cache / "file.pth").write_bytes(CONTENT)
-    assert download("name", server.url, "file.pth", SHA256) == cache / "file.pth"
+    assert download("name", server.url, "file.pth", SHA256, kind="weights") == cache / "file.pth"
     assert server.ranges == []

@@ -10,21 +10,29 @@ from pathlib import Path
 
 from bloodcell_jax.errors import DataError, MachineError
 
-# Names another folder for downloaded weights.
-FOLDER_VARIABLE = "BLOODCELL_JAX_WEIGHTS"
+# What is kept in the user's cache -> the environment variable that names another folder for it.
+FOLDER_VARIABLES = {"weights": "BLOODCELL_JAX_WEIGHTS", "data": "BLOODCELL_JAX_DATA"}
 RETRIES = 3
 CHUNK_BYTES = 2**20
 TIMEOUT_SECONDS = 30
 
 
-def download(name: str, url: str, file_name: str, sha256: str) -> Path:
+def cache_folder(kind: str) -> Path:
+    """Return the folder that keeps `kind`, weights or data; it may not exist yet."""
+    import pooch
+
+    return Path(os.environ.get(FOLDER_VARIABLES[kind]) or pooch.os_cache("bloodcell_jax") / kind)
+
+
+def download(name: str, url: str, file_name: str, known_hash: str, *, kind: str) -> Path:
     """Return the file, downloaded if it is not in the cache yet.
 
     Args:
       name: what the user asked for.
       url: its address.
       file_name: what it is called in the cache.
-      sha256: its hash, the first digits of it, or empty where none is known.
+      known_hash: `sha256:` or `md5:` and its digits or the first of them, or empty where none is known.
+      kind: weights or data; each has a folder of its own.
 
     Raises:
       DataError: it cannot be had; says where to put it by hand.
@@ -34,17 +42,17 @@ def download(name: str, url: str, file_name: str, sha256: str) -> Path:
     import requests
 
     pooch.get_logger().setLevel("ERROR")  # it would advise the user on hashes
-    whole_hash = f"sha256:{sha256}" if len(sha256) == 64 else None
+    algorithm, _, digits = known_hash.partition(":")
+    is_whole = len(digits) == {"sha256": 64, "md5": 32}.get(algorithm)
     cache = pooch.create(
-        path=pooch.os_cache("bloodcell_jax") / "weights",
+        path=cache_folder(kind),
         base_url="",
-        env=FOLDER_VARIABLE,
-        registry={file_name: whole_hash},
+        registry={file_name: known_hash if is_whole else None},
         urls={file_name: url},
         retry_if_failed=RETRIES,
     )
     target = Path(cache.abspath) / file_name
-    fetch = partial(_resume, partial_file=target.with_name(file_name + ".part"), sha256=sha256)
+    fetch = partial(_resume, partial_file=target.with_name(file_name + ".part"), known_hash=known_hash)
     try:
         return Path(cache.fetch(file_name, downloader=fetch))
     except (requests.RequestException, ValueError) as error:
@@ -53,7 +61,7 @@ def download(name: str, url: str, file_name: str, sha256: str) -> Path:
             f"{name}: cannot be downloaded ({reason}); fetch {url} by other means and save it as {target}"
         ) from error
     except OSError as error:
-        raise MachineError(f"{target}: cannot be written ({error.strerror}); set {FOLDER_VARIABLE}") from error
+        raise MachineError(f"{target}: cannot be written ({error.strerror}); set {FOLDER_VARIABLES[kind]}") from error
 
 
 def _is_offline(error: Exception) -> bool:
@@ -62,7 +70,7 @@ def _is_offline(error: Exception) -> bool:
     return isinstance(error, requests.ConnectionError | requests.Timeout)
 
 
-def _resume(url: str, output_file: str, _pooch, *, partial_file: Path, sha256: str) -> None:
+def _resume(url: str, output_file: str, _pooch, *, partial_file: Path, known_hash: str) -> None:
     """Download into `partial_file`, from where it ends, and move it to `output_file` once it is whole."""
     import requests
 
@@ -79,15 +87,17 @@ def _resume(url: str, output_file: str, _pooch, *, partial_file: Path, sha256: s
             for chunk in response.iter_content(CHUNK_BYTES):
                 file.write(chunk)
                 advance(len(chunk))
-    if not _sha256(partial_file).startswith(sha256):
+    algorithm, _, digits = known_hash.partition(":")
+    if algorithm and not file_hash(partial_file, algorithm).startswith(digits):
         partial_file.unlink()
-        raise ValueError(f"its sha256 does not begin with {sha256[:8]}")
+        raise ValueError(f"its {algorithm} does not begin with {digits[:8]}")
     os.replace(partial_file, output_file)
 
 
-def _sha256(path: Path) -> str:
+def file_hash(path: Path, algorithm: str) -> str:
+    """Return the hash of a file in hexadecimal digits; `algorithm` is one of hashlib's."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 @contextmanager

@@ -1,0 +1,159 @@
+"""Files below a folder or inside a zip archive, listed and read alike, whatever the archive tries.
+
+Nothing is ever unpacked to disk. What an archive may not hold is refused by name, with the reason.
+"""
+
+import os
+import stat
+import unicodedata
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+
+from bloodcell_jax.errors import DataError
+
+# A picture of 5,900 x 5,900 without compression. Several are in memory at a time while an archive is read.
+MAX_FILE_BYTES = 100 * 2**20
+
+
+class UnreadableFile(DataError):
+    """A file that is no picture to us; `name` and `reason` say which and why."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(f"{name}: cannot be read as a picture ({reason}); replace or remove it")
+        self.name, self.reason = name, reason
+
+
+@dataclass(frozen=True)
+class FileTree:
+    """What a folder and an archive have in common.
+
+    Attributes:
+      files: paths relative to the root, with duplicates and refused ones left out.
+      folders: the empty ones too.
+      refused: name -> reason, of files that are not read.
+      read: returns a file's bytes; raises UnreadableFile.
+    """
+
+    files: list[PurePosixPath]
+    folders: set[PurePosixPath]
+    read: Callable[[PurePosixPath], bytes]
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def printable(path: PurePosixPath) -> str:
+    """Return a path as one line that any file can hold: what is no UTF-8 or not printable is written as `\\xff`."""
+    text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def class_name_of(folder: str) -> str:
+    """Return the class that a folder is named for: one spelling of accents, which file systems differ in."""
+    return unicodedata.normalize("NFC", printable(PurePosixPath(folder)))
+
+
+def read_folder(root: Path) -> FileTree:
+    """List everything below a folder. Links are followed, since who made the folder made them; loops are not."""
+    files, folders = [], set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        real, inside = os.path.realpath(folder), PurePosixPath(Path(folder).relative_to(root).as_posix())
+        for name in list(subfolders):
+            target = os.path.realpath(os.path.join(folder, name))
+            if real == target or real.startswith(target.rstrip(os.sep) + os.sep):
+                subfolders.remove(name)  # a link to a folder that it lies in
+        folders.update(inside / name for name in subfolders)
+        files.extend(inside / name for name in names)
+
+    return FileTree(sorted(files), folders, lambda path: read_file(root / path, printable(path)))
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+      UnreadableFile: it cannot be read, is above MAX_FILE_BYTES or no regular file; says so of `name`.
+    """
+    try:
+        if not path.is_file():
+            raise UnreadableFile(name, "a link to nothing" if path.is_symlink() else "no regular file")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise UnreadableFile(name, _too_large(path.stat().st_size))
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableFile(name, error.strerror or str(error)) from error
+
+
+@contextmanager
+def open_zip(path: Path, source: str) -> Iterator[FileTree]:
+    """List a zip archive, which stays open for reading inside the context.
+
+    Refused by name: paths that leave the archive, links, names that stand twice, and files above MAX_FILE_BYTES.
+
+    Raises:
+      DataError: it is no zip archive, or its files overlap, as only those of a zip bomb do.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise DataError(f"{source}: cannot be read as a zip archive ({error})") from error
+    with archive:
+        infos = archive.infolist()
+        if _overlap(infos):
+            raise DataError(f"{source}: files inside the archive overlap, as in a zip bomb; get it anew")
+        names = [PurePosixPath(_name(info)) for info in infos]
+        times = Counter(name for name, info in zip(names, infos, strict=True) if not info.is_dir())
+        files, folders, refused = {}, set(), {}
+        for name, info in zip(names, infos, strict=True):
+            if info.is_dir():
+                folders.add(name)
+                continue
+            reason = _refusal(name, info, times[name])
+            if reason:
+                refused[printable(name)] = reason
+            else:
+                files[name] = info
+                folders.update(name.parents)
+
+        def read(name: PurePosixPath) -> bytes:
+            try:
+                return archive.read(files[name])
+            except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+                raise UnreadableFile(printable(name), str(error) or type(error).__name__) from error
+
+        yield FileTree(list(files), folders, read, refused)
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """Return an entry's name as its writer meant it: some leave out the mark for UTF-8, some write backslashes."""
+    name = info.filename
+    if not info.flag_bits & 0x800 and not name.isascii():
+        with suppress(UnicodeError):  # raised where it is the archives' old code page after all
+            name = name.encode("cp437").decode("utf-8")
+    return name.replace("\\", "/")
+
+
+def _refusal(name: PurePosixPath, info: zipfile.ZipInfo, times: int) -> str | None:
+    if name.is_absolute() or ".." in name.parts or (name.parts[:1] and name.parts[0].endswith(":")):
+        return "its path leads out of the archive"
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return "a symbolic link"
+    if times > 1:
+        return f"its name stands {times} times in the archive"
+    return _too_large(info.file_size) if info.file_size > MAX_FILE_BYTES else None
+
+
+def _too_large(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB; a picture file may have {MAX_FILE_BYTES // 2**20}"
+
+
+def _overlap(infos: list[zipfile.ZipInfo]) -> bool:
+    """Return whether two entries share bytes: so 42 kB unpack to terabytes (Fifield, A better zip bomb, 2019)."""
+    ordered = sorted(infos, key=lambda info: info.header_offset)
+    return any(one.header_offset + one.compress_size > other.header_offset for one, other in pairwise(ordered))

@@ -1,0 +1,200 @@
+"""Any source, prepared into array_record, is the same data again; and any prepared set is read by its name."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bloodcell_jax import cli
+from bloodcell_jax.data.sources import load_source
+from bloodcell_jax.data.tfds_sets import default_name, prepare
+from bloodcell_jax.errors import DataError, UsageError
+
+rng = np.random.default_rng(0)
+IMAGES = rng.integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
+
+
+def fill(root, splits=("",)):
+    for split in splits:
+        for k, name in enumerate(("zelle ä", "b")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(4):
+                Image.fromarray(IMAGES[4 * k + i] // (1 + len(split))).save(root / split / name / f"{i}血.png")
+    return f"folder:{root}"
+
+
+@pytest.mark.parametrize("splits", [("",), ("train", "val"), ("train", "val", "test"), ("train", "test")])
+def test_a_prepared_source_is_the_source(tmp_path, splits):
+    data = load_source(fill(tmp_path / "cells", splits), image_size=16)
+    name = prepare(data, tmp_path / "sets", "cells-2.1")
+    assert name == "blood_cells/cells-2.1"
+    again = load_source(f"tfds:{name}", image_size=16, data_dir=str(tmp_path / "sets"))
+    np.testing.assert_array_equal(again.images, data.images)
+    np.testing.assert_array_equal(again.labels, data.labels)
+    assert again.labels.dtype == np.int32
+    assert (again.class_names, again.ids) == (data.class_names, data.ids)
+    assert {split: i.tolist() for split, i in again.splits.items()} == {k: i.tolist() for k, i in data.splits.items()}
+    assert again.sha256() == data.sha256()
+
+
+def test_preparing_again_changes_nothing_and_other_data_need_another_name(tmp_path):
+    data = load_source(fill(tmp_path / "cells"), image_size=16)
+    name = prepare(data, tmp_path / "sets", "cells")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "sets").rglob("*")}
+    assert prepare(data, tmp_path / "sets", "cells") == name
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "sets").rglob("*")} == before
+    with pytest.raises(UsageError, match=r"other data are prepared under this name.*another --name, or delete"):
+        prepare(load_source(fill(tmp_path / "other", ("train", "val")), image_size=16), tmp_path / "sets", "cells")
+
+
+def test_names(tmp_path):
+    sources = ("zip:/data/PBC set (1).zip", "medmnist:bloodmnist_64", "synthetic:48", "folder:x/cells/", "cells.npz")
+    assert [default_name(source) for source in sources] == [
+        "PBC_set_1",
+        "bloodmnist_64",
+        "synthetic_48",
+        "cells",
+        "cells",
+    ]
+    with pytest.raises(UsageError, match=r"--name=\.\./x"):
+        prepare(load_source("synthetic:24", image_size=16), tmp_path, "../x")
+
+
+def test_a_published_name_brings_citation_and_licence(tmp_path):
+    prepare(load_source("synthetic:24", image_size=16), tmp_path, "pbc")
+    info = json.loads((tmp_path / "blood_cells/pbc/1.0.0/dataset_info.json").read_text())
+    assert "10.1016/j.dib.2020.105474" in info["citation"]
+    assert "10.1038/s41597-022-01721-8" in info["citation"]
+    assert info["redistributionInfo"]["license"] == "CC BY 4.0"
+    assert "Hospital Clinic of Barcelona" in info["description"]
+    assert info["fileFormat"] == "array_record"
+    prepare(load_source("synthetic:24", image_size=16), tmp_path, "mine")
+    assert "acevedo" not in (tmp_path / "blood_cells/mine/1.0.0/dataset_info.json").read_text()
+
+
+def test_the_verb_prepares_what_is_left_after_cleaning_and_tensorflow_is_absent(tmp_path):
+    from bloodcell_jax.data.cleaning import Removal, clean_file
+
+    source = fill(tmp_path / "cells")
+    (tmp_path / "cells" / "b" / "bad.png").write_bytes(b"")
+    data = load_source(source, image_size=16, skip_bad=True)
+    removal = Removal(2, data.ids[2], "outlier", "no cell")
+    (tmp_path / "clean.json").write_text(json.dumps(clean_file(data, data.sha256(), [removal])))
+    words = ["prepare", f"--source={source}", f"--data_dir={tmp_path / 'sets'}", "--image_size=16"]
+    words += [f"--clean={tmp_path / 'clean.json'}", "--skip_bad"]
+    program = "import sys; from bloodcell_jax import cli; code = cli.main(['bloodcell', *sys.argv[1:]]); "
+    program += "print('tensorflow' in sys.modules, 'jax' in sys.modules); sys.exit(code)"
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "7 pictures of 2 classes; train on them by",
+        f"  --config.data.source=tfds:blood_cells/cells --config.data.data_dir={tmp_path / 'sets'}",
+        "False False",
+    ]
+    assert "bad.png skipped (an empty file)" in done.stderr
+    again = load_source("tfds:blood_cells/cells", image_size=16, data_dir=str(tmp_path / "sets"))
+    assert again.ids == tuple(name for name in data.ids if name != removal.id)
+    assert again.skipped == {"b/bad.png": "an empty file"}
+
+
+def test_what_the_verb_refuses(tmp_path, capsys):
+    assert cli.main(["bloodcell", "prepare", "--source=synthetic:24"]) == 2
+    assert "--data_dir: missing" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    words = ["--source=synthetic:24", "--image_size=16", f"--data_dir={tmp_path / 'file'}"]
+    assert cli.main(["bloodcell", "prepare", *words]) == 5
+    assert "file: cannot be written" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """Return a folder with a data set that is not ours: grey, of unequal sizes, with splits of TFDS's names."""
+    import tensorflow_datasets as tfds
+
+    class Nuclei(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("3.0.1")
+
+        def _info(self):
+            features = {
+                "picture": tfds.features.Image(shape=(None, None, 1)),
+                "slide": tfds.features.Scalar(np.int64),
+                "kind": tfds.features.ClassLabel(names=["round", "bent"]),
+            }
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            counts = {"test": 3, "train": 8, "validation": 4, "unlabelled": 2}
+            return {name: self._generate_examples(name, count) for name, count in counts.items()}
+
+        def _generate_examples(self, name, count):
+            for i in range(count):
+                grey = np.full((10 + i, 12, 1), 10 * i + len(name), np.uint8)
+                yield i, {"picture": _png(grey), "slide": i, "kind": -1 if name == "unlabelled" else i % 2}
+
+    def _png(grey):
+        import io
+
+        stream = io.BytesIO()
+        Image.fromarray(grey[..., 0]).save(stream, "png")
+        stream.seek(0)
+        return stream
+
+    folder = tmp_path_factory.mktemp("sets")
+    builder = Nuclei(data_dir=folder, file_format="array_record")
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    return folder
+
+
+def test_any_prepared_image_classification_set_is_read_by_name(foreign):
+    data = load_source("tfds:nuclei", image_size=16, data_dir=str(foreign))
+    assert data.class_names == ("round", "bent")
+    assert {name: indices.tolist() for name, indices in data.splits.items()} == {
+        "train": list(range(8)),
+        "val": list(range(8, 12)),
+        "test": list(range(12, 15)),
+    }
+    assert data.class_counts().tolist() == [8, 7]
+    assert data.images.shape == (15, 16, 16, 3)
+    train = data.images[data.splits["train"]]
+    assert sorted(train[:, 8, 8, 0].tolist()) == [10 * i + len("train") for i in range(8)]
+    assert (train[..., 0] == train[..., 2]).all()
+    assert data.ids == tuple(map(str, range(15)))
+
+
+def test_what_is_not_there_or_not_fit_says_so(foreign, tmp_path):
+    with pytest.raises(DataError, match=r"tfds:cells: not prepared in .*, which has nuclei; set data.data_dir"):
+        load_source("tfds:cells", data_dir=str(foreign))
+    with pytest.raises(DataError, match="which has no data sets"):
+        load_source("tfds:cells", data_dir=str(tmp_path))
+    with pytest.raises(DataError, match=r"has the classes round, bent; data.class_names has 3"):
+        load_source("tfds:nuclei", data_dir=str(foreign), class_names=("a", "b", "c"))
+
+
+def copied(foreign, tmp_path):
+    import shutil
+
+    shutil.copytree(foreign, tmp_path / "sets")
+    return tmp_path / "sets" / "nuclei" / "3.0.1"
+
+
+def test_another_file_format_says_what_to_do(foreign, tmp_path):
+    info = copied(foreign, tmp_path) / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(DataError, match="prepared as tfrecord; prepare it again with file_format=array_record"):
+        load_source("tfds:nuclei", data_dir=str(tmp_path / "sets"))
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "overwritten"])
+def test_a_damaged_file_is_no_traceback(foreign, tmp_path, damage):
+    (shard,) = copied(foreign, tmp_path).glob("*train.array_record*")
+    content = shard.read_bytes()
+    if damage == "missing":
+        shard.unlink()
+    else:
+        half = len(content) // 2
+        shard.write_bytes(content[:half] if damage == "truncated" else bytes(half) + content[half:])
+    with pytest.raises(DataError, match="tfds:nuclei"):
+        load_source("tfds:nuclei", data_dir=str(tmp_path / "sets"))
