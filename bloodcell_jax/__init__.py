@@ -9,6 +9,7 @@ _PUBLIC = {
     "Classifier": "bloodcell_jax.evaluate.classifier",
     "Config": "bloodcell_jax.config",
     "WeightsInfo": "bloodcell_jax.weights",
+    "audit": "bloodcell_jax.data.audit.findings",
     "augment": "bloodcell_jax.augment",
     "create_model": "bloodcell_jax.models",
     "decay_mask": "bloodcell_jax.train.freezing",

@@ -40,6 +40,7 @@ class DataConfig:
         200, "picture files larger on both sides are centre-cropped to it; none: to the centred square", minimum=1
     )
     class_names: tuple[str, ...] = option((), "names in label order; empty: taken from the source")
+    clean: str | None = option(None, "clean.json of the verb audit; the examples it names are left out")
     splits: tuple[float, ...] = option(
         (0.7, 0.15, 0.15), "train, val, test fractions, where the source names no splits"
     )

@@ -19,7 +19,7 @@ _OWN = (
     *("config.json", "environment.json", "splits.json", "metrics.jsonl", "events.out.tfevents.*"),
     *("config.json.tmp", "environment.json.tmp", "splits.json.tmp", "metrics.tmp"),
     *("checkpoints/[0-9]*", "eval/*/*.json", "eval/*/*.json.tmp", "eval/*/predictions.csv"),
-    *("report/index.html", "report/.index.html.*"),
+    *("report/index.html", "report/.index.html.*", "report/training_pictures.png", "report/training_pictures.png.tmp"),
     *("checkpoints", "eval/*", "eval", "report"),
 )
 

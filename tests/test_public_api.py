@@ -33,7 +33,7 @@ print(xla_bridge._backends)
 
 
 def test_names():
-    expected = {"Classifier", "Config", "WeightsInfo", "augment", "create_model", "decay_mask", "load_source"}
+    expected = {"Classifier", "Config", "WeightsInfo", "audit", "augment", "create_model", "decay_mask", "load_source"}
     expected |= {"load_weights", "read_weights_info", "save_weights", "train_and_evaluate", "trainable_mask"}
     assert set(dir(bc)) == expected
     assert bc.augment.d4.__name__ == "d4"

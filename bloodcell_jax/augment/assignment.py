@@ -68,12 +68,22 @@ class Assignment:
         return start % self.block, stop - start
 
 
-def assign(key: jax.Array, slots: jax.Array, block: int, weights: Sequence[int]) -> Assignment:
-    """Draw which operation each slot gets.
+def slot_keys(key: jax.Array, slots: jax.Array) -> jax.Array:
+    """Return a key for each slot [n]."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, slots)
+
+
+def block_numbers(slots: jax.Array, block: int) -> jax.Array:
+    """Return the numbers int32 [blocks] of the blocks that slots int32 [n], whole blocks of consecutive ones, make."""
+    return slots[::block] // block
+
+
+def assign(key: jax.Array, numbers: jax.Array, block: int, weights: Sequence[int]) -> Assignment:
+    """Draw which operation each slot of some blocks gets.
 
     Args:
       key: of this step and use; it is folded with each block's number.
-      slots: int32 [n], whole blocks of consecutive global slots.
+      numbers: int32 [blocks].
       block: slots in a block.
       weights: of the operations, whole numbers.
     """
@@ -83,13 +93,13 @@ def assign(key: jax.Array, slots: jax.Array, block: int, weights: Sequence[int])
         offset = jax.random.randint(offset_key, (), 0, sum(weights) * block)
         return jax.random.permutation(order_key, block), offset
 
-    return Assignment(tuple(weights), *jax.vmap(draw)(slots[::block] // block))
+    return Assignment(tuple(weights), *jax.vmap(draw)(numbers))
 
 
-def assign_share(key: jax.Array, slots: jax.Array, block: int, share: float) -> Assignment:
+def assign_share(key: jax.Array, numbers: jax.Array, block: int, share: float) -> Assignment:
     """Draw which slots go through an operation (choice 0) that takes a share of them, 0 to 1."""
     parts = round(share * PARTS)
-    return assign(key, slots, block, (parts, PARTS - parts))
+    return assign(key, numbers, block, (parts, PARTS - parts))
 
 
 @dataclass(frozen=True)

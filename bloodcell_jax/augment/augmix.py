@@ -1,9 +1,12 @@
 """AugMix (Hendrycks et al. 2019, arXiv:1912.02781): chains of operations, mixed with each other and the original."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from bloodcell_jax.augment import search_spaces
+from bloodcell_jax.augment.assignment import Group, apply_groups, assign, block_numbers, slot_keys
 from bloodcell_jax.augment.randaugment import LayerPlan, apply_operations, assign_operation
 
 MAX_DEPTH = 3
@@ -43,29 +46,40 @@ def augmix(
       compat: `kerascv` repeats the faults of KerasCV 0.9 (docs/augmentation.md), to replicate the report.
       fill: what lies outside the picture, see `warp`.
     """
-    plan = _plan(severity, ops, compat)
-    width = int(width)
-    mix_key, depth_key, level_key = (jax.random.fold_in(key, use) for use in range(3))
-    slot_keys = jax.vmap(jax.random.fold_in, (None, 0))
-    chain_weights, mixed_part = jax.vmap(lambda key: _draw_weights(key, width, alpha))(slot_keys(mix_key, slots))
-    depths = jax.vmap(lambda key: jax.random.randint(key, (width,), 1, MAX_DEPTH + 1))(slot_keys(depth_key, slots))
-    if depth:
-        depths = jnp.full_like(depths, int(depth))
+    plan, width = _plan(severity, ops, compat), int(width)
+    numbers = block_numbers(slots, block)
+    weights_key, level_key = (jax.random.fold_in(key, use) for use in range(2))
+    chain_weights, mixed_part = jax.vmap(lambda key: _draw_weights(key, width, alpha))(slot_keys(weights_key, slots))
 
-    def step(carry: tuple[jax.Array, jax.Array], number: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
-        """Carry out one operation of one chain; after a chain's last, add it to the mix."""
-        mix, chain_images = carry
-        chain, layer = number // MAX_DEPTH, number % MAX_DEPTH
-        chain_images = jnp.where(layer == 0, images, chain_images)
-        keys = slot_keys(jax.random.fold_in(level_key, number), slots)
-        assignment = assign_operation(plan, jax.random.fold_in(block_key, number), slots, block)
-        changed = apply_operations(plan, assignment, keys, chain_images, fill=fill)
-        chain_images = jnp.where(_per_image(layer < depths[:, chain]), changed, chain_images)
-        weight = jnp.where(layer == MAX_DEPTH - 1, chain_weights[:, chain] * mixed_part, 0)
-        return (mix + _per_image(weight) * chain_images, chain_images), None
+    def layer(number: jax.Array) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        """Return what takes images with their slots, the same count of each block, through one operation each."""
 
-    start = (_per_image(1 - mixed_part) * images.astype(jnp.float32), images)
-    (mix, _), _ = jax.lax.scan(step, start, jnp.arange(width * MAX_DEPTH))
+        def apply(images: jax.Array, slots: jax.Array) -> jax.Array:
+            keys = slot_keys(jax.random.fold_in(level_key, number), slots)
+            operation_key = jax.random.fold_in(block_key, number)
+            assignment = assign_operation(plan, operation_key, numbers, len(slots) // len(numbers))
+            return apply_operations(plan, assignment, keys, images, fill=fill)
+
+        return apply
+
+    def chain(mix: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
+        """Add one chain to the mix; an operation that a third of the images skips runs on the others alone."""
+        first = number * MAX_DEPTH
+        changed = layer(first)(images, slots)
+        if depth:
+            for position in range(1, int(depth)):
+                changed = layer(first + position)(changed, slots)
+        else:
+            depth_key = jax.random.fold_in(block_key, width * MAX_DEPTH + number)
+            depths = assign(depth_key, numbers, block, (1,) * MAX_DEPTH)
+            for position in range(1, MAX_DEPTH):
+                # Choice 0 is the deepest chain.
+                deep_enough = Group(0, MAX_DEPTH - 1 - position, layer(first + position))
+                changed = apply_groups(depths, [deep_enough], changed, slots)
+        return mix + _per_image(chain_weights[:, number] * mixed_part) * changed, None
+
+    # A loop, not unrolled: a chain has three layers of five kernels to compile.
+    mix, _ = jax.lax.scan(chain, _per_image(1 - mixed_part) * images.astype(jnp.float32), jnp.arange(width))
     return jnp.clip(mix, 0, 1).astype(images.dtype)
 
 

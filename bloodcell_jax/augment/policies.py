@@ -12,7 +12,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bloodcell_jax.augment.assignment import PARTS, Group, apply_groups, assign, assign_share, take_in_blocks
+from bloodcell_jax.augment.assignment import (
+    PARTS,
+    Group,
+    apply_groups,
+    assign,
+    assign_share,
+    block_numbers,
+    slot_keys,
+    take_in_blocks,
+)
 from bloodcell_jax.augment.operations import BATCH_OPERATIONS, IMAGE_OPERATIONS, MIXES
 from bloodcell_jax.augment.options import Value
 from bloodcell_jax.augment.pixels import draw
@@ -120,12 +129,12 @@ def apply_mix(
     others, other_targets = (take_in_blocks(values, partners) for values in (images, targets))
     ends = [round(share * PARTS) for share in itertools.accumulate(mix_shares(mix), initial=0.0)]
     parts = [end - start for start, end in itertools.pairwise([*ends, PARTS])]
-    assignment = assign(jax.random.fold_in(key, _BLOCKS), slots, block, parts)
+    assignment = assign(jax.random.fold_in(key, _BLOCKS), block_numbers(slots, block), block, parts)
 
     def group(position: int, name: str, options: dict[str, Value]) -> Group:
         def apply(images_and_shares: tuple, details: tuple) -> tuple:
             (images, _), (slots, others) = images_and_shares, details
-            keys = _slot_keys(jax.random.fold_in(key, position), slots)
+            keys = slot_keys(jax.random.fold_in(key, position), slots)
             return jax.vmap(lambda *pair: MIXES[name].function(*pair, **options))(keys, images, others)
 
         return Group(position, position, apply)
@@ -158,16 +167,21 @@ def _apply_operation(
     if name in IMAGE_OPERATIONS and dealt_out:
 
         def apply(images: jax.Array, slots: jax.Array) -> jax.Array:
-            return _apply_to_each(name, options, _slot_keys(key, slots), images)
+            return _apply_to_each(name, options, slot_keys(key, slots), images)
 
-        return apply_groups(assign_share(choice_key, slots, block, probability), [Group(0, 0, apply)], images, slots)
+        return apply_groups(
+            assign_share(choice_key, block_numbers(slots, block), block, probability),
+            [Group(0, 0, apply)],
+            images,
+            slots,
+        )
     if name in IMAGE_OPERATIONS:
-        changed = _apply_to_each(name, options, _slot_keys(key, slots), images)
+        changed = _apply_to_each(name, options, slot_keys(key, slots), images)
     else:
         changed = BATCH_OPERATIONS[name].function(key, block_key, slots, images, block=block, **options)
     if probability == 1:
         return changed
-    chosen = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(_slot_keys(choice_key, slots))
+    chosen = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(slot_keys(choice_key, slots))
     return jnp.where(chosen[:, None, None, None], changed, images)
 
 
@@ -202,8 +216,4 @@ def _draw_partners(key: jax.Array, slots: jax.Array, block: int) -> jax.Array:
         order = jax.random.permutation(jax.random.fold_in(key, number), block)
         return jnp.zeros(block, jnp.int32).at[order].set(jnp.roll(order, 1))
 
-    return jax.vmap(draw_block)(slots[::block] // block)
-
-
-def _slot_keys(key: jax.Array, slots: jax.Array) -> jax.Array:
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, slots)
+    return jax.vmap(draw_block)(block_numbers(slots, block))

@@ -1,5 +1,6 @@
 """Policy strings: `name[:key=value,...]` joined by `|`, such as `d4|hue:delta=0.02,p=0.5|randaugment:n=2,m=9`."""
 
+import difflib
 from dataclasses import dataclass
 
 from bloodcell_jax.augment.operations import MIXES, OPERATIONS, PROBABILITY, Operation
@@ -64,7 +65,9 @@ def _parse_operation(text: str, known: dict[str, Operation]) -> tuple[str, tuple
     if not text:
         raise UsageError("an operation is missing before, between or after '|'; remove the '|'")
     if name not in known:
-        raise UsageError(f"unknown operation {name!r}; known are {', '.join(known)}")
+        close = [other for other in known if name in other] or difflib.get_close_matches(name, known)
+        hint = f"did you mean {' or '.join(close)}?" if name and close else f"known are {', '.join(known)}"
+        raise UsageError(f"unknown operation {name!r}; {hint}")
     legal = known[name].options | {"p": PROBABILITY}
     signature = _signature(known[name])
     options: dict[str, Value] = {}

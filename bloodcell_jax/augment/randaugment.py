@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from bloodcell_jax.augment import search_spaces
-from bloodcell_jax.augment.assignment import PARTS, Assignment, Group, apply_groups, assign
+from bloodcell_jax.augment.assignment import PARTS, Assignment, Group, apply_groups, assign, block_numbers, slot_keys
 from bloodcell_jax.augment.search_spaces import Space
 from bloodcell_jax.errors import UsageError
 
@@ -97,21 +97,22 @@ def apply_layers(
     """Carry the layers of a plan out, one after the other."""
 
     def layer(images: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
-        keys = jax.vmap(lambda slot: jax.random.fold_in(jax.random.fold_in(key, slot), number))(slots)
-        assignment = assign_operation(plan, jax.random.fold_in(block_key, number), slots, block)
+        keys = slot_keys(jax.random.fold_in(key, number), slots)
+        numbers = block_numbers(slots, block)
+        assignment = assign_operation(plan, jax.random.fold_in(block_key, number), numbers, block)
         return apply_operations(plan, assignment, keys, images, fill=fill), None
 
     # A loop, not unrolled: each layer has half a dozen kernels to compile.
     return jax.lax.scan(layer, images, jnp.arange(plan.layers))[0]
 
 
-def assign_operation(plan: LayerPlan, block_key: jax.Array, slots: jax.Array, block: int) -> Assignment:
-    """Draw each slot's operation in one layer; the last choice is none at all."""
+def assign_operation(plan: LayerPlan, block_key: jax.Array, numbers: jax.Array, block: int) -> Assignment:
+    """Draw the operation of each slot of some blocks in one layer; the last choice is none at all."""
     count = len(plan.space)
     if plan.probability == 1:
-        return assign(block_key, slots, block, (1,) * count + (0,))
+        return assign(block_key, numbers, block, (1,) * count + (0,))
     parts = round(plan.probability * PARTS)
-    return assign(block_key, slots, block, (parts,) * count + (count * (PARTS - parts),))
+    return assign(block_key, numbers, block, (parts,) * count + (count * (PARTS - parts),))
 
 
 def apply_operations(

@@ -14,6 +14,7 @@ import numpy as np
 
 from bloodcell_jax.data import pictures
 from bloodcell_jax.data.class_folders import is_picture
+from bloodcell_jax.data.cleaning import remove_rows
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.file_trees import FileTree, UnreadableFile, open_zip, read_file, read_folder
 from bloodcell_jax.data.sources import load_source
@@ -58,6 +59,8 @@ def evaluate_source(
         data_dir=config.data.data_dir,
     )
     if source is None:
+        if config.data.clean is not None:
+            dataset = remove_rows(dataset, config.data.clean)
         _check_same_data(dataset, classifier.workdir)
     splits = {"all": np.arange(len(dataset), dtype=np.int32)}
     splits |= read_splits(classifier.workdir) if source is None else dataset.splits

@@ -12,23 +12,19 @@ Read, each where it exists: `config.json`, `environment.json`, `metrics.jsonl` a
 
 import base64
 import csv
-import json
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.metrics import reliability
 from bloodcell_jax.report import plots
-from bloodcell_jax.workdir import read_json, read_metrics, writing
+from bloodcell_jax.report.html import render, write_page
+from bloodcell_jax.workdir import read_json, read_metrics
 
 SPLITS = ("train", "val", "test")
 
@@ -49,7 +45,8 @@ def write_report(workdir: Path) -> Path:
     workdir = Path(workdir)
     if not workdir.is_dir():
         raise UsageError(f"{workdir}: no such folder; give the --workdir of a run")
-    html = _render(
+    html = render(
+        "template.html",
         name=workdir.resolve().name,
         config=_read_if_there(workdir / "config.json") or {},
         environment=_read_if_there(workdir / "environment.json") or {},
@@ -58,8 +55,7 @@ def write_report(workdir: Path) -> Path:
         **_evaluations(workdir / "eval"),
     )
     page = workdir / "report" / "index.html"
-    # Ids are file names, and a name that is not UTF-8 reads as lone surrogates, which cannot be encoded.
-    _replace(page, html.encode("utf-8", errors="replace"))
+    write_page(page, html)
     return page
 
 
@@ -143,43 +139,3 @@ def _base64_if_there(path: Path) -> str | None:
 
 def _read_if_there(path: Path) -> Any:
     return read_json(path) if path.exists() else None
-
-
-def _render(**values) -> str:
-    # ChainableUndefined: a value that a run has not recorded is shown as a dash, however deep it would lie.
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.ChainableUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "decimal": lambda value, digits=4: _number(value, f",.{digits}f"),
-        "percent": lambda value, digits=2: _number(value, f".{digits}%").replace("%", "\u00a0%"),
-        "duration": _duration,
-        "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
-    }
-    template = resources.files("bloodcell_jax.report").joinpath("template.html").read_text(encoding="utf-8")
-    return environment.from_string(template).render(values)
-
-
-def _number(value, form: str) -> str:
-    return format(value, form) if isinstance(value, int | float) else "–"
-
-
-def _duration(seconds) -> str:
-    if not isinstance(seconds, int | float):
-        return "–"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with writing(path):
-            path.parent.mkdir(exist_ok=True)
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-    finally:
-        with suppress(OSError):  # a read-only place refuses even what is not there
-            temporary.unlink(missing_ok=True)

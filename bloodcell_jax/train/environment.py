@@ -60,11 +60,12 @@ def count_parameters(params) -> int:
 
 
 def _split_notes(run: Run) -> list[str]:
-    given = run.dataset.splits
+    given, clean = run.dataset.splits, run.config.data.clean
     together = ", pictures of the same cell kept together" if run.config.data.group_duplicates else ""
+    notes = [f"The examples that {clean} names were left out."] if clean is not None else []
     if not given:
-        return [f"The source names no splits; it was cut by data.splits, stratified by class{together}."]
-    notes = [f"The source's own splits were kept: {', '.join(given)}."]
+        return [*notes, f"The source names no splits; it was cut by data.splits, stratified by class{together}."]
+    notes += [f"The source's own splits were kept: {', '.join(given)}."]
     if "val" not in given:
         notes.append(f"It has no val; one was cut from its train by data.splits, stratified by class{together}.")
     if "test" not in given:

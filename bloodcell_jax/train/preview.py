@@ -9,13 +9,18 @@ from PIL import Image
 from bloodcell_jax.augment.policies import VIEWS
 from bloodcell_jax.train.setup import Run
 from bloodcell_jax.train.step import training_batch
+from bloodcell_jax.workdir import writing
 
 PICTURES, DRAWS = 8, 7
 _GAP = 4
 
 
 def write_preview(run: Run, path: Path) -> None:
-    """Write a PNG with a row for each of some training pictures: itself, and what some steps would show of it."""
+    """Write a PNG with a row for each of some training pictures: itself, and what some steps would show of it.
+
+    Raises:
+      MachineError: it cannot be written.
+    """
     rows = augmented_examples(run)
     count, columns, height, width, _ = rows.shape
     sheet = np.full((count * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 4), 0, np.uint8)
@@ -24,8 +29,11 @@ def write_preview(run: Run, path: Path) -> None:
             top, left = i * (height + _GAP), j * (width + _GAP)
             sheet[top : top + height, left : left + width, :3] = picture
             sheet[top : top + height, left : left + width, 3] = 255
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(path)
+    temporary = path.with_name(path.name + ".tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sheet).save(temporary, "png")
+        temporary.replace(path)
 
 
 def augmented_examples(run: Run) -> np.ndarray:

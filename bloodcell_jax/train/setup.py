@@ -13,6 +13,7 @@ from flax import linen as nn
 from bloodcell_jax.augment.policies import Augmentation
 from bloodcell_jax.augment.policy_strings import parse_mix, parse_policy
 from bloodcell_jax.config import Config, ModelConfig, power_range, validate
+from bloodcell_jax.data.cleaning import remove_rows
 from bloodcell_jax.data.dataset import Dataset, check_learnable
 from bloodcell_jax.data.duplicate_cache import cached_duplicate_groups
 from bloodcell_jax.data.sampling import Sampler, create_sampler
@@ -167,6 +168,8 @@ def prepare_run(config: Config) -> Run:
         skip_bad=config.data.skip_bad,
         data_dir=config.data.data_dir,
     )
+    if config.data.clean is not None:
+        dataset = remove_rows(dataset, config.data.clean)
     check_learnable(dataset)
     config = resolve(config, dataset, weights_info)
     data_hash = dataset.sha256()

@@ -5,14 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bloodcell_jax.augment.assignment import PARTS, Group, apply_groups, assign, assign_share
+from bloodcell_jax.augment.assignment import PARTS, Group, apply_groups, assign, assign_share, block_numbers
 
 KEY = jax.random.key(0)
 
 
 def choices(weights, block, blocks, key=KEY):
-    slots = jnp.arange(blocks * block, dtype=jnp.int32)
-    return np.asarray(jax.jit(lambda: assign(key, slots, block, weights).choice)()).reshape(blocks, block)
+    return np.asarray(jax.jit(lambda: assign(key, jnp.arange(blocks), block, weights).choice)()).reshape(blocks, block)
 
 
 @pytest.mark.parametrize(
@@ -48,8 +47,7 @@ def test_every_slot_gets_every_operation_as_often():
 
 
 def test_the_rule_is_that_of_the_design():
-    slots = jnp.arange(64, dtype=jnp.int32)
-    drawn = assign(KEY, slots, 32, (1,) * 14)
+    drawn = assign(KEY, jnp.arange(2), 32, (1,) * 14)
     for order, offset, choice in zip(drawn.order, drawn.offset, drawn.choice.reshape(2, 32), strict=True):
         assert sorted(np.asarray(order)) == list(range(32))
         for rank, slot in enumerate(np.asarray(order)):
@@ -57,19 +55,19 @@ def test_the_rule_is_that_of_the_design():
 
 
 def test_a_block_s_choice_depends_on_its_number_alone():
-    weights, slots = (1,) * 5, jnp.arange(96, dtype=jnp.int32)
-    whole = assign(KEY, slots, 16, weights).choice
-    for start in range(0, 96, 32):
-        part = assign(KEY, slots[start : start + 32], 16, weights).choice
-        np.testing.assert_array_equal(part, whole[start : start + 32])
+    weights, numbers = (1,) * 5, block_numbers(jnp.arange(96, dtype=jnp.int32), 16)
+    np.testing.assert_array_equal(numbers, range(6))
+    whole = assign(KEY, numbers, 16, weights).choice
+    for start in range(0, 6, 2):
+        part = assign(KEY, numbers[start : start + 2], 16, weights).choice
+        np.testing.assert_array_equal(part, whole[start * 16 : (start + 2) * 16])
     assert not np.array_equal(whole[:16], whole[16:32])
-    assert not np.array_equal(assign(jax.random.key(1), slots, 16, weights).choice, whole)
+    assert not np.array_equal(assign(jax.random.key(1), numbers, 16, weights).choice, whole)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.3333, 0.5, 1.0])
 def test_a_share_is_exact(share):
-    slots = jnp.arange(200 * 32, dtype=jnp.int32)
-    taken = np.asarray(assign_share(KEY, slots, 32, share).choice == 0).reshape(200, 32).sum(axis=1)
+    taken = np.asarray(assign_share(KEY, jnp.arange(200), 32, share).choice == 0).reshape(200, 32).sum(axis=1)
     assert taken.min() >= np.floor(share * 32)
     assert taken.max() <= np.ceil(share * 32)
     assert abs(taken.mean() - share * 32) < 4 * 0.5 / np.sqrt(200) + 32 / PARTS
@@ -79,7 +77,7 @@ def test_each_operation_sees_its_own_rows_and_all_others_stay():
     blocks, block, weights = 6, 16, (1, 1, 1, 1, 2)
     slots = jnp.arange(blocks * block, dtype=jnp.int32)
     images = jnp.arange(blocks * block, dtype=jnp.float32)[:, None, None, None] * jnp.ones((1, 2, 2, 3))
-    assignment = assign(KEY, slots, block, weights)
+    assignment = assign(KEY, jnp.arange(blocks), block, weights)
     rows_seen = []
 
     def group(first, last):
@@ -99,6 +97,6 @@ def test_each_operation_sees_its_own_rows_and_all_others_stay():
 
 
 def test_fourteen_operations_on_blocks_of_32_cost_42_rows():
-    assignment = assign(KEY, jnp.arange(32, dtype=jnp.int32), 32, (1,) * 14)
+    assignment = assign(KEY, jnp.arange(1), 32, (1,) * 14)
     assert sum(assignment.most(operation, operation) for operation in range(14)) == 42
     assert assignment.most(0, 13) == 32

@@ -46,7 +46,9 @@ def test_a_policy_and_its_canonical_form(text, canonical):
     [
         ("d4|", "an operation is missing"),
         ("|d4", "an operation is missing"),
-        ("blurr", "unknown operation 'blurr'; known are d4, affine"),
+        ("blur", "unknown operation 'blur'; did you mean gaussian_blur?"),
+        ("randaugmet", "unknown operation 'randaugmet'; did you mean randaugment or trivialaugment?"),
+        ("xyz", "unknown operation 'xyz'; known are d4, affine"),
         ("randaugment:n=1.5", "randaugment: n=1.5 must be a whole number from 1 to 10"),
         ("randaugment:n=1..2", "randaugment: n=1..2 must be a whole number from 1 to 10"),
         ("randaugment:preset=keras", "preset=keras must be one of paper, kerascv"),

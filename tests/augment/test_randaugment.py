@@ -7,8 +7,9 @@ import pytest
 
 from bloodcell_jax.augment import apply_policy, parse_policy, search_spaces
 from bloodcell_jax.augment.assignment import assign
+from bloodcell_jax.augment.augmix import MAX_DEPTH, _draw_weights, augmix
 from bloodcell_jax.augment.augmix import _plan as augmix_plan
-from bloodcell_jax.augment.randaugment import _plan, apply_operations, assign_operation, parse_timm
+from bloodcell_jax.augment.randaugment import LayerPlan, _plan, apply_operations, assign_operation, parse_timm
 from bloodcell_jax.augment.search_spaces import (
     BLACK,
     CHANNEL_MEANS,
@@ -175,13 +176,12 @@ def test_a_space_is_its_published_table(name):
 def test_every_picture_goes_through_the_operation_it_drew_at_its_own_level():
     """One layer against its operations one by one: no row is mixed up with another."""
     plan = _plan(n=1, m=15, preset="paper", timm="")
-    slots = jnp.arange(64, dtype=jnp.int32)
     images = jnp.asarray(np.random.default_rng(0).random((64, 12, 12, 3)), jnp.float32)
     keys = jax.random.split(KEY, 64)
 
     @jax.jit
     def layer():
-        assignment = assign_operation(plan, BLOCK_KEY, slots, 32)
+        assignment = assign_operation(plan, BLOCK_KEY, jnp.arange(2), 32)
         return assignment.choice, apply_operations(plan, assignment, keys, images, fill="reflect")
 
     choice, found = layer()
@@ -197,10 +197,9 @@ def test_every_picture_goes_through_the_operation_it_drew_at_its_own_level():
 
 def test_signs_are_drawn_both_ways():
     plan = _plan(n=1, m=30, preset="paper", timm="")
-    slots = jnp.arange(320, dtype=jnp.int32)
     ramp = jnp.broadcast_to(jnp.linspace(0, 1, 12)[:, None], (320, 12, 12, 3))
     keys = jax.random.split(KEY, 320)
-    only_translation = assign(BLOCK_KEY, slots, 32, [int(i == 3) for i in range(15)])
+    only_translation = assign(BLOCK_KEY, jnp.arange(10), 32, [int(i == 3) for i in range(15)])
     moved = jax.jit(lambda: apply_operations(plan, only_translation, keys, ramp, fill="edge"))()[:, 6, 6, 0]
     assert 0.4 < (moved > ramp[0, 6, 6, 0]).mean() < 0.6
 
@@ -237,8 +236,7 @@ def test_kerascv_s_levels_and_rate():
     assert abs(levels.mean() - 0.5) < 0.01
     assert abs(levels.std() - 0.15) < 0.01
     assert plan.layers == 3
-    slots = jnp.arange(32 * 100, dtype=jnp.int32)
-    choice = np.asarray(assign_operation(plan, KEY, slots, 32).choice)
+    choice = np.asarray(assign_operation(plan, KEY, jnp.arange(100), 32).choice)
     assert abs((choice == 10).mean() - 1 / 11) < 0.01
     assert abs((choice == 3).mean() - 1 / 11) < 0.01
 
@@ -252,52 +250,53 @@ def test_trivialaugment_draws_31_levels_alike():
     assert 1.2 / 14 < shares < 3 / 14
 
 
-def reference_augmix(image, operations, weights, part, fill="reflect"):
-    """Algorithm 1, in NumPy, for one image, given all that is drawn."""
-    mix = np.zeros_like(image)
-    for weight, chain in zip(weights, operations, strict=True):
-        changed = image
-        for parameters in chain:
-            changed = np.asarray(search_spaces.KERNELS[type(parameters)](jnp.asarray(changed), parameters, fill))
-        mix += weight * changed
-    return (1 - part) * image + part * mix
-
-
 def test_augmix_is_algorithm_1_with_what_it_drew():
-    """Draws are taken apart by the same folding of keys; the mixing is done again in NumPy, image by image."""
-    from bloodcell_jax.augment.augmix import MAX_DEPTH, _draw_weights, augmix
-
-    count, width = 16, 3
+    """Chains of one operation: the draws are taken apart by the same folding of keys, and mixed again in NumPy."""
+    count, width, block = 16, 3, 8
     slots = jnp.arange(count, dtype=jnp.int32)
     images = np.random.default_rng(0).random((count, 10, 10, 3)).astype(np.float32)
-    found = jax.jit(lambda: augmix(KEY, BLOCK_KEY, slots, jnp.asarray(images), block=8))()
+    found = jax.jit(lambda: augmix(KEY, BLOCK_KEY, slots, jnp.asarray(images), block=block, depth=1))()
     plan = augmix_plan(3.0, "augmix", "none")
-    mix_key, depth_key, level_key = (jax.random.fold_in(KEY, use) for use in range(3))
+    weights_key, level_key = (jax.random.fold_in(KEY, use) for use in range(2))
+    numbers = [chain * MAX_DEPTH for chain in range(width)]
     choices = [
-        assign_operation(plan, jax.random.fold_in(BLOCK_KEY, number), slots, 8).choice
-        for number in range(width * MAX_DEPTH)
+        assign_operation(plan, jax.random.fold_in(BLOCK_KEY, number), jnp.arange(2), block).choice for number in numbers
     ]
-    all_depths = set()
     for slot in range(0, count, 3):
-        weights, part = _draw_weights(jax.random.fold_in(mix_key, slot), width, 1.0)
-        depths = jax.random.randint(jax.random.fold_in(depth_key, slot), (width,), 1, MAX_DEPTH + 1)
-        all_depths |= set(np.asarray(depths).tolist())
-        chains = []
-        for chain in range(width):
-            operations = []
-            for layer in range(int(depths[chain])):
-                number = chain * MAX_DEPTH + layer
-                key = jax.random.fold_in(jax.random.fold_in(level_key, number), slot)
-                level = plan.draw_level(jax.random.fold_in(key, 0))
-                sign = jax.random.rademacher(jax.random.fold_in(key, 1), (), jnp.float32)
-                operations.append(plan.space[int(choices[number][slot])](level, sign))
-            chains.append(operations)
+        weights, part = _draw_weights(jax.random.fold_in(weights_key, slot), width, 1.0)
         assert abs(float(weights.sum()) - 1) < 1e-5
-        expected = reference_augmix(images[slot], chains, np.asarray(weights), float(part))
-        # A level is 1/255: posterize and solarize may fall to either side of one by rounding, in a pixel or two.
-        off = abs(found[slot] - expected).max(-1) > 1e-4
-        assert off.mean() <= 0.02
-    assert all_depths == {1, 2, 3}
+        chains = []
+        for chain, number in enumerate(numbers):
+            key = jax.random.fold_in(jax.random.fold_in(level_key, number), slot)
+            level = plan.draw_level(jax.random.fold_in(key, 0))
+            sign = jax.random.rademacher(jax.random.fold_in(key, 1), (), jnp.float32)
+            parameters = plan.space[int(choices[chain][slot])](level, sign)
+            kernel = search_spaces.KERNELS[type(parameters)]
+            chains.append(np.asarray(kernel(jnp.asarray(images[slot]), parameters, "reflect")))
+        mixed = sum(weight * image for weight, image in zip(np.asarray(weights), chains, strict=True))
+        expected = (1 - float(part)) * images[slot] + float(part) * mixed
+        np.testing.assert_allclose(found[slot], expected, atol=1e-5)
+
+
+def test_chains_have_one_two_or_three_operations_each_as_often(monkeypatch):
+    """With one operation that adds a hundredth, what a chain added tells how long it was."""
+    add = LayerPlan((lambda level, sign: Blend(BLACK, shift=0.01),), 1.0, lambda key: jnp.float32(0), MAX_DEPTH)
+    monkeypatch.setattr("bloodcell_jax.augment.augmix._plan", lambda *options: add)
+    monkeypatch.setattr("bloodcell_jax.augment.augmix._draw_weights", lambda *_: (jnp.ones(1), jnp.float32(1)))
+    grey = jnp.full((480, 4, 4, 3), 0.5)
+
+    def lengths(**options):
+        slots = jnp.arange(480, dtype=jnp.int32)
+        found = jax.jit(lambda: augmix(KEY, BLOCK_KEY, slots, grey, block=32, width=1, **options))()
+        return np.round((np.asarray(found)[:, 0, 0, 0] - 0.5) * 100).astype(int).reshape(15, 32)
+
+    drawn = lengths()
+    for length in (1, 2, 3):
+        counts = (drawn == length).sum(axis=1)
+        assert set(counts) <= {10, 11}, "a third of each block of 32"
+    assert (np.ptp(drawn, axis=0) > 0).mean() > 0.9, "any place of a block has any length"
+    for depth in (1, 2, 3):
+        assert (lengths(depth=depth) == depth).all()
 
 
 def test_augmix_draws_its_severity_its_mix_and_translate_y():
@@ -306,6 +305,6 @@ def test_augmix_draws_its_severity_its_mix_and_translate_y():
     assert 0.01 <= levels.min() < 0.02
     assert 0.29 < levels.max() <= 0.3
     assert len(augmix_plan(3.0, "all", "none").space) == 13
-    drawn = np.asarray(assign_operation(plan, KEY, jnp.arange(3200, dtype=jnp.int32), 32).choice)
+    drawn = np.asarray(assign_operation(plan, KEY, jnp.arange(100), 32).choice)
     names = [type(operation(0.5, 1.0)) for operation in plan.space]
     assert abs((drawn == names.index(Warp) + 4).mean() - 1 / 9) < 0.02, "translate_y, which KerasCV never drew"

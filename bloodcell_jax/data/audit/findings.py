@@ -1,0 +1,224 @@
+"""`audit`: everything that is looked for in a data set, in one report."""
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bloodcell_jax.data.audit.appearance import describe
+from bloodcell_jax.data.audit.clusters import (
+    CONFLICT,
+    DUPLICATE,
+    PLANTED,
+    Cluster,
+    accuracy_ceiling,
+    find_clusters,
+    removals,
+)
+from bloodcell_jax.data.audit.geometry import geometry_warnings, picture_sizes
+from bloodcell_jax.data.audit.label_errors import LabelError, find_label_errors, read_predictions
+from bloodcell_jax.data.audit.outliers import Outlier, find_outliers
+from bloodcell_jax.data.audit.shortcuts import AcquisitionGroup, Telling, acquisition_groups, tellings
+from bloodcell_jax.data.cleaning import Removal
+from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.duplicates import SimilarPair, exact_groups, find_duplicates
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+      dataset: what was audited.
+      crop: with which it was read.
+      sha256: its hash.
+      clusters: pictures that stand several times.
+      similar: pairs of different pictures that are alike; reported, never removed.
+      outliers: pictures unlike all others, distances above 1, the farthest first; reported, never removed.
+      tellings: how well each global statistic tells each class.
+      acquisition_groups: pictures that the background's colour sets apart; reported, never removed.
+      accuracy_ceiling: the highest accuracy that conflicting labels leave possible on all examples.
+      geometry_warnings: where the pictures' sizes suggest another geometry.
+      label_errors: the likeliest first; None without predictions.
+      removals: what `clean.json` names, by index.
+    """
+
+    dataset: Dataset
+    crop: int | None
+    sha256: str
+    clusters: list[Cluster]
+    similar: list[SimilarPair]
+    outliers: list[Outlier]
+    tellings: list[Telling]
+    acquisition_groups: list[AcquisitionGroup]
+    accuracy_ceiling: float
+    geometry_warnings: list[str]
+    label_errors: list[LabelError] | None
+    removals: list[Removal]
+
+    @property
+    def verdict(self) -> str:
+        """Say in a sentence or two what should be left out, why, and what accuracy it costs to keep it."""
+        if not self.removals:
+            return "Nothing has to be left out: no planted pictures, no duplicates, no conflicting labels."
+        reasons = Counter(removal.reason for removal in self.removals)
+        copied = sum(cluster.kind == PLANTED for cluster in self.clusters)
+        what = {
+            PLANTED: f"copies of {_count(copied, 'planted picture')}",
+            CONFLICT: "equal pictures under conflicting labels",
+            DUPLICATE: "duplicate" if reasons[DUPLICATE] == 1 else "duplicates",
+        }
+        parts = [f"{reasons[kind]:,} {words}" for kind, words in what.items() if kind in reasons]
+        share = len(self.removals) / len(self.dataset)
+        text = f"Leave out {len(self.removals):,} of {len(self.dataset):,} pictures ({share:.1%}): {', '.join(parts)}."
+        if self.accuracy_ceiling < 1:
+            text += f" With them, no classifier can be right on more than {self.accuracy_ceiling:.2%}."
+        return text
+
+    @property
+    def leaks(self) -> list[Cluster]:
+        """Pictures that stand in more than one of the source's own splits."""
+        return [cluster for cluster in self.clusters if len(cluster.splits) > 1]
+
+    @property
+    def shortcuts(self) -> list[Telling]:
+        """Statistics that give a class away and are likely the acquisition's."""
+        return [telling for telling in self.tellings if telling.is_shortcut]
+
+    @property
+    def look_at(self) -> list[str]:
+        """Name, with its number, what was found and is never removed, but for a person to judge."""
+        found = {
+            "outlier": self.outliers,
+            "similar pair": self.similar,
+            "acquisition group": self.acquisition_groups,
+            "shortcut": self.shortcuts,
+            "likely label error": self.label_errors,
+        }
+        return [_count(len(items), name) for name, items in found.items() if items]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Say what makes scores on these data doubtful: leaks, and a geometry that may not fit."""
+        if not self.leaks:
+            return self.geometry_warnings
+        stands = "1 picture stands" if len(self.leaks) == 1 else f"{len(self.leaks):,} pictures stand"
+        return [f"{stands} in more than one split: scores on the later ones are too good.", *self.geometry_warnings]
+
+    @property
+    def summary(self) -> list[str]:
+        """Return the lines that say what matters."""
+        lines = [self.verdict, *self.warnings]
+        return [*lines, f"Look at: {', '.join(self.look_at)}."] if self.look_at else lines
+
+    def to_dict(self) -> dict:
+        """Return the content of `audit.json`."""
+        dataset, names = self.dataset, self.dataset.class_names
+        example = lambda index: {"index": index, "id": dataset.ids[index]}  # noqa: E731
+        return {
+            "source": dataset.source,
+            "sha256": self.sha256,
+            "n": len(dataset),
+            "image_size": dataset.images.shape[1],
+            "class_counts": dict(zip(names, dataset.class_counts().tolist(), strict=True)),
+            "splits": {name: len(indices) for name, indices in dataset.splits.items()},
+            "verdict": self.verdict,
+            "remove": dict(Counter(removal.reason for removal in self.removals)),
+            "accuracy_ceiling": self.accuracy_ceiling,
+            "clusters": [cluster._asdict() for cluster in self.clusters],
+            "leaks": [{"splits": cluster.splits, "indices": cluster.indices} for cluster in self.leaks],
+            "similar": [
+                {"first": example(a), "second": example(b), "correlation": correlation}
+                for a, b, correlation in self.similar
+            ],
+            "outliers": [
+                example(outlier.index) | {"label": names[dataset.labels[outlier.index]], "distance": outlier.distance}
+                for outlier in self.outliers
+            ],
+            "acquisition_groups": [
+                group._asdict()
+                | {
+                    "indices": group.indices.tolist(),
+                    "class_counts": dict(zip(names, group.class_counts.tolist(), strict=True)),
+                }
+                for group in self.acquisition_groups
+            ],
+            "statistics": [
+                {
+                    "statistic": telling.statistic,
+                    "class": names[telling.label],
+                    "auc": telling.auc,
+                    "is_shortcut": telling.is_shortcut,
+                }
+                for telling in self.tellings
+            ],
+            "geometry_warnings": self.geometry_warnings,
+            "label_errors": self.label_errors
+            and [
+                example(error.index)
+                | {"label": names[error.label], "suggested": names[error.suggested], "margin": error.margin}
+                for error in self.label_errors
+            ],
+        }
+
+
+def audit(dataset: Dataset, *, crop: int | None = 200, predictions: str | Path | None = None) -> Audit:
+    """Look for what in a data set would make a model, or its scores, worse than they look; removes nothing.
+
+    Args:
+      dataset: as `load_source` returns it.
+      crop: with which it was read, for the warnings about its geometry.
+      predictions: a `predictions.csv` of this data set, made out of fold; ranks likely label errors.
+
+    Raises:
+      DataError: the predictions are not of this data set.
+    """
+    label_errors = None if predictions is None else _label_errors(dataset, Path(predictions))
+    _log.info("audit: comparing %s pictures with each other", f"{len(dataset):,}")
+    duplicates = find_duplicates(dataset.images)
+    clusters = find_clusters(dataset, duplicates.groups, exact_groups(dataset.images))
+    _log.info("audit: looking for outliers and shortcuts")
+    distinct = np.unique(duplicates.groups)
+    appearance = describe(dataset.images[distinct])
+    statistics, labels = appearance.statistics, dataset.labels[distinct]
+    outliers = [Outlier(int(distinct[i]), distance) for i, distance in find_outliers(appearance.features)]
+    groups = [
+        group._replace(indices=distinct[group.indices])
+        for group in acquisition_groups(statistics, labels, len(dataset.class_names))
+    ]
+    return Audit(
+        dataset=dataset,
+        crop=crop,
+        sha256=dataset.sha256(),
+        clusters=clusters,
+        similar=duplicates.similar,
+        outliers=outliers,
+        tellings=tellings(statistics, labels),
+        acquisition_groups=groups,
+        accuracy_ceiling=accuracy_ceiling(clusters, len(dataset)),
+        geometry_warnings=_geometry(dataset, crop),
+        label_errors=label_errors,
+        removals=removals(dataset, clusters),
+    )
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number:,} {name}" if number == 1 else f"{number:,} {name}s"
+
+
+def _label_errors(dataset: Dataset, path: Path) -> list[LabelError]:
+    indices, probabilities = read_predictions(path, dataset)
+    errors = find_label_errors(dataset.labels[indices], probabilities)
+    return [error._replace(index=int(indices[error.index])) for error in errors]
+
+
+def _geometry(dataset: Dataset, crop: int | None) -> list[str]:
+    found = picture_sizes(dataset)
+    if found is None:
+        return []
+    sizes, are_files = found
+    return geometry_warnings(sizes, are_files=are_files, image_size=dataset.images.shape[1], crop=crop)

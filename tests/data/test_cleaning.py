@@ -1,0 +1,157 @@
+"""clean.json leaves out what it names, restores what is deleted from it, and refuses other data."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import bloodcell_jax as bc
+from bloodcell_jax.config import Config
+from bloodcell_jax.data.cleaning import Removal, clean_file, remove_rows
+from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.errors import DataError
+from bloodcell_jax.evaluate.classifier import Classifier
+from bloodcell_jax.evaluate.command import evaluate_source
+from bloodcell_jax.train.setup import prepare_run
+from bloodcell_jax.workdir import read_json, write_json
+
+rng = np.random.default_rng(0)
+DATA = Dataset(
+    images=rng.integers(0, 256, (10, 16, 16, 3), dtype=np.uint8),
+    labels=np.array([0, 1] * 5, np.int32),
+    class_names=("a", "b"),
+    ids=tuple(f"x/{i}.png" for i in range(10)),
+    source="folder:x",
+    splits={"train": np.array([0, 1, 2, 5, 6], np.int32), "val": np.array([3, 7, 8, 9], np.int32)},
+)
+REMOVED = [Removal(i, DATA.ids[i], "duplicate", "equal to another") for i in (1, 3, 8)]
+
+
+@pytest.fixture
+def clean(tmp_path):
+    """Return a function that writes clean.json, its content changed as told, and returns its path."""
+
+    def write(**changes):
+        write_json(tmp_path / "clean.json", clean_file(DATA, DATA.sha256(), REMOVED) | changes)
+        return tmp_path / "clean.json"
+
+    return write
+
+
+def test_the_named_rows_are_left_out_everywhere(clean):
+    left = remove_rows(DATA, clean())
+    kept = [0, 2, 4, 5, 6, 7, 9]
+    np.testing.assert_array_equal(left.images, DATA.images[kept])
+    np.testing.assert_array_equal(left.labels, DATA.labels[kept])
+    assert left.ids == tuple(DATA.ids[i] for i in kept)
+    # Each split holds the same pictures as before, less those that were removed.
+    ids = {name: [left.ids[i] for i in indices] for name, indices in left.splits.items()}
+    assert ids == {name: [f"x/{i}.png" for i in rows] for name, rows in {"train": [0, 2, 5, 6], "val": [7, 9]}.items()}
+    assert left.splits["val"].dtype == np.int32
+
+
+def test_a_deleted_entry_is_restored(clean):
+    path = clean()
+    content = json.loads(path.read_text())
+    del content["remove"][1]
+    path.write_text(json.dumps(content))
+    assert DATA.ids[3] in remove_rows(DATA, path).ids
+    assert remove_rows(DATA, clean(remove=[])).sha256() == DATA.sha256()
+
+
+def test_a_split_that_loses_all_is_gone(clean):
+    entries = [{"index": i} for i in (3, 7, 8, 9)]
+    assert list(remove_rows(DATA, clean(remove=entries)).splits) == ["train"]
+
+
+def test_other_data_are_refused_with_both_values(clean):
+    changed = DATA.images.copy()
+    changed[4, 0, 0, 0] ^= 1
+    other = dataclasses.replace(DATA, images=changed)
+    with pytest.raises(DataError) as error:
+        remove_rows(other, clean())
+    assert f"n 10, sha256 {DATA.sha256()}" in str(error.value)
+    assert f"has n 10, sha256 {other.sha256()}" in str(error.value)
+    with pytest.raises(DataError, match="made for other data: n 9, sha256"):
+        remove_rows(DATA, clean(n=9))
+    with pytest.raises(DataError, match="it was made at image_size=96, so audit with --image_size=16"):
+        remove_rows(DATA, clean(image_size=96, sha256="0" * 64))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "cannot be read (not JSON"),
+        ("[]", "has no list remove"),
+        ('{"remove": 3}', "has no list remove"),
+        (None, "cannot be read (No such file"),
+    ],
+)
+def test_what_is_no_clean_json_is_refused(tmp_path, content, said):
+    path = tmp_path / "clean.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DataError) as error:
+        remove_rows(DATA, path)
+    assert f"data.clean={path}: {said}" in str(error.value)
+
+
+@pytest.mark.parametrize("index", [None, 10, -1, "3", True, 2.0])
+def test_an_entry_without_an_example_is_refused(clean, index):
+    with pytest.raises(DataError, match=r"remove\[0\]: has no index from 0 to 9"):
+        remove_rows(DATA, clean(remove=[{"index": index}]))
+    with pytest.raises(DataError, match=r"remove\[0\]: has no index"):
+        remove_rows(DATA, clean(remove=[3]))
+
+
+def test_an_entry_whose_id_is_another_s_is_refused(clean):
+    with pytest.raises(DataError, match=r"remove\[0\]: index 2 is x/2\.png, not x/3\.png"):
+        remove_rows(DATA, clean(remove=[{"index": 2, "id": "x/3.png"}]))
+
+
+def test_training_leaves_out_what_the_audit_names(tmp_path):
+    images = rng.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(60) % 3
+    images[50:56], labels[50:56] = images[7], np.arange(6) % 3
+    images[58] = images[40]
+    labels[58] = labels[40]
+    np.savez(tmp_path / "cells.npz", images=images, labels=labels)
+    data = bc.load_source(f"npz:{tmp_path / 'cells.npz'}", image_size=32)
+    found = bc.audit(data)
+    removed = [7, *range(50, 56), 58]
+    assert [removal.index for removal in found.removals] == removed
+    write_json(tmp_path / "clean.json", clean_file(data, found.sha256, found.removals))
+
+    config = Config()
+    config.data.source, config.data.image_size = data.source, 32
+    config.model.variant, config.train.batch_size = "test_convnext2", 8
+    whole = prepare_run(config)
+    config.data.clean = str(tmp_path / "clean.json")
+    run = prepare_run(config)
+    seen = sorted(run.dataset.ids[i] for indices in run.splits.values() for i in indices)
+    assert seen == sorted(str(i) for i in range(60) if i not in removed)
+    assert run.data_hash != whole.data_hash, "a run does not resume on other rows"
+    assert run.config.data.clean == config.data.clean
+
+
+def test_evaluation_leaves_out_what_training_did(trained, cells, tmp_path):
+    # Three duplicates added to a run's data and named by clean.json: what is left is what the run was trained on.
+    with np.load(cells) as archive:
+        images, labels = (np.concatenate([archive[key], archive[key][:3]]) for key in ("images", "labels"))
+    np.savez(tmp_path / "cells.npz", images=images, labels=labels)
+    data = bc.load_source(f"npz:{tmp_path / 'cells.npz'}", image_size=32)
+    found = bc.audit(data)
+    assert [removal.index for removal in found.removals] == [120, 121, 122]
+    write_json(tmp_path / "clean.json", clean_file(data, found.sha256, found.removals))
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    config = read_json(workdir / "config.json")
+    config["data"] |= {"source": data.source, "clean": str(tmp_path / "clean.json")}
+    write_json(workdir / "config.json", config)
+    classifier = Classifier.from_workdir(workdir)
+    _, metrics = evaluate_source(classifier, None, "test", None)
+    assert metrics["n"] == 18
+    classifier.config.data.clean = None
+    with pytest.raises(DataError, match="not the data this run was trained on"):
+        evaluate_source(classifier, None, "test", None)

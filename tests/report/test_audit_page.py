@@ -1,0 +1,175 @@
+"""The verb audit: its files, its page, its exit codes, and what it says."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bloodcell_jax import cli
+from bloodcell_jax.data.sources import load_source
+from bloodcell_jax.data.synthetic import draw_cells
+
+# Names that are markup where they are not escaped.
+HOSTILE = '"><script>alert(1)<:script>'
+CLASSES = ("a <b>bold", "b & c")
+
+
+class _Page(HTMLParser):
+    """Collects the visible text, every tag and every address a page would load."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.text, self.tags, self.addresses = "", [], []
+        self.feed(html)
+        self.text = re.sub(r"\s+", " ", self.text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "data", "action", "srcset")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return class folders in train/ and val/ whose names are hostile, with a duplicate, a conflict and a leak."""
+    root = tmp_path_factory.mktemp("cells")
+    cells, _ = draw_cells(60, seed=9, size=32)
+    pictures = {f"train/{CLASSES[i % 2]}/{i:02}.png": cells[i] for i in range(40)}
+    pictures |= {f"val/{CLASSES[i % 2]}/{i:02}.png": cells[i] for i in range(40, 60)}
+    pictures[f"train/{CLASSES[0]}/{HOSTILE}.png"] = cells[2]
+    pictures[f"train/{CLASSES[1]}/conflict.png"] = cells[4, ::-1]
+    pictures[f"val/{CLASSES[0]}/leak.png"] = cells[6]
+    for name, picture in pictures.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(root / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def output(folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("audit") / "new" / "folder"
+    flags = [f"--source=folder:{folder}", f"--output={output}", "--image_size=32"]
+    assert cli.main(["bloodcell", "audit", *flags]) == 0
+    return output
+
+
+def test_the_files(output, folder):
+    assert sorted(path.name for path in output.iterdir()) == ["audit.json", "clean.json", "index.html"]
+    data = load_source(f"folder:{folder}", image_size=32)
+    clean = json.loads((output / "clean.json").read_text())
+    assert (clean["source"], clean["n"], clean["sha256"]) == (data.source, 63, data.sha256())
+    expected = {
+        f"train/{CLASSES[0]}/{HOSTILE}.png": "duplicate",
+        f"train/{CLASSES[0]}/04.png": "conflict",
+        f"train/{CLASSES[1]}/conflict.png": "conflict",
+        f"val/{CLASSES[0]}/leak.png": "duplicate",
+    }
+    # Of a duplicate the lowest index is kept, and the hostile name sorts before 02.
+    expected[f"train/{CLASSES[0]}/02.png"] = expected.pop(f"train/{CLASSES[0]}/{HOSTILE}.png")
+    assert {entry["id"]: entry["reason"] for entry in clean["remove"]} == expected
+    assert all(data.ids[entry["index"]] == entry["id"] for entry in clean["remove"])
+    assert json.loads((output / "audit.json").read_text())["remove"] == {"conflict": 2, "duplicate": 2}
+
+
+def test_the_page_says_first_what_matters(output):
+    page = _Page((output / "index.html").read_text())
+    for said in (
+        "Leave out 4 of 63 pictures (6.3%): 2 equal pictures under conflicting labels, 2 duplicates.",
+        "no classifier can be right on more than 98.41%",
+        "1 picture stands in more than one split",
+        f"--config.data.clean={output / 'clean.json'}",
+        "--config.data.image_size=32",
+        "its own splits: train 42, val 21",
+        "None: no picture stands far more often than the others.",
+        "equal to the byte",
+        "the same after turning, brightening or compressing",
+        "in train and val",
+        json.loads((output / "clean.json").read_text())["sha256"],
+        *CLASSES,
+    ):
+        assert said in page.text, said
+    assert page.text.index("Leave out 4") < page.text.index("Planted pictures") < page.text.index("Class balance")
+
+
+def test_the_page_loads_nothing_and_escapes_what_it_shows(output):
+    html = (output / "index.html").read_text()
+    page = _Page(html)
+    # The duplicate's, the conflict's and the leak's two pictures each, the leak's once more.
+    assert page.tags.count("img") >= 8
+    assert all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
+    assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
+    assert HOSTILE in page.text
+    assert "<b>bold" not in html
+    assert not re.search(r"@import|url\((?!#)", html)
+
+
+def audit(*flags):
+    return cli.main(["bloodcell", "audit", *flags])
+
+
+def test_what_is_printed(folder, tmp_path, capsys):
+    assert audit(f"--source=folder:{folder}", f"--output={tmp_path}", "--image_size=32", "--crop=none") == 0
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert lines[0] == f"folder:{folder}: 63 pictures, 2 classes"
+    assert lines[1].startswith("Leave out 4 of 63 pictures")
+    assert f"page: {tmp_path / 'index.html'}" in lines
+    assert any(line.startswith(f"removals: {tmp_path / 'clean.json'}; delete an entry") for line in lines)
+    assert lines[-1].endswith("--config.data.image_size=32 --config.data.crop=none")
+    assert "bloodcell: audit: comparing 63 pictures with each other" in printed.err
+
+
+def test_predictions_are_ranked(folder, tmp_path, capsys):
+    data = load_source(f"folder:{folder}", image_size=32)
+    rows = ["id,label,predicted,confidence," + ",".join(CLASSES)]
+    for i, (name, label) in enumerate(zip(data.ids, data.labels, strict=True)):
+        right = i != 20
+        first = 0.9 if (label == 0) == right else 0.1
+        quoted = '"' + name.replace('"', '""') + '"'
+        rows.append(f"{quoted},{CLASSES[label]},x,0.9,{first},{1 - first}")
+    (tmp_path / "predictions.csv").write_text("\n".join(rows))
+    flags = [f"--source=folder:{folder}", f"--output={tmp_path / 'out'}", "--image_size=32"]
+    assert audit(*flags, f"--predictions={tmp_path / 'predictions.csv'}") == 0
+    assert "1 likely label error" in capsys.readouterr().out
+    page = _Page((tmp_path / "out" / "index.html").read_text())
+    assert "Likely label errors" in page.text
+    assert "looks like" in page.text
+    (error,) = json.loads((tmp_path / "out" / "audit.json").read_text())["label_errors"]
+    assert error["id"] == data.ids[20]
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        ([], 2, "--source: missing"),
+        (["--source=synthetic:24"], 2, "--output: missing"),
+        (["--source=npz:absent.npz", "--output=out"], 3, "npz:absent.npz: no such file"),
+        (["--source=synthetic:24", "--output=file"], 2, "--output=file: is a file; name a folder"),
+        (["--source=synthetic:24", "--output=out", "--crop=0"], 2, "--crop=0: give a number of pixels, or none"),
+        (["--source=synthetic:24", "--output=out", "--image_size=8"], 2, "image_size"),
+        (["--source=synthetic:24", "--output=out", "--predictions=absent.csv"], 3, "absent.csv: cannot be read"),
+        (["--source=synthetic:24", "--output=file/below"], 5, "--output=file/below: cannot be created"),
+    ],
+)
+def test_mistakes(tmp_path, monkeypatch, capsys, flags, code, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert audit(*flags) == code
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bloodcell: ")]
+    assert said in lines[-1]
+
+
+def test_training_on_other_data_is_refused(output, tmp_path, capsys):
+    np.savez(tmp_path / "cells.npz", images=np.zeros((9, 32, 32, 3), np.uint8), labels=np.arange(9) % 3)
+    flags = ["--config=quickstart", f"--workdir={tmp_path / 'run'}", f"--config.data.source={tmp_path / 'cells.npz'}"]
+    assert cli.main(["bloodcell", "train", *flags, f"--config.data.clean={output / 'clean.json'}"]) == 3
+    sha256 = json.loads((output / "clean.json").read_text())["sha256"]
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"clean.json: made for other data: n 63, sha256 {sha256}" in said
+    assert "has n 9, sha256" in said
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,45 @@
+"""The configurations that come with the library are what their docstrings say."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from bloodcell_jax.config import validate
+from bloodcell_jax.errors import UsageError
+from bloodcell_jax.train.setup import check_blocks, create_augmentation
+
+FOLDER = Path(__file__).parents[1] / "configs"
+REPORT = runpy.run_path(str(FOLDER / "report_table1.py"))
+ARGUMENTS = {"quickstart": [""], "pbc_scratch": [""], "convnext_base": [""], "report_table1": REPORT["ROWS"]}
+
+
+def test_all_are_listed_here():
+    assert {path.stem for path in FOLDER.glob("[a-z]*.py")} == set(ARGUMENTS)
+
+
+@pytest.mark.parametrize(("name", "argument"), [(name, a) for name, many in ARGUMENTS.items() for a in many])
+def test_a_configuration_is_valid_and_fits_one_and_two_devices(name, argument):
+    module = runpy.run_path(str(FOLDER / f"{name}.py"))
+    config = module["get_config"](argument)
+    validate(config)
+    for devices in (1, 2):
+        check_blocks(create_augmentation(config), config.train.batch_size, devices)
+    assert "--config=" in module["__doc__"], "its docstring gives the command"
+
+
+def test_the_report_s_rows():
+    rows = {row: REPORT["get_config"](row) for row in REPORT["ROWS"]}
+    assert len(rows) == 5
+    assert rows["cnn"].model.variant == "custom_cnn"
+    assert {config.model.variant for row, config in rows.items() if row != "cnn"} == {"convnext_base"}
+    assert {row for row, config in rows.items() if config.data.samples_per_class == 850} == {
+        "under-augmix-randaugment",
+        "under-augmix-fourier",
+    }
+    assert {row for row, config in rows.items() if config.augment.mix != "none"} == {
+        "under-augmix-fourier",
+        "over-augmix-fourier",
+    }
+    with pytest.raises(UsageError, match="no such row; write report_table1:ROW with cnn, under-augmix-randaugment"):
+        REPORT["get_config"]("knn")
