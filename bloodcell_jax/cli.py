@@ -198,37 +198,46 @@ def _train(values: flags.FlagValues, config: Config) -> None:
     print(f"report: {result.report}")
 
 
-def _define_prepare(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("source", None, "what to prepare: any data source", flag_values=values)
-    flags.DEFINE_string("data_dir", None, "folder for prepared data sets", flag_values=values)
-    flags.DEFINE_string("name", None, "what to call it; unset: by the source", flag_values=values)
-    flags.DEFINE_string("clean", None, "clean.json of the verb audit; what it names is left out", flag_values=values)
-    flags.DEFINE_integer("image_size", 96, "side of the prepared pictures in pixels", 16, flag_values=values)
+def _define_source(values: flags.FlagValues) -> None:
+    """Define the flags of a verb that reads a data source without a configuration; `_load_source` takes them."""
+    kinds = "npz:PATH, folder:PATH, zip:PATH, medmnist:NAME_OR_PATH, tfds:NAME or synthetic:N"
+    flags.DEFINE_string("source", None, kinds, flag_values=values)
+    flags.DEFINE_string("data_dir", None, "folder of prepared data sets and local copies", flag_values=values)
+    flags.DEFINE_integer("image_size", 96, "pixels, as data.image_size of training", lower_bound=16, flag_values=values)
     flags.DEFINE_string("crop", "200", "pixels of the centre crop of picture files, or none", flag_values=values)
-    flags.DEFINE_list("class_names", [], "names in label order; unset: taken from the source", flag_values=values)
+    flags.DEFINE_list("class_names", None, "names in label order; unset: taken from the source", flag_values=values)
     _define_skip_bad(values)
 
 
-def _prepare(values: flags.FlagValues) -> None:
-    from bloodcell_jax.data.dataset import check_learnable
+def _load_source(values: flags.FlagValues):
     from bloodcell_jax.data.sources import load_source
-    from bloodcell_jax.data.tfds_sets import default_name, prepare
 
-    source, data_dir = _required(values, "source"), _required(values, "data_dir")
-    dataset = load_source(
-        source,
+    return load_source(
+        _required(values, "source"),
         image_size=values["image_size"].value,
         crop=_crop(values["crop"].value),
-        class_names=tuple(values["class_names"].value),
+        class_names=tuple(values["class_names"].value or ()),
         skip_bad=values["skip_bad"].value,
-        data_dir=data_dir,
+        data_dir=values["data_dir"].value,
     )
-    if values["clean"].value:
-        from bloodcell_jax.data.cleaning import remove_rows
 
+
+def _define_prepare(values: flags.FlagValues) -> None:
+    _define_source(values)
+    flags.DEFINE_string("name", None, "what to call it; unset: by the source", flag_values=values)
+    flags.DEFINE_string("clean", None, "clean.json of the verb audit; what it names is left out", flag_values=values)
+
+
+def _prepare(values: flags.FlagValues) -> None:
+    from bloodcell_jax.data.cleaning import remove_rows
+    from bloodcell_jax.data.dataset import check_learnable
+    from bloodcell_jax.data.tfds_sets import default_name, prepare
+
+    data_dir, dataset = _required(values, "data_dir"), _load_source(values)
+    if values["clean"].value:
         dataset = remove_rows(dataset, values["clean"].value)
     check_learnable(dataset)
-    name = prepare(dataset, data_dir, values["name"].value or default_name(source))
+    name = prepare(dataset, data_dir, values["name"].value or default_name(values["source"].value))
     print(f"{len(dataset):,} pictures of {len(dataset.class_names)} classes; train on them by")
     print(f"  --config.data.source=tfds:{name} --config.data.data_dir={data_dir}")
 
@@ -306,11 +315,8 @@ def _predict(values: flags.FlagValues) -> None:
 
 
 def _define_audit(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("source", None, "npz:PATH, folder:PATH, zip:PATH or synthetic:N", flag_values=values)
+    _define_source(values)
     flags.DEFINE_string("output", None, "folder for audit.json, clean.json and index.html", flag_values=values)
-    flags.DEFINE_integer("image_size", 96, "pixels, as data.image_size of training", lower_bound=16, flag_values=values)
-    flags.DEFINE_string("crop", "200", "pixels of the centre crop of picture files, or none", flag_values=values)
-    flags.DEFINE_list("class_names", None, "names in label order; unset: taken from the source", flag_values=values)
     flags.DEFINE_string(
         "predictions", None, "out-of-fold predictions.csv of the source; ranks label errors", flag_values=values
     )
@@ -318,13 +324,11 @@ def _define_audit(values: flags.FlagValues) -> None:
 
 def _audit(values: flags.FlagValues) -> None:
     from bloodcell_jax.data.audit.findings import audit
-    from bloodcell_jax.data.sources import load_source
     from bloodcell_jax.report.audit_page import prepare_output, train_command, write_audit
 
     source, output = _required(values, "source"), _required(values, "output")
     folder, crop = prepare_output(output), _crop(values["crop"].value)
-    names = tuple(values["class_names"].value or ())
-    dataset = load_source(source, image_size=values["image_size"].value, crop=crop, class_names=names)
+    dataset = _load_source(values)
     found = audit(dataset, crop=crop, predictions=values["predictions"].value)
     page = write_audit(found, folder)
     print(f"{source}: {len(dataset):,} pictures, {len(dataset.class_names)} classes")

@@ -328,7 +328,7 @@ def test_a_run_keeps_what_it_skipped(tmp_path):
     fill(tmp_path / "cells")
     (tmp_path / "cells" / "a" / "bad.png").write_bytes(b"")
     config = Config()
-    config.data = DataConfig(source=f"folder:{tmp_path / 'cells'}", image_size=16, skip_bad=True)
+    config.data = DataConfig(source=f"folder:{tmp_path / 'cells'}", image_size=32, skip_bad=True)
     assert describe_environment(prepare_run(config))["data"]["skipped"] == {"a/bad.png": "an empty file"}
 
 
