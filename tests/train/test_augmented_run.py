@@ -23,7 +23,7 @@ def config_of(cells):
     return Config(
         data=DataConfig(source=f"npz:{cells}", image_size=32),
         model=ModelConfig(variant="test_convnext2", dtype="float32", drop_path=0.1, layer_scale=0.5),
-        augment=AugmentConfig(policy="d4|augmix:width=1", block=2),
+        augment=AugmentConfig(policy="d4|augmix:width=1,depth=1", block=2),
         stages=[StageConfig(steps=3, optimizer=OptimizerConfig(name="adamw", learning_rate=1e-3))],
         train=TrainConfig(batch_size=16, jsd=12.0, log_every=1),
         evaluate=EvaluateConfig(batch_size=32),
@@ -37,10 +37,10 @@ def test_a_run_with_the_consistency_loss_and_the_pictures_in_its_report(cells, t
     # Cross-entropy of three classes at the start, and a divergence of at most 12 log 3.
     assert all(0 < line["train/loss"] < 2 + 12 * np.log(3) for line in lines)
     assert all(line["norm/gradient"] > 0 for line in lines)
-    assert "augmentation: d4|augmix:width=1\n" in capfd.readouterr().err
+    assert "augmentation: d4|augmix:width=1,depth=1\n" in capfd.readouterr().err
     page = result.report.read_text()
     assert "Pictures as training sees them" in page
-    assert "<code>d4|augmix:width=1</code>" in page
+    assert "<code>d4|augmix:width=1,depth=1</code>" in page
 
     sheet = np.asarray(Image.open(tmp_path / "run" / "report" / "training_pictures.png"))
     run = prepare_run(config)

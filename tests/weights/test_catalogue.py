@@ -61,10 +61,12 @@ def test_a_file_is_found_by_its_published_or_its_cached_name():
 
 def test_names_are_downloaded_files_are_taken_and_others_are_refused(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(catalogue, "download", lambda *entry: asked.append(entry) or tmp_path / "downloaded")
+    monkeypatch.setattr(
+        catalogue, "download", lambda *entry, kind: asked.append((*entry, kind)) or tmp_path / "downloaded"
+    )
     assert find_weights("keras/convnext_base") == tmp_path / "downloaded"
     entry = CATALOGUE["keras/convnext_base"]
-    assert asked == [("keras/convnext_base", entry.url, "keras-convnext_base.h5", entry.sha256)]
+    assert asked == [("keras/convnext_base", entry.url, "keras-convnext_base.h5", entry.sha256, "weights")]
     (tmp_path / "mine.pth").touch()
     assert find_weights(tmp_path / "mine.pth") == tmp_path / "mine.pth"
     with pytest.raises(DataError, match=r"did you mean convnext_tiny\.fb_in1k"):
