@@ -66,7 +66,7 @@ def test_names_are_downloaded_files_are_taken_and_others_are_refused(monkeypatch
     )
     assert find_weights("keras/convnext_base") == tmp_path / "downloaded"
     entry = CATALOGUE["keras/convnext_base"]
-    assert asked == [("keras/convnext_base", entry.url, "keras-convnext_base.h5", entry.sha256, "weights")]
+    assert asked == [("keras/convnext_base", entry.url, "keras-convnext_base.h5", f"sha256:{entry.sha256}", "weights")]
     (tmp_path / "mine.pth").touch()
     assert find_weights(tmp_path / "mine.pth") == tmp_path / "mine.pth"
     with pytest.raises(DataError, match=r"did you mean convnext_tiny\.fb_in1k"):
