@@ -1,6 +1,9 @@
 """Synthetic cells, from random weights, in minutes on any machine.
 
-python launch.py train --config=quickstart --workdir=runs/demo
+bloodcell train --config=quickstart --workdir=runs/demo
+
+Test accuracy 0.912 on 296 cells (95 % interval about 3 points either way), seed 0. `make demo`, which makes the
+environment too, took 2 min 32 s on 2 x86-64 cores, 230 images/s (jax 0.10.2, one trial).
 """
 
 from bloodcell_jax.config import (
