@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+from bloodcell_jax.augment.assignment import slot_keys
 from bloodcell_jax.augment.policies import VIEWS, Augmentation, apply_mix, apply_policy, apply_views
 from bloodcell_jax.train.freezing import merge, partition
 from bloodcell_jax.train.losses import classification_losses
@@ -69,9 +70,9 @@ def training_batch(
     images = apply(augmentation.policy, step_key(seed, AUGMENT_STREAM, step), slots, images, block=block)
     labels = jax.nn.one_hot(data["labels"][batch["indices"]], num_classes)
     targets = optax.smooth_labels(labels, label_smoothing)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key(seed, DROP_PATH_STREAM, step), slots)
+    keys = slot_keys(step_key(seed, DROP_PATH_STREAM, step), slots)
     if augmentation.views:
-        keys = jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(VIEWS)))(keys)
+        keys = jax.vmap(slot_keys, (0, None))(keys, jnp.arange(VIEWS))
         return images.reshape(-1, *images.shape[2:]), targets, keys.reshape(-1)
     images, targets = apply_mix(augmentation.mix, step_key(seed, MIX_STREAM, step), slots, images, targets, block=block)
     return images, targets, keys
