@@ -138,23 +138,7 @@ def _steps(level: Level, count: int) -> jax.Array:
 
 def paper() -> Space:
     """RandAugment (Cubuk et al. 2019, arXiv:1909.13719, table 6) in torchvision's ranges; 14 operations."""
-    return (
-        lambda level, sign: Identity(),
-        lambda level, sign: Warp(shear_x=sign * level * 0.3),
-        lambda level, sign: Warp(shear_y=sign * level * 0.3),
-        lambda level, sign: Warp(translate_x=sign * level * 150 / 331),
-        lambda level, sign: Warp(translate_y=sign * level * 150 / 331),
-        lambda level, sign: Warp(degrees=sign * level * 30),
-        lambda level, sign: Blend(BLACK, 1 + sign * level * 0.9),
-        lambda level, sign: Blend(GREY, 1 + sign * level * 0.9),
-        lambda level, sign: Blend(MEAN_GREY, 1 + sign * level * 0.9),
-        lambda level, sign: Sharpen(1 + sign * level * 0.9),
-        # A magnitude is one of 30 steps, and a bit is lost every 7.5 of them.
-        lambda level, sign: Tone(bits=8 - jnp.round(level * 4)),
-        lambda level, sign: Tone(threshold=1 - level),
-        lambda level, sign: AutoContrast(),
-        lambda level, sign: Equalize(),
-    )
+    return _fourteen(shear=0.3, translate=150 / 331, degrees=30, strength=0.9, lost_bits=4)
 
 
 def trivial_wide() -> Space:
@@ -162,18 +146,24 @@ def trivial_wide() -> Space:
 
     Translation is 32 of the 224 pixels that the paper's pictures have, as a part of the picture.
     """
+    return _fourteen(shear=0.99, translate=32 / 224, degrees=135, strength=0.99, lost_bits=6)
+
+
+def _fourteen(*, shear: float, translate: float, degrees: float, strength: float, lost_bits: int) -> Space:
+    """Return the 14 operations that both papers choose from, with what each does at level 1."""
     return (
         lambda level, sign: Identity(),
-        lambda level, sign: Warp(shear_x=sign * level * 0.99),
-        lambda level, sign: Warp(shear_y=sign * level * 0.99),
-        lambda level, sign: Warp(translate_x=sign * level * 32 / 224),
-        lambda level, sign: Warp(translate_y=sign * level * 32 / 224),
-        lambda level, sign: Warp(degrees=sign * level * 135),
-        lambda level, sign: Blend(BLACK, 1 + sign * level * 0.99),
-        lambda level, sign: Blend(GREY, 1 + sign * level * 0.99),
-        lambda level, sign: Blend(MEAN_GREY, 1 + sign * level * 0.99),
-        lambda level, sign: Sharpen(1 + sign * level * 0.99),
-        lambda level, sign: Tone(bits=8 - jnp.round(level * 6)),
+        lambda level, sign: Warp(shear_x=sign * level * shear),
+        lambda level, sign: Warp(shear_y=sign * level * shear),
+        lambda level, sign: Warp(translate_x=sign * level * translate),
+        lambda level, sign: Warp(translate_y=sign * level * translate),
+        lambda level, sign: Warp(degrees=sign * level * degrees),
+        lambda level, sign: Blend(BLACK, 1 + sign * level * strength),
+        lambda level, sign: Blend(GREY, 1 + sign * level * strength),
+        lambda level, sign: Blend(MEAN_GREY, 1 + sign * level * strength),
+        lambda level, sign: Sharpen(1 + sign * level * strength),
+        # A level is one of 30 steps, and bits are lost one by one.
+        lambda level, sign: Tone(bits=8 - jnp.round(level * lost_bits)),
         lambda level, sign: Tone(threshold=1 - level),
         lambda level, sign: AutoContrast(),
         lambda level, sign: Equalize(),
