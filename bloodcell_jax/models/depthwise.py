@@ -1,10 +1,10 @@
 """Depthwise convolution with a gradient of its own, an implementation per platform and size.
 
-XLA:CPU runs a grouped convolution 20 to 70 times slower than what follows (docs/performance.md has the numbers). There
-a map of up to 3x3 pixels is multiplied by one dense matrix per channel, which holds the taps; on larger maps forward pass
-and input gradient are a sum of shifted products, which fuses into one loop. The kernel's gradient is accumulated
-pixel by pixel, its [kh, kw, c] accumulator staying in the cache, or on maps of up to 7x7 found through the dense matrix.
-Elsewhere XLA's own convolution is used. The choice is made when a step is lowered for a platform.
+XLA:CPU runs a grouped convolution 20 to 70 times slower than what follows (docs/performance.md has the numbers).
+There a map of up to 3x3 pixels is multiplied by one dense matrix per channel, which holds the taps; on larger maps
+forward pass and input gradient are a sum of shifted products, which fuses into one loop. The kernel's gradient is
+accumulated pixel by pixel, its [kh, kw, c] accumulator staying in the cache, or on maps of up to 7x7 found through the
+dense matrix. Elsewhere XLA's own convolution is used. The choice is made when a step is lowered for a platform.
 """
 
 import functools
@@ -80,8 +80,8 @@ def shifted_sum(images: jax.Array, kernel: jax.Array) -> jax.Array:
     """Sum the padded picture, shifted and scaled, over the taps: one loop on a CPU."""
     if len(images) < 2:
         return _shifted_sum(images, kernel)
-    # XLA hands sums like the one of a norm, and what they are made from, to a library, tap by tap: it took 30 ms for the
-    # 3 ms of a 24x24x96 map (jax 0.10.2). That stops at a concatenation, as it does not at an optimization barrier.
+    # XLA hands sums like those of a norm, and what they are made from, to a library, tap by tap: it took 30 ms for the
+    # 3 ms of a 24x24x96 map (jax 0.10.2). It stops at a concatenation; at an optimization barrier it does not.
     half = len(images) // 2
     return jnp.concatenate([_shifted_sum(images[:half], kernel), _shifted_sum(images[half:], kernel)])
 

@@ -4,20 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
-from bloodcell_jax.models.depthwise import depthwise_conv
-
-
-def grouped_conv(images, kernel):
-    return lax.conv_general_dilated(
-        images,
-        kernel,
-        window_strides=(1, 1),
-        padding=[(size // 2, size // 2) for size in kernel.shape[:2]],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=images.shape[-1],
-    )
+from bloodcell_jax.models.depthwise import (
+    accumulated_gradient,
+    dense_conv,
+    dense_gradient,
+    depthwise_conv,
+    grouped_conv,
+    grouped_gradient,
+    shifted_sum,
+)
 
 
 def draw(shape, kernel_size, dtype=np.float32):
@@ -29,7 +25,7 @@ def draw(shape, kernel_size, dtype=np.float32):
 
 
 # 3x3 is the last map of a 96 px picture: smaller than the kernel.
-@pytest.mark.parametrize("shape", [(2, 12, 12, 8), (3, 3, 3, 5), (1, 9, 14, 3), (2, 1, 1, 4)])
+@pytest.mark.parametrize("shape", [(2, 12, 12, 8), (3, 3, 3, 5), (1, 9, 14, 3), (2, 1, 1, 4), (3, 6, 6, 2)])
 @pytest.mark.parametrize("kernel_size", [(7, 7), (3, 3), (5, 7)])
 def test_outputs_and_both_gradients_equal_a_grouped_convolution(shape, kernel_size):
     images, kernel, cotangent = draw(shape, kernel_size)
@@ -39,6 +35,17 @@ def test_outputs_and_both_gradients_equal_a_grouped_convolution(shape, kernel_si
     for our_gradient, their_gradient in zip(our_vjp(cotangent), their_vjp(cotangent), strict=True):
         assert our_gradient.shape == their_gradient.shape
         np.testing.assert_allclose(our_gradient, their_gradient, rtol=1e-5, atol=5e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 12, 12, 8), (3, 3, 3, 5), (1, 5, 9, 3)])
+def test_every_form_computes_the_same(shape):
+    """Which of them runs depends on the size of the map; none is right for some sizes only."""
+    images, kernel, cotangent = draw(shape, (7, 7))
+    for form in (dense_conv, shifted_sum):
+        np.testing.assert_allclose(form(images, kernel), grouped_conv(images, kernel), rtol=1e-5, atol=2e-5)
+    expected = grouped_gradient(images, cotangent, kernel)
+    for form in (accumulated_gradient, dense_gradient):
+        np.testing.assert_allclose(form(images, cotangent, kernel), expected, rtol=1e-5, atol=5e-5)
 
 
 def test_bfloat16_is_summed_in_float32():
