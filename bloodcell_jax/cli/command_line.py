@@ -10,12 +10,13 @@ from absl import flags
 from absl import logging as absl_logging
 
 from bloodcell_jax import config_flags
+from bloodcell_jax.cli.benchmark import BENCHMARK
 from bloodcell_jax.cli.convert import CONVERT
 from bloodcell_jax.cli.data import AUDIT, PREPARE
 from bloodcell_jax.cli.train import TRAIN
 from bloodcell_jax.cli.use import EVALUATE, PREDICT, REPORT
 from bloodcell_jax.cli.verb import Verb
-from bloodcell_jax.errors import MachineError, UsageError, UserError
+from bloodcell_jax.errors import MachineError, UsageError, UserError, is_out_of_memory
 
 VERBS = {
     "prepare": PREPARE,
@@ -25,6 +26,7 @@ VERBS = {
     "audit": AUDIT,
     "convert": CONVERT,
     "report": REPORT,
+    "benchmark": BENCHMARK,
 }
 
 
@@ -38,14 +40,12 @@ def main(argv: Sequence[str]) -> int:
     except UserError as error:
         print(f"bloodcell: {error}", file=sys.stderr)
         return error.exit_code
-    except MemoryError:
-        print("bloodcell: out of memory; lower the batch size, or set --config.model.remat", file=sys.stderr)
-        return MachineError.exit_code
-    except RuntimeError as error:
-        # What XLA says when a device's memory is full; everything else is a bug and keeps its traceback.
-        if "RESOURCE_EXHAUSTED" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        # Everything else is a bug and keeps its traceback.
+        if not is_out_of_memory(error):
             raise
-        print("bloodcell: out of device memory; lower the batch size, or set --config.model.remat", file=sys.stderr)
+        where = "" if isinstance(error, MemoryError) else "device "
+        print(f"bloodcell: out of {where}memory; lower the batch size, or set --config.model.remat", file=sys.stderr)
         return MachineError.exit_code
     except KeyboardInterrupt:
         print("bloodcell: interrupted", file=sys.stderr)
