@@ -128,12 +128,10 @@ def _measure_steps(
     left_out: dict[str, str] = {}
     trains_all = all(jax.tree.leaves(run.stages[0].mask))
     forward = forward_flops(run.model, run.config.data.image_size)
+    measured = {"train": (step, 3 * forward if trains_all else None), "inference": (inference, forward)}
     with _started(peers, run, left_out) as processes:
         results = {"peers": {name: {"first_call_s": p.first_call_s} | p.description for name, p in processes.items()}}
-        for kind, ours, flops in (
-            ("train", step, 3 * forward if trains_all else None),
-            ("inference", inference, forward),
-        ):
+        for kind, (ours, flops) in measured.items():
             _log.info("measuring: %s", kind)
             programs = {_OURS: repeated(ours)}
             programs |= {name: _until_it_ends(name, p, kind, left_out) for name, p in processes.items()}

@@ -22,13 +22,14 @@ def _heading(results: dict) -> str:
     kind = f"{len(devices)} devices like {devices[0]}" if len(devices) > 1 else devices[0]
     asked = results["batch_size_asked"]
     batch = f"batch {results['batch_size']}" + (f" ({asked} was too much)" if asked != results["batch_size"] else "")
+    revision = environment["git_revision"] or "unknown"
     versions = ", ".join(f"{name} {environment['versions'][name]}" for name in ("jax", "flax", "optax"))
     return "\n".join(
         [
             f"{results['model']}, {results['parameters']:,} parameters, {size}x{size}, {batch}, {results['precision']}",
             f"augmentation {results['augmentation']}; optimizer {results['optimizer']}; stage {results['stage']}",
             f"{kind}, {environment['machine']}, {environment['cores']} cores; {versions}; "
-            f"revision {(environment['git_revision'] or 'unknown')[:12]}",
+            f"revision {revision[:12]}{'+' * revision.endswith('+')}",
             f"measured here, one device: {results['matrix_rate'] / 1e12:.3f} TFLOP/s in a matrix product, "
             f"{results['copy_rate'] / 1e9:.1f} GB/s in a copy",
         ]

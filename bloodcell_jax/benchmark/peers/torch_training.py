@@ -73,7 +73,7 @@ def _create_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.
 
 
 class Lion(torch.optim.Optimizer):
-    """Lion (Chen et al. 2023, arXiv:2302.06675, algorithm 2), which PyTorch lacks; all parameters of a group at once."""
+    """Lion (Chen et al. 2023, arXiv:2302.06675, algorithm 2), which PyTorch lacks, all parameters at once."""
 
     def __init__(self, groups: list[dict], learning_rate: float, betas: tuple[float, float]):
         super().__init__(groups, {"lr": learning_rate, "betas": betas, "weight_decay": 0.0})
