@@ -7,6 +7,7 @@ from absl import flags
 
 from bloodcell_jax.cli.verb import Verb, define_skip_bad, required_path
 from bloodcell_jax.config import Config
+from bloodcell_jax.errors import UsageError
 from bloodcell_jax.train.distributed import MODES
 
 
@@ -24,11 +25,28 @@ def _define_train(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     define_skip_bad(values)
+    flags.DEFINE_string(
+        "profile_steps",
+        None,
+        "FIRST:END, such as 10:15; writes a trace of steps 10 to 14 to the workdir's profile/",
+        flag_values=values,
+    )
     flags.DEFINE_integer("expected_devices", None, "refuse to start with another number of devices", flag_values=values)
+
+
+def _profile_steps(text: str | None) -> range:
+    """Return the steps of `--profile_steps=FIRST:END`, END not among them; none where it is unset."""
+    if text is None:
+        return range(0)
+    first, _, end = text.partition(":")
+    if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
+        raise UsageError(f"--profile_steps={text}: give FIRST:END, two step numbers, the first one lower")
+    return range(int(first), int(end))
 
 
 def _train(values: flags.FlagValues, config: Config) -> None:
     workdir = None if values["dry_run"].value else required_path(values, "workdir")
+    profile_steps = _profile_steps(values["profile_steps"].value)
     from bloodcell_jax.train.platform import prepare_platform
 
     prepare_platform(config.train.deterministic)
@@ -53,7 +71,7 @@ def _train(values: flags.FlagValues, config: Config) -> None:
         return
     from bloodcell_jax.train.job import train_and_evaluate
 
-    result = train_and_evaluate(config, workdir, overwrite=values["overwrite"].value)
+    result = train_and_evaluate(config, workdir, overwrite=values["overwrite"].value, profile_steps=profile_steps)
     if not is_main:
         return
     for split, metrics in result.metrics.items():

@@ -39,7 +39,7 @@ def main(name: str) -> None:
         print(json.dumps(value), file=answers, flush=True)
 
     try:
-        programs = _build(name, _task_of_line(sys.stdin.readline()))
+        programs = build_programs(name, _task_of_line(sys.stdin.readline()))
     except CannotError as error:
         answer({"cannot": str(error)})
         return
@@ -52,7 +52,12 @@ def main(name: str) -> None:
         answer({"seconds": time.perf_counter() - start})
 
 
-def _build(name: str, task: Task) -> PeerPrograms:
+def build_programs(name: str, task: Task) -> PeerPrograms:
+    """Return the programs of a peer.
+
+    Raises:
+      CannotError: it cannot run the task, or its network has another number of parameters.
+    """
     module = importlib.import_module(f"bloodcell_jax.benchmark.peers.{PEERS[name].module}")
     programs = module.build(task)
     if programs.parameters != task.parameters:
