@@ -51,7 +51,7 @@ def run_benchmark(config: Config, *, peers: list[str], parts: list[str], windows
             "CUDA_VISIBLE_DEVICES=0 does"
         )
     start = _measure_start(config) if "start" in parts else None
-    run, step, inference = _prepare(config)
+    run, step, inference = prepare_programs(config)
     matrix, copy = measure_matrix_rate(jnp.dtype(run.config.model.dtype)), measure_copy_rate()
     rates = Rates(matrix, copy)
     results = {
@@ -93,8 +93,12 @@ def _measure_start(config: Config) -> dict | None:
         return None
 
 
-def _prepare(config: Config) -> tuple[Run, TrainingStep, Inference]:
-    """Return the run with its compiled step, which ran once, at the largest batch that halving makes fit."""
+def prepare_programs(config: Config) -> tuple[Run, TrainingStep, Inference]:
+    """Return the run, its step and its inference, which ran once, at the largest batch that halving makes fit.
+
+    Raises:
+      MachineError: none fits.
+    """
     while True:
         size = config.train.batch_size
         _log.info("compiling: %s, batch %d", config.model.variant, size)
