@@ -20,6 +20,8 @@ _OWN = (
     *("config.json.tmp", "environment.json.tmp", "splits.json.tmp", "metrics.tmp"),
     *("checkpoints/[0-9]*", "eval/*/*.json", "eval/*/*.json.tmp", "eval/*/predictions.csv"),
     *("report/index.html", "report/.index.html.*", "report/training_pictures.png", "report/training_pictures.png.tmp"),
+    *("profile/plugins/profile/*/*.xplane.pb", "profile/plugins/profile/*/*.trace.json.gz"),
+    *("profile/plugins/profile/*", "profile/plugins/profile", "profile/plugins", "profile"),
     *("checkpoints", "eval/*", "eval", "report"),
 )
 

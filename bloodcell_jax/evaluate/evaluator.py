@@ -13,7 +13,12 @@ from bloodcell_jax.train.step import normalise, to_unit
 
 
 class Evaluator:
-    """Class probabilities of pictures that lie on the devices, in batches of one compiled shape."""
+    """Class probabilities of pictures that lie on the devices, in batches of one compiled shape.
+
+    Attributes:
+      batch_size: pictures of one forward pass, a multiple of the devices.
+      probabilities: that pass, jitted: (params, images uint8 [N, h, w, 3], indices [batch]) -> [batch, classes].
+    """
 
     def __init__(self, model: nn.Module, *, mean, std, batch_size: int, parallel: DataParallel):
         self._parallel = parallel
@@ -25,7 +30,7 @@ class Evaluator:
             return jax.nn.softmax(logits.astype(jnp.float32))
 
         whole = parallel.replicated
-        self._probabilities = jax.jit(
+        self.probabilities = jax.jit(
             probabilities, in_shardings=(whole, whole, parallel.split_rows), out_shardings=whole
         )
 
@@ -45,7 +50,7 @@ class Evaluator:
             if stop():
                 return None
             rows = self._parallel.global_rows(batch)
-            chunks.append(np.asarray(jax.device_get(self._probabilities(params, images, rows)))[:real])
+            chunks.append(np.asarray(jax.device_get(self.probabilities(params, images, rows)))[:real])
         probabilities = np.concatenate(chunks).astype(np.float64)
         return probabilities / probabilities.sum(axis=1, keepdims=True)
 

@@ -18,12 +18,7 @@ _PACKAGES = ("bloodcell_jax", "jax", "jaxlib", "flax", "optax", "dm-pix", "orbax
 def describe_environment(run: Run) -> dict:
     """Return versions, devices, git revision, data and model of a run, for `environment.json` and the report."""
     config = run.config
-    return {
-        "command": " ".join(sys.argv),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
-        "devices": [f"{device.device_kind} {device.id}" for device in jax.devices()],
-        "processes": jax.process_count(),
-        "git_revision": _git_revision(),
+    return describe_machine() | {
         "steps": run.total_steps,
         "data": {
             "source": config.data.source,
@@ -51,6 +46,17 @@ def describe_environment(run: Run) -> dict:
                 stage.config.name: count_parameters(partition(run.param_shapes, stage.mask)[0]) for stage in run.stages
             },
         },
+    }
+
+
+def describe_machine() -> dict:
+    """Return the command, versions, devices and git revision of this process."""
+    return {
+        "command": " ".join(sys.argv),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "devices": [f"{device.device_kind} {device.id}" for device in jax.devices()],
+        "processes": jax.process_count(),
+        "git_revision": _git_revision(),
     }
 
 

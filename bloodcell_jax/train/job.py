@@ -41,13 +41,16 @@ class Result:
     report: Path
 
 
-def train_and_evaluate(config: Config, workdir: str | Path, *, overwrite: bool = False) -> Result:
+def train_and_evaluate(
+    config: Config, workdir: str | Path, *, overwrite: bool = False, profile_steps: range = range(0)
+) -> Result:
     """Train, evaluate and report; called again with the same arguments it goes on where it was left.
 
     Args:
       config: what to do.
       workdir: the run's folder; created where missing.
       overwrite: delete an earlier run in it and start anew.
+      profile_steps: a trace of these steps is written to workdir/profile.
 
     Raises:
       UserError: what the user or the machine must mend, each kind with its exit code.
@@ -59,10 +62,13 @@ def train_and_evaluate(config: Config, workdir: str | Path, *, overwrite: bool =
         run = prepare_run(config)
         if signals.agreed():
             raise signals.error("before the first step")
-        return _run(run, workdir, signals, overwrite=overwrite)
+        if profile_steps.stop > run.total_steps:
+            asked = f"{profile_steps.start}:{profile_steps.stop}"
+            raise UsageError(f"--profile_steps={asked}: the run has {run.total_steps} steps; name a range inside them")
+        return _run(run, workdir, signals, overwrite=overwrite, profile_steps=profile_steps)
 
 
-def _run(run: Run, workdir: Path, signals: StopSignals, *, overwrite: bool) -> Result:
+def _run(run: Run, workdir: Path, signals: StopSignals, *, overwrite: bool, profile_steps: range) -> Result:
     splits = describe_splits(run.splits, run.data_hash)
     check_equal_everywhere(f"{run.config.data.source}: the data", run.data_hash)
     check_equal_everywhere(f"{run.config.data.source}: the splits", splits["sha256"])
@@ -78,7 +84,7 @@ def _run(run: Run, workdir: Path, signals: StopSignals, *, overwrite: bool) -> R
             _describe(run, workdir)
             workdirs.write_json(workdir / "splits.json", splits)
         with contextlib.closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
-            loop = Loop(run, workdir, checkpoints, signals)
+            loop = Loop(run, workdir, checkpoints, signals, profile_steps)
             seconds = loop.train()
             if is_main:
                 workdirs.update_json(workdir / "environment.json", {"seconds_trained": seconds})

@@ -13,6 +13,7 @@ from bloodcell_jax.evaluate.metrics import quick_metrics
 from bloodcell_jax.train.checkpoints import Checkpoints, restore_params
 from bloodcell_jax.train.logging import MetricsLog
 from bloodcell_jax.train.preemption import StopSignals
+from bloodcell_jax.train.profiling import StepProfiler
 from bloodcell_jax.train.progress import Progress, TrainingClock
 from bloodcell_jax.train.setup import Run
 from bloodcell_jax.train.stages import Stage, stage_of_step
@@ -26,9 +27,17 @@ class Loop:
     So a checkpoint of step s is always the state before step s, with the optimizer of the stage that runs it.
     """
 
-    def __init__(self, run: Run, workdir: Path, checkpoints: Checkpoints, signals: StopSignals):
+    def __init__(
+        self,
+        run: Run,
+        workdir: Path,
+        checkpoints: Checkpoints,
+        signals: StopSignals,
+        profile_steps: range = range(0),
+    ):
         self._run, self._workdir, self._checkpoints, self._signals = run, workdir, checkpoints, signals
         self._is_main = jax.process_index() == 0
+        self._profiler = StepProfiler(workdir / "profile", profile_steps)
         self._data = run.place_data()
         self._evaluator = Evaluator(
             run.model,
@@ -52,6 +61,7 @@ class Loop:
             self._progress.note(f"{self._workdir}: already trained for all {step} steps")
             return seconds
         self._progress.note(f"augmentation: {run.augmentation}")
+        self._profiler.begin(step)
         self._log = MetricsLog(self._workdir, first_step=step) if self._is_main else None
         try:
             with self._progress:
@@ -60,6 +70,7 @@ class Loop:
                     state = self._run_stage(stage, state, step)
                     step = stage.stop
         finally:
+            self._profiler.close()
             if self._log:
                 self._log.close()
         self._checkpoints.wait()
@@ -102,12 +113,14 @@ class Loop:
         self._utilization = Utilization.of_stage(run, stage)
         self._clock.start()
         while step < stage.stop:
+            self._profiler.before_step(step)
             batch = run.batch(step)
-            with jax.transfer_guard("disallow"):
+            with jax.transfer_guard("disallow"), jax.profiler.StepTraceAnnotation("train_step", step_num=step):
                 state, metrics = train_step(state, self._data, batch, seed)
             step += 1
             if self._synchronous:
                 jax.block_until_ready(metrics)
+            self._profiler.after_step(step, metrics)
             state = self._after_step(stage, state, step, metrics)
         return state
 

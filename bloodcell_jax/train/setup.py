@@ -147,8 +147,12 @@ def param_shapes(config: Config) -> Any:
     return jax.eval_shape(lambda: init_params(model, step_key(0, INIT_STREAM, 0), config.data.image_size))
 
 
-def prepare_run(config: Config) -> Run:
+def prepare_run(config: Config, dataset: Dataset | None = None) -> Run:
     """Load the data and lay the run out; writes nothing.
+
+    Args:
+      config: what to do.
+      dataset: takes the place of what `config.data` names, where given.
 
     Raises:
       UsageError, DataError: as the parts say.
@@ -160,14 +164,15 @@ def prepare_run(config: Config) -> Run:
     # Before the data: a misspelt variant or file should not wait for them.
     create_model(config.model.variant, 2)
     weights_info = read_weights_info(config.model.weights) if config.model.weights is not None else None
-    dataset = load_source(
-        config.data.source,
-        image_size=config.data.image_size,
-        crop=config.data.crop,
-        class_names=config.data.class_names,
-        skip_bad=config.data.skip_bad,
-        data_dir=config.data.data_dir,
-    )
+    if dataset is None:
+        dataset = load_source(
+            config.data.source,
+            image_size=config.data.image_size,
+            crop=config.data.crop,
+            class_names=config.data.class_names,
+            skip_bad=config.data.skip_bad,
+            data_dir=config.data.data_dir,
+        )
     if config.data.clean is not None:
         dataset = remove_rows(dataset, config.data.clean)
     check_learnable(dataset)

@@ -1,6 +1,7 @@
 """Model FLOPs utilization: what part of the matrix rate measured here a run turns into training."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -12,6 +13,8 @@ from bloodcell_jax.train.stages import Stage
 
 # Large enough to reach the unit's full rate, small enough to take well under a second.
 _MATRIX_SIZE = {"cpu": 1024, "gpu": 8192, "tpu": 8192}
+# Far beyond any cache.
+_COPY_BYTES = {"cpu": 2**28, "gpu": 2**30, "tpu": 2**30}
 _WINDOWS = 5
 
 
@@ -49,11 +52,21 @@ def measure_matrix_rate(dtype: jnp.dtype) -> float:
     size = _MATRIX_SIZE.get(jax.default_backend(), 1024)
     # Random, not zeros: products of zeros run faster than real ones.
     a = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
-    product = jax.jit(lambda a: a @ a)
-    jax.block_until_ready(product(a))
+    return 2 * size**3 / _best_seconds(jax.jit(lambda a: a @ a), a)
+
+
+def measure_copy_rate() -> float:
+    """Return the bytes/s, read and written together, at which one device moves a large array: the best of a few."""
+    a = jnp.ones(_COPY_BYTES.get(jax.default_backend(), 2**28) // 4, jnp.float32)
+    # One operation for each value read and written: the memory is the limit, and the compiler cannot leave it out.
+    return 2 * a.nbytes / _best_seconds(jax.jit(lambda a: a + 1), a)
+
+
+def _best_seconds(function: Callable[[jax.Array], jax.Array], a: jax.Array) -> float:
+    jax.block_until_ready(function(a))
     best = float("inf")
     for _ in range(_WINDOWS):
         start = time.perf_counter()
-        jax.block_until_ready(product(a))
+        jax.block_until_ready(function(a))
         best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+    return best

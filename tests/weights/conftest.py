@@ -1,11 +1,6 @@
-"""Peers to compare with: timm without torchvision, and weights that hide no mistake."""
+"""Peers to compare with: timm, and weights that hide no mistake."""
 
 import functools
-import importlib.abc
-import importlib.machinery
-import importlib.util
-import sys
-import types
 import warnings
 
 import jax
@@ -14,37 +9,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from bloodcell_jax.benchmark.peers.torchvision_stand_in import torchvision_stand_in
 from bloodcell_jax.models.convnext import Block
-
-
-class _Empty(type):
-    """A class whose attributes are classes like it."""
-
-    def __getattr__(cls, name):
-        return _empty_class(name)
-
-
-def _empty_class(name):
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return _Empty(name, (), {})
-
-
-class _Torchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Stands in for torchvision, which timm imports for its data sets: every name in it is an empty class."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "torchvision":
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-        return None
-
-    def create_module(self, spec):
-        module = types.ModuleType(spec.name)
-        module.__getattr__ = _empty_class
-        return module
-
-    def exec_module(self, module):
-        pass
 
 
 @pytest.fixture(scope="session")
@@ -54,21 +20,10 @@ def torch():
 
 @pytest.fixture(scope="session")
 def timm(torch):
-    """Return timm, importing a stand-in for torchvision where that is absent."""
-    stand_in = _Torchvision()
-    absent = importlib.util.find_spec("torchvision") is None
-    if absent:
-        sys.meta_path.append(stand_in)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return pytest.importorskip("timm", reason="timm is not installed (extra `test`)")
-    finally:
-        if absent:
-            sys.meta_path.remove(stand_in)
-            # transformers, too, asks for torchvision, and must not find this one.
-            for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-                del sys.modules[name]
+    """Return timm, without torchvision where that is absent."""
+    with torchvision_stand_in(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("timm", reason="timm is not installed (extra `test`)")
 
 
 @pytest.fixture(scope="session")

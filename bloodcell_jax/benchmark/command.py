@@ -1,0 +1,261 @@
+"""The benchmark as a whole: what is measured in which order, and its results."""
+
+import contextlib
+import gc
+import logging
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bloodcell_jax.benchmark.checkpoint_pause import measure_checkpoint
+from bloodcell_jax.benchmark.peers.process import PeerProcess
+from bloodcell_jax.benchmark.peers.task import CannotError, Task
+from bloodcell_jax.benchmark.programs import Compiled, Inference, Preparation, TrainingStep, random_run
+from bloodcell_jax.benchmark.roofline import Rates, split_step, time_blocks
+from bloodcell_jax.benchmark.startup import measure_startup
+from bloodcell_jax.benchmark.timing import Program, dispatch_seconds, repeated, time_interleaved, time_program
+from bloodcell_jax.config import Config, to_dict
+from bloodcell_jax.errors import MachineError, UsageError, is_out_of_memory
+from bloodcell_jax.models.flops import forward_flops
+from bloodcell_jax.train.environment import count_parameters, describe_machine
+from bloodcell_jax.train.setup import Run
+from bloodcell_jax.train.utilization import measure_copy_rate, measure_matrix_rate
+
+_WINDOW_SECONDS = 0.5
+_OURS = "bloodcell_jax"
+
+_log = logging.getLogger(__name__)
+
+
+def run_benchmark(config: Config, *, peers: list[str], parts: list[str], windows: int) -> dict[str, Any]:
+    """Measure the last stage of a configuration on random pixels, from random weights; returns the results for JSON.
+
+    Args:
+      config: its model, batch, precision, augmentation and optimizer; nothing is read from its source.
+      peers: keys of `peers.PEERS`, already checked.
+      parts: which of `benchmark.PARTS` to measure; those left out are None in the results.
+      windows: timed windows of everything.
+
+    Raises:
+      UsageError: peers are asked for and there is more than one device.
+      MachineError: the memory holds no batch.
+    """
+    if peers and jax.device_count() > 1:
+        raise UsageError(
+            f"--peers: compared on one device, and {jax.device_count()} are visible; hide the others, as "
+            "CUDA_VISIBLE_DEVICES=0 does"
+        )
+    start = _measure_start(config) if "start" in parts else None
+    run, step, inference = prepare_programs(config)
+    matrix, copy = measure_matrix_rate(jnp.dtype(run.config.model.dtype)), measure_copy_rate()
+    rates = Rates(matrix, copy)
+    results = {
+        "environment": describe_machine() | {"machine": platform.machine(), "cores": len(os.sched_getaffinity(0))},
+        "model": run.config.model.variant,
+        "parameters": count_parameters(run.param_shapes),
+        "image_size": run.config.data.image_size,
+        "batch_size": run.config.train.batch_size,
+        "batch_size_asked": config.train.batch_size,
+        "precision": run.config.model.dtype,
+        "augmentation": str(run.augmentation),
+        "optimizer": run.config.stages[0].optimizer.name,
+        "stage": run.config.stages[0].name,
+        "matrix_rate": matrix,
+        "copy_rate": copy,
+    }
+    results |= _measure_steps(run, step, inference, rates, peers, windows)
+    train_seconds = results["train"]["step_ms"] / 1e3
+    measure = {
+        "augment": lambda: _measure_augmentation(run, train_seconds, windows),
+        "input": lambda: _measure_input(run, train_seconds, windows),
+        "blocks": lambda: time_blocks(run, windows=windows),
+        "roofline": lambda: _measure_roofline(run, rates, train_seconds, windows),
+        "checkpoint": lambda: measure_checkpoint(step),
+    }
+    for part, function in measure.items():
+        if part in parts:
+            _log.info("measuring: %s", part)
+        results[part] = function() if part in parts else None
+    return results | {"start": start, "config": to_dict(run.config)}
+
+
+def _measure_start(config: Config) -> dict | None:
+    _log.info("measuring: launch to first step, twice")
+    try:
+        return measure_startup(config)
+    except RuntimeError as error:
+        _log.info("launch to first step: not measured (%s)", error)
+        return None
+
+
+def prepare_programs(config: Config) -> tuple[Run, TrainingStep, Inference]:
+    """Return the run, its step and its inference, which ran once, at the largest batch that halving makes fit.
+
+    Raises:
+      MachineError: none fits.
+    """
+    while True:
+        size = config.train.batch_size
+        _log.info("compiling: %s, batch %d", config.model.variant, size)
+        try:
+            run = random_run(config)
+            step, inference = TrainingStep(run), Inference(run)
+            jax.block_until_ready((step(), inference()))
+            return run, step, inference
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # What did not fit is freed before the next try, which is why that is not made in the handler.
+        run = step = inference = None
+        gc.collect()
+        config = _halved(config)
+        _log.info("out of memory with batch %d; going on with %d", size, config.train.batch_size)
+
+
+def _halved(config: Config) -> Config:
+    size = config.train.batch_size
+    smaller = size // 2
+    if smaller == 0 or smaller % jax.device_count():
+        raise MachineError(f"out of memory with batch {size}, which cannot be halved; set --config.model.remat")
+    return replace(config, train=replace(config.train, batch_size=smaller))
+
+
+def _measure_steps(
+    run: Run, step: TrainingStep, inference: Inference, rates: Rates, peers: list[str], windows: int
+) -> dict[str, Any]:
+    """Return train, inference, peers and ratios, all programs' windows in turn."""
+    left_out: dict[str, str] = {}
+    trains_all = all(jax.tree.leaves(run.stages[0].mask))
+    forward = forward_flops(run.model, run.config.data.image_size)
+    measured = {"train": (step, 3 * forward if trains_all else None), "inference": (inference, forward)}
+    with _started(peers, run, left_out) as processes:
+        results = {"peers": {name: {"first_call_s": p.first_call_s} | p.description for name, p in processes.items()}}
+        for kind, (ours, flops) in measured.items():
+            _log.info("measuring: %s", kind)
+            programs = {_OURS: repeated(ours)}
+            programs |= {name: _until_it_ends(name, p, kind, left_out) for name, p in processes.items()}
+            timings = time_interleaved(programs, windows=windows, window_seconds=_WINDOW_SECONDS)
+            rate = rates.matrix * run.parallel.mesh.size
+            results[kind] = _cost(timings[_OURS].seconds, run, ours.compiled, flops, rate) | {
+                "dispatch_ms": 1e3 * dispatch_seconds(ours, windows=windows),
+                "windows_ms": [1e3 * seconds for seconds in timings[_OURS].windows],
+            }
+            for name in processes:
+                results["peers"][name][kind] = _rate(timings[name].seconds, run.config.train.batch_size)
+    results["peers"] = {name: result for name, result in results["peers"].items() if name not in left_out}
+    results["ratios"] = {
+        name: {kind: peer[kind]["step_ms"] / results[kind]["step_ms"] for kind in ("train", "inference")}
+        for name, peer in results["peers"].items()
+    }
+    stats = jax.local_devices()[0].memory_stats() or {}
+    results["train"]["device_peak_bytes"] = stats.get("peak_bytes_in_use")
+    return results | {"peers_left_out": left_out}
+
+
+@contextlib.contextmanager
+def _started(names: list[str], run: Run, left_out: dict[str, str]) -> Iterator[dict[str, PeerProcess]]:
+    """Start the peers; the reasons of those that cannot run go to `left_out`."""
+    with contextlib.ExitStack() as stack:
+        processes = {}
+        for name in names:
+            _log.info("starting the peer %s", name)
+            try:
+                processes[name] = stack.enter_context(PeerProcess(name, _task(run)))
+            except CannotError as error:
+                left_out[name] = str(error)
+                _log.info("%s is left out: %s", name, error)
+        yield processes
+
+
+def _until_it_ends(name: str, process: PeerProcess, kind: str, left_out: dict[str, str]) -> Program:
+    """Return a peer's program; once its process has ended it takes for ever, and the peer is left out."""
+
+    def program(steps: int) -> float:
+        if name in left_out:
+            return float("inf")
+        try:
+            return process.run(kind, steps)
+        except CannotError as error:
+            left_out[name] = str(error)
+            _log.info("%s is left out: %s", name, error)
+            return float("inf")
+
+    return program
+
+
+def _task(run: Run) -> Task:
+    """Return what peers are asked to run.
+
+    Raises:
+      CannotError: no peer can.
+    """
+    config = run.config
+    if not hasattr(run.model, "variant"):
+        raise CannotError(f"{config.model.variant} is this library's own; choose a ConvNeXt")
+    if not all(jax.tree.leaves(run.stages[0].mask)):
+        raise CannotError(f"the stage {config.stages[0].name} freezes parameters; peers train all of them")
+    if config.train.jsd is not None:
+        raise CannotError("peers have no consistency loss; set --config.train.jsd=none")
+    return Task(
+        name=config.model.variant,
+        variant=run.model.variant,
+        num_classes=config.model.num_classes,
+        image_size=config.data.image_size,
+        batch_size=config.train.batch_size,
+        stem_stride=config.model.stem_stride,
+        drop_path=config.model.drop_path,
+        label_smoothing=config.train.label_smoothing,
+        dtype=config.model.dtype,
+        optimizer=config.stages[0].optimizer,
+        parameters=count_parameters(run.param_shapes),
+        threads=len(os.sched_getaffinity(0)),
+        seed=config.seed,
+    )
+
+
+def _rate(seconds: float, batch_size: int) -> dict[str, float]:
+    return {"images_per_second": batch_size / seconds, "step_ms": 1e3 * seconds}
+
+
+def _cost(seconds: float, run: Run, compiled: Compiled, flops_per_image: int | None, matrix_rate: float) -> dict:
+    """Return what DESIGN's entry of a program holds, and what it is made of."""
+    size, devices = run.config.train.batch_size, run.parallel.mesh.size
+    flops = None if flops_per_image is None else flops_per_image * size
+    return _rate(seconds, size) | {
+        "mfu": None if flops is None else flops / seconds / matrix_rate,
+        "peak_bytes": compiled.peak_bytes,
+        "compile_s": compiled.seconds,
+        "model_flops": flops,
+        "compiled_flops": None if compiled.flops is None else compiled.flops * devices,
+    }
+
+
+def _measure_augmentation(run: Run, train_seconds: float, windows: int) -> dict:
+    preparation = Preparation(run)
+    jax.block_until_ready(preparation())
+    seconds = time_program(repeated(preparation), windows=windows, window_seconds=_WINDOW_SECONDS).seconds
+    return _rate(seconds, run.config.train.batch_size) | {
+        "share": seconds / train_seconds,
+        "mfu": None,
+        "peak_bytes": preparation.compiled.peak_bytes,
+        "compile_s": preparation.compiled.seconds,
+    }
+
+
+def _measure_input(run: Run, train_seconds: float, windows: int) -> dict:
+    """Return what the host does for a batch: its indices, and bringing them to the devices."""
+    steps = iter(range(10**9))
+    seconds = time_program(repeated(lambda: run.batch(next(steps))), windows=windows, window_seconds=0.05).seconds
+    return _rate(seconds, run.config.train.batch_size) | {"share": seconds / train_seconds, "feed": "resident"}
+
+
+def _measure_roofline(run: Run, rates: Rates, train_seconds: float, windows: int) -> dict:
+    return {
+        name: {"ms": 1e3 * part.seconds, "limit_ms": 1e3 * part.limit, "share": part.seconds / train_seconds}
+        for name, part in split_step(run, rates, windows=windows).items()
+    }

@@ -1,0 +1,87 @@
+"""The peer `keras_jax`: keras.applications' ConvNeXt on Keras's JAX backend, trained by its stateless calls.
+
+That is the loop that Keras's own guide writes for JAX: one jitted function with the state donated, the fastest form
+that Keras has.
+"""
+
+import jax
+import jax.numpy as jnp
+import keras
+import optax
+
+from bloodcell_jax.benchmark.peers.task import CannotError, PeerPrograms, Task
+
+_MODELS = {
+    "convnext_tiny": "ConvNeXtTiny",
+    "convnext_small": "ConvNeXtSmall",
+    "convnext_base": "ConvNeXtBase",
+    "convnext_large": "ConvNeXtLarge",
+    "convnext_xlarge": "ConvNeXtXLarge",
+}
+
+
+def build(task: Task) -> PeerPrograms:
+    """Return its programs."""
+    if task.name not in _MODELS or task.stem_stride != 4:
+        raise CannotError(f"keras.applications has {', '.join(_MODELS)} with a stem of stride 4")
+    keras.utils.set_random_seed(task.seed)
+    keras.mixed_precision.set_global_policy("mixed_bfloat16" if task.dtype == "bfloat16" else "float32")
+    model = getattr(keras.applications, _MODELS[task.name])(
+        include_preprocessing=False,
+        weights=None,
+        input_shape=(task.image_size, task.image_size, 3),
+        classes=task.num_classes,
+        classifier_activation=None,
+    )
+    optimizer = _create_optimizer(task)
+    optimizer.build(model.trainable_variables)
+    images = jax.random.normal(jax.random.key(task.seed), (task.batch_size, task.image_size, task.image_size, 3))
+    labels = jax.nn.one_hot(jnp.arange(task.batch_size) % task.num_classes, task.num_classes)
+    targets = optax.smooth_labels(labels, task.label_smoothing)
+
+    def loss(trainable, others):
+        logits, others = model.stateless_call(trainable, others, images, training=True)
+        return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets).mean(), others
+
+    def train_step(trainable, others, moments):
+        (value, others), gradients = jax.value_and_grad(loss, has_aux=True)(trainable, others)
+        trainable, moments = optimizer.stateless_apply(moments, gradients, trainable)
+        return trainable, others, moments, value
+
+    jitted = jax.jit(train_step, donate_argnums=(0, 1, 2))
+    forward = jax.jit(lambda trainable, others: model.stateless_call(trainable, others, images, training=False)[0])
+    state = [[variable.value for variable in group] for group in _groups(model, optimizer)]
+    # A step donates its state, and Keras's variables keep theirs.
+    state = jax.tree.map(jnp.copy, state)
+
+    def train(steps: int) -> None:
+        nonlocal state
+        for _ in range(steps):
+            *state, value = jitted(*state)
+        jax.block_until_ready(value)
+
+    def inference(steps: int) -> None:
+        for _ in range(steps):
+            logits = forward(*state[:2])
+        jax.block_until_ready(logits)
+
+    notes = ["without drop path, which keras.applications does not offer"] if task.drop_path else []
+    versions = {"keras": keras.__version__, "jax": jax.__version__}
+    return PeerPrograms(model.count_params(), versions, train, inference, notes)
+
+
+def _groups(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> tuple[list, list, list]:
+    return model.trainable_variables, model.non_trainable_variables, optimizer.variables
+
+
+def _create_optimizer(task: Task) -> keras.optimizers.Optimizer:
+    config = task.optimizer
+    b1 = 0.9 if config.b1 is None else config.b1
+    b2 = (0.99 if config.name == "lion" else 0.999) if config.b2 is None else config.b2
+    common = {"weight_decay": config.weight_decay or None, "global_clipnorm": config.clip_norm}
+    if config.name == "sgd":
+        return keras.optimizers.SGD(config.learning_rate, momentum=config.momentum, **common)
+    kind = keras.optimizers.Lion if config.name == "lion" else keras.optimizers.AdamW
+    if kind is keras.optimizers.AdamW:
+        common["weight_decay"] = config.weight_decay
+    return kind(config.learning_rate, beta_1=b1, beta_2=b2, **common)

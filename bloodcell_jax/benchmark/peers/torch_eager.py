@@ -1,0 +1,10 @@
+"""The peer `torch`: the published network in PyTorch, eager."""
+
+from bloodcell_jax.benchmark.peers.task import PeerPrograms, Task
+from bloodcell_jax.benchmark.peers.torch_convnext import ConvNeXt
+from bloodcell_jax.benchmark.peers.torch_training import torch_programs
+
+
+def build(task: Task) -> PeerPrograms:
+    """Return its programs."""
+    return torch_programs(ConvNeXt(task), task)

@@ -1,0 +1,153 @@
+"""Whole programs as a run executes them, on random pixels: the training step, inference, augmentation, the input."""
+
+import copy
+import functools
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bloodcell_jax.config import Config, DataConfig
+from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.evaluate.evaluator import Evaluator
+from bloodcell_jax.train.setup import Run, prepare_run
+from bloodcell_jax.train.step import training_batch
+
+_DEFAULT_CLASSES = 8
+
+
+def random_dataset(config: Config, count: int) -> Dataset:
+    """Return `count` pictures of random pixels in as many classes as the configuration names, else 8."""
+    classes = config.model.num_classes or len(config.data.class_names) or _DEFAULT_CLASSES
+    size = config.data.image_size
+    images = np.random.default_rng(config.seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    names = tuple(f"class {i}" for i in range(classes))
+    return Dataset(
+        images=images,
+        labels=np.arange(count, dtype=np.int32) % classes,
+        class_names=names,
+        ids=tuple(map(str, range(count))),
+        source="random pixels",
+    )
+
+
+def measured_config(config: Config) -> Config:
+    """Return the configuration of what is measured: the last stage, from random weights, nothing read from a source."""
+    config = copy.deepcopy(config)
+    config.stages = config.stages[-1:]
+    config.data = DataConfig(source="random pixels", image_size=config.data.image_size, group_duplicates=False)
+    config.model = replace(config.model, weights=None)
+    return config
+
+
+def random_run(config: Config) -> Run:
+    """Return the run that is measured."""
+    # Beyond two batches nothing changes: they lie on the device and are gathered by index.
+    count = 2 * config.train.batch_size + 256
+    return prepare_run(measured_config(config), random_dataset(config, count))
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled program and what it cost to compile.
+
+    Attributes:
+      program: jax.stages.Compiled.
+      seconds: of tracing, lowering and compiling, no cache used.
+    """
+
+    program: Any
+    seconds: float
+
+    @property
+    def peak_bytes(self) -> int:
+        """What the program needs on one device: arguments, results and temporaries, donated ones once."""
+        memory = self.program.memory_analysis()
+        whole = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+        return whole - memory.alias_size_in_bytes
+
+    @property
+    def flops(self) -> float | None:
+        """The compiler's own count of floating-point operations on one device; None where it has none."""
+        return (self.program.cost_analysis() or {}).get("flops")
+
+
+def _compile(lower, *arguments) -> Compiled:
+    start = time.perf_counter()
+    program = lower(*arguments)
+    return Compiled(program, time.perf_counter() - start)
+
+
+class TrainingStep:
+    """The step of the run's stage with its batches, as the loop calls it."""
+
+    def __init__(self, run: Run):
+        self._run, stage = run, run.stages[0]
+        self._state, self._data, self._seed = run.initial_state(), run.place_data(), run.place_seed()
+        self._step = 0
+        self.compiled = _compile(
+            run.parallel.compile_step, run.train_step(stage), self._state, self._data, run.batch(0), self._seed
+        )
+
+    def __call__(self) -> dict[str, jax.Array]:
+        """Run one step; returns its metrics."""
+        batch = self._run.batch(self._step)
+        self._step += 1
+        self._state, metrics = self.compiled.program(self._state, self._data, batch, self._seed)
+        return metrics
+
+    @property
+    def trees(self) -> dict[str, Any]:
+        """The state's parts as a checkpoint stores them."""
+        return self._run.parallel.global_view(self._state.to_trees())
+
+
+class Inference:
+    """Class probabilities of one batch, as evaluation computes them."""
+
+    def __init__(self, run: Run):
+        evaluator = Evaluator(
+            run.model,
+            mean=run.config.model.mean,
+            std=run.config.model.std,
+            batch_size=run.config.train.batch_size,
+            parallel=run.parallel,
+        )
+        self.batch_size = evaluator.batch_size
+        parallel = run.parallel
+        params = parallel.global_view(run.initial_state().params)
+        images = parallel.global_view(run.place_data()["images"])
+        self._arguments = params, images, parallel.global_rows(np.arange(self.batch_size, dtype=np.int32))
+        self.compiled = _compile(
+            lambda *arguments: evaluator.probabilities.lower(*arguments).compile(), *self._arguments
+        )
+
+    def __call__(self) -> jax.Array:
+        """Return probabilities [batch, classes]."""
+        return self.compiled.program(*self._arguments)
+
+
+class Preparation:
+    """Gathering and augmenting one device's share of a batch, as the step begins."""
+
+    def __init__(self, run: Run):
+        device = jax.devices()[0]
+        rows = np.arange(run.config.train.batch_size // run.parallel.mesh.size, dtype=np.int32)
+        data = {"images": run.dataset.images, "labels": run.dataset.labels}
+        self._arguments = jax.device_put(
+            (data, {"indices": rows, "slots": rows}, jnp.uint32(run.config.seed), jnp.int32(0)), device
+        )
+        prepare = functools.partial(
+            training_batch,
+            augmentation=run.augmentation,
+            num_classes=run.model.num_classes,
+            label_smoothing=run.config.train.label_smoothing,
+        )
+        self.compiled = _compile(lambda *arguments: jax.jit(prepare).lower(*arguments).compile(), *self._arguments)
+
+    def __call__(self) -> tuple[jax.Array, ...]:
+        """Return pictures, targets and keys."""
+        return self.compiled.program(*self._arguments)

@@ -1,0 +1,160 @@
+"""What a step is made of: its kinds of work, each timed as a program of its own at the network's shapes.
+
+The parts need not add up to the whole: inside the step the compiler fuses neighbours, and on its own a part's
+operands come from another place of the memory hierarchy. Each stands beside its limit: the longer of its products at
+the measured matrix rate and its arguments and results, moved once, at the measured copy rate (Williams et al. 2009,
+"Roofline").
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bloodcell_jax.benchmark.layers import BLOCK, DEPTHWISE, MATRIX, NORM, Layer, layers_of
+from bloodcell_jax.benchmark.programs import Preparation
+from bloodcell_jax.benchmark.timing import repeated, time_program
+from bloodcell_jax.models.convnext import ACTIVATIONS
+from bloodcell_jax.train.freezing import partition
+from bloodcell_jax.train.setup import Run
+from bloodcell_jax.train.state import apply_gradients
+
+ELEMENTWISE, AUGMENTATION, OPTIMIZER = "activation and residual", "augmentation", "optimizer"
+
+# Single layers take milliseconds; longer windows would only make the table late.
+_WINDOW_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one device was measured to do: FLOP/s of a dense product, bytes/s of a copy."""
+
+    matrix: float
+    copy: float
+
+    def limit(self, flops: float, moved_bytes: float) -> float:
+        """Return the least seconds that this much work takes."""
+        return max(flops / self.matrix, moved_bytes / self.copy)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Seconds of one device in a step, and the least they could be."""
+
+    seconds: float
+    limit: float
+
+    def __add__(self, other: "Part") -> "Part":
+        return Part(self.seconds + other.seconds, self.limit + other.limit)
+
+
+def split_step(run: Run, rates: Rates, *, windows: int) -> dict[str, Part]:
+    """Return the parts of a training step on one device, gradients included."""
+    nothing = Part(0.0, 0.0)
+    parts = dict.fromkeys((MATRIX, DEPTHWISE, NORM, ELEMENTWISE), nothing)
+    for layer in layers_of(run.model, run.config.data.image_size, _local_batch(run)):
+        if layer.kind == BLOCK:
+            parts[ELEMENTWISE] += _timed(_activation_and_residual, _elementwise_operands(layer), rates, layer, windows)
+        else:
+            parts[layer.kind] += _timed(layer.forward, (layer.params, layer.images), rates, layer, windows)
+    return parts | {AUGMENTATION: _augmentation(run, rates, windows), OPTIMIZER: _optimizer(run, rates, windows)}
+
+
+def time_blocks(run: Run, *, windows: int) -> list[dict]:
+    """Return, for each kind of block, its shape, number, forward and training milliseconds on one device."""
+    layers = layers_of(run.model, run.config.data.image_size, _local_batch(run))
+    rows = []
+    for layer in layers:
+        if layer.kind != BLOCK:
+            continue
+        operands = _random((layer.params, layer.images))
+        seconds = {
+            name: _seconds(program, operands, windows)
+            for name, program in (("forward_ms", layer.forward), ("train_ms", _with_gradients(layer.forward)))
+        }
+        shape = list(layer.images.shape)
+        rows.append({"shape": shape, "count": layer.count} | {name: 1e3 * s for name, s in seconds.items()})
+    return rows
+
+
+def _local_batch(run: Run) -> int:
+    return run.config.train.batch_size // run.parallel.mesh.size
+
+
+def _timed(forward: Callable, shapes: tuple, rates: Rates, layer: Layer, windows: int) -> Part:
+    """Return what `layer.count` forward and backward passes cost."""
+    operands, program = _random(shapes), _with_gradients(forward)
+    moved = _bytes(shapes) + _bytes(jax.eval_shape(program, *shapes))
+    seconds = _seconds(program, operands, windows)
+    return Part(layer.count * seconds, layer.count * rates.limit(3 * layer.flops, moved))
+
+
+def _with_gradients(forward: Callable) -> Callable:
+    """Return the program of a forward and a backward pass; the output stands for its own cotangent."""
+
+    def run(*operands):
+        output, pull = jax.vjp(forward, *operands)
+        return output, pull(output)
+
+    return run
+
+
+def _elementwise_operands(block: Layer) -> tuple:
+    hidden = (*block.images.shape[:-1], 4 * block.images.shape[-1])
+    scale = jax.ShapeDtypeStruct(block.images.shape[-1:], jnp.float32)
+    activation = jax.tree_util.Partial(ACTIVATIONS[block.module.variant.activation])
+    return activation, jax.ShapeDtypeStruct(hidden, block.images.dtype), block.images, block.images, scale
+
+
+def _activation_and_residual(activation: Callable, hidden, branch, images, scale):
+    """What a block does between its layers: the activation, layer scale and the residual sum."""
+    return activation(hidden), (images + branch.astype(jnp.float32) * scale).astype(images.dtype)
+
+
+def _augmentation(run: Run, rates: Rates, windows: int) -> Part:
+    preparation = Preparation(run)
+    seconds = time_program(repeated(preparation), windows=windows, window_seconds=_WINDOW_SECONDS).seconds
+    return Part(seconds, rates.limit(0, 2 * _bytes(jax.eval_shape(preparation)[0])))
+
+
+def _optimizer(run: Run, rates: Rates, windows: int) -> Part:
+    stage, device = run.stages[0], jax.devices()[0]
+    update = jax.jit(
+        lambda state, gradients: apply_gradients(
+            state, gradients, stage.optimizer, stage.mask, run.config.train.ema_decay
+        ),
+        donate_argnums=0,
+    )
+    state = jax.device_put(jax.device_get(run.initial_state()), device)
+    gradients = jax.device_put(_random(partition(run.param_shapes, stage.mask)[0]), device)
+    # State and gradients are read, the state is written.
+    moved = 2 * _bytes(state) + _bytes(gradients)
+
+    def call():
+        nonlocal state
+        state, norms = update(state, gradients)
+        return norms
+
+    jax.block_until_ready(call())
+    seconds = time_program(repeated(call), windows=windows, window_seconds=_WINDOW_SECONDS).seconds
+    return Part(seconds, rates.limit(0, moved))
+
+
+def _seconds(function: Callable, operands: tuple, windows: int) -> float:
+    program = jax.jit(function)
+    jax.block_until_ready(program(*operands))
+    timing = time_program(repeated(lambda: program(*operands)), windows=windows, window_seconds=_WINDOW_SECONDS)
+    return timing.seconds
+
+
+def _random(shapes: Any) -> Any:
+    """Return arrays for a tree of shapes, drawn on the host: on the device every shape would be compiled for."""
+    generator = np.random.default_rng(0)
+    return jax.tree.map(lambda x: jnp.asarray(generator.standard_normal(x.shape, np.float32), x.dtype), shapes)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

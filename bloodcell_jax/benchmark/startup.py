@@ -1,0 +1,68 @@
+"""From launch to the first step: `train` in a fresh process, first with an empty compilation cache, then a full one."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from bloodcell_jax.benchmark.programs import measured_config, random_dataset
+from bloodcell_jax.config import Config, to_dict
+
+_EXAMPLES = 2048
+_LAUNCH = "import sys; from bloodcell_jax.cli import main; sys.exit(main(sys.argv))"
+_READ_CONFIG = """
+import json
+from bloodcell_jax.config import from_dict
+
+
+def get_config(arg=""):
+    with open({path!r}, encoding="utf-8") as file:
+        return from_dict(json.load(file))
+"""
+
+
+def measure_startup(config: Config) -> dict[str, float | int]:
+    """Return the seconds from launch to the end of the first step, cold and warm.
+
+    Call it before this process touches a device, which it may not be able to share.
+
+    Raises:
+      RuntimeError: the run ended before its first step; holds its last line.
+    """
+    with tempfile.TemporaryDirectory(prefix="bloodcell-benchmark-") as folder:
+        command = _command(config, Path(folder))
+        environment = {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache", "JAX_ENABLE_COMPILATION_CACHE": "true"}
+        cold, warm = (_first_step_seconds(command, environment) for _ in range(2))
+    return {"first_step_s": warm, "cold_first_step_s": cold, "examples": _EXAMPLES}
+
+
+def _command(config: Config, folder: Path) -> list[str]:
+    dataset, config = random_dataset(config, _EXAMPLES), measured_config(config)
+    # Not compressed: reading is part of a launch, and stored arrays are read as a user's are.
+    np.savez(folder / "pixels.npz", images=dataset.images, labels=dataset.labels)
+    config.data.source = f"npz:{folder / 'pixels.npz'}"
+    config.stages[0].steps, config.train.log_every = 2, 1
+    (folder / "config.json").write_text(json.dumps(to_dict(config)), encoding="utf-8")
+    (folder / "config.py").write_text(_READ_CONFIG.format(path=str(folder / "config.json")), encoding="utf-8")
+    flags = [f"--config={folder / 'config.py'}", f"--workdir={folder / 'run'}", "--overwrite", "--distributed=off"]
+    return [sys.executable, "-c", _LAUNCH, "train", *flags]
+
+
+def _first_step_seconds(command: list[str], environment: dict[str, str]) -> float:
+    start, last = time.perf_counter(), ""
+    with subprocess.Popen(
+        command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            for line in process.stderr:
+                if line.startswith("step 1/"):
+                    return time.perf_counter() - start
+                last = line.strip() or last
+        finally:
+            process.kill()
+    raise RuntimeError(last)

@@ -1,0 +1,124 @@
+"""The benchmark's results as text for a terminal."""
+
+from typing import Any
+
+
+def format_results(results: dict[str, Any]) -> str:
+    """Return the results as tables; what was not measured is left out."""
+    sections = [_heading(results), _programs(results)]
+    for name, section in (("roofline", _roofline), ("blocks", _blocks)):
+        if results[name]:
+            sections.append(section(results))
+    rest = _rest(results)
+    sections += [rest] if rest else []
+    if results["peers"] or results["peers_left_out"]:
+        sections.append(_peers(results))
+    return "\n\n".join(sections)
+
+
+def _heading(results: dict) -> str:
+    environment, size = results["environment"], results["image_size"]
+    devices = environment["devices"]
+    kind = f"{len(devices)} devices like {devices[0]}" if len(devices) > 1 else devices[0]
+    asked = results["batch_size_asked"]
+    batch = f"batch {results['batch_size']}" + (f" ({asked} was too much)" if asked != results["batch_size"] else "")
+    revision = environment["git_revision"] or "unknown"
+    versions = ", ".join(f"{name} {environment['versions'][name]}" for name in ("jax", "flax", "optax"))
+    return "\n".join(
+        [
+            f"{results['model']}, {results['parameters']:,} parameters, {size}x{size}, {batch}, {results['precision']}",
+            f"augmentation {results['augmentation']}; optimizer {results['optimizer']}; stage {results['stage']}",
+            f"{kind}, {environment['machine']}, {environment['cores']} cores; {versions}; "
+            f"revision {revision[:12]}{'+' * revision.endswith('+')}",
+            f"measured here, one device: {results['matrix_rate'] / 1e12:.3f} TFLOP/s in a matrix product, "
+            f"{results['copy_rate'] / 1e9:.1f} GB/s in a copy",
+        ]
+    )
+
+
+def _programs(results: dict) -> str:
+    rows = [("", "images/s", "ms", "dispatch ms", "compile s", "peak MiB", "GFLOP", "compiled GFLOP", "MFU")]
+    for name in ("train", "inference", "augment", "input"):
+        cost = results[name]
+        if cost:
+            rows.append(
+                (
+                    name,
+                    f"{cost['images_per_second']:,.1f}",
+                    f"{cost['step_ms']:.2f}",
+                    _number(cost.get("dispatch_ms"), ".2f"),
+                    _number(cost.get("compile_s"), ".1f"),
+                    _number(cost.get("peak_bytes"), ",.0f", 2**20),
+                    _number(cost.get("model_flops"), ",.1f", 1e9),
+                    _number(cost.get("compiled_flops"), ",.1f", 1e9),
+                    _number(cost.get("mfu"), ".1%"),
+                )
+            )
+    notes = []
+    for name in ("augment", "input"):
+        if results[name]:
+            notes.append(f"{name} is {results[name]['share']:.1%} of a training step")
+    device = results["train"]["device_peak_bytes"]
+    if device is not None:
+        notes.append(f"the device's own peak was {device / 2**20:,.0f} MiB")
+    return "\n".join([_aligned(rows), *(["; ".join(notes)] if notes else [])])
+
+
+def _roofline(results: dict) -> str:
+    rows = [("a step's parts, each alone", "ms", "of the step", "limit ms")]
+    rows += [
+        (name, f"{part['ms']:.2f}", f"{part['share']:.1%}", f"{part['limit_ms']:.2f}")
+        for name, part in results["roofline"].items()
+    ]
+    together = sum(part["ms"] for part in results["roofline"].values())
+    rows.append(("together", f"{together:.2f}", f"{together / results['train']['step_ms']:.1%}", ""))
+    return _aligned(rows)
+
+
+def _blocks(results: dict) -> str:
+    rows = [("block", "count", "forward ms", "with gradients ms")]
+    rows += [
+        ("x".join(map(str, row["shape"])), str(row["count"]), f"{row['forward_ms']:.2f}", f"{row['train_ms']:.2f}")
+        for row in results["blocks"]
+    ]
+    return _aligned(rows)
+
+
+def _rest(results: dict) -> str:
+    start, checkpoint, lines = results["start"], results["checkpoint"], []
+    if start:
+        lines.append(
+            f"launch to first step, {start['examples']:,} pictures: {start['first_step_s']:.1f} s, with an empty "
+            f"compilation cache {start['cold_first_step_s']:.1f} s"
+        )
+    if checkpoint:
+        lines.append(
+            f"checkpoint, {checkpoint['bytes'] / 2**20:,.0f} MiB: stops the loop for {checkpoint['pause_s']:.2f} s, "
+            f"written after {checkpoint['written_s']:.2f} s"
+        )
+    return "\n".join(lines)
+
+
+def _peers(results: dict) -> str:
+    rows = [("peer", "train images/s", "ours/peer", "inference images/s", "ours/peer")]
+    for name, peer in results["peers"].items():
+        cells = [name]
+        for kind in ("train", "inference"):
+            cells += [f"{peer[kind]['images_per_second']:,.1f}", f"{results['ratios'][name][kind]:.2f}"]
+        rows.append(tuple(cells))
+    lines = [_aligned(rows)] if results["peers"] else []
+    lines += [f"{name}: {note}" for name, peer in results["peers"].items() for note in peer["notes"]]
+    lines += [f"{name} is left out: {reason}" for name, reason in results["peers_left_out"].items()]
+    return "\n".join([*lines, "Ours augments its pictures in the step; the peers are given prepared ones."])
+
+
+def _number(value: float | None, form: str, unit: float = 1) -> str:
+    return "-" if value is None else format(value / unit, form)
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    )

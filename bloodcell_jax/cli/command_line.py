@@ -1,0 +1,137 @@
+"""The command line as a whole: which verb, its flags, and one line with an exit code for what a user can mend."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from absl import flags
+from absl import logging as absl_logging
+
+from bloodcell_jax import config_flags
+from bloodcell_jax.cli.benchmark import BENCHMARK
+from bloodcell_jax.cli.convert import CONVERT
+from bloodcell_jax.cli.data import AUDIT, PREPARE
+from bloodcell_jax.cli.train import TRAIN
+from bloodcell_jax.cli.use import EVALUATE, PREDICT, REPORT
+from bloodcell_jax.cli.verb import Verb
+from bloodcell_jax.errors import MachineError, UsageError, UserError, is_out_of_memory
+
+VERBS = {
+    "prepare": PREPARE,
+    "train": TRAIN,
+    "evaluate": EVALUATE,
+    "predict": PREDICT,
+    "audit": AUDIT,
+    "convert": CONVERT,
+    "report": REPORT,
+    "benchmark": BENCHMARK,
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line `argv` (program first) and return its exit code."""
+    # Orbax and JAX warn through absl and logging of things that are this library's business, not the user's.
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    _show_messages()
+    try:
+        return _run(list(argv))
+    except UserError as error:
+        print(f"bloodcell: {error}", file=sys.stderr)
+        return error.exit_code
+    except (MemoryError, RuntimeError) as error:
+        # Everything else is a bug and keeps its traceback.
+        if not is_out_of_memory(error):
+            raise
+        where = "" if isinstance(error, MemoryError) else "device "
+        print(f"bloodcell: out of {where}memory; lower the batch size, or set --config.model.remat", file=sys.stderr)
+        return MachineError.exit_code
+    except KeyboardInterrupt:
+        print("bloodcell: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) went away; nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+class _Messages(logging.Handler):
+    """Prints what the library has to say as the command line's own lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"bloodcell: {record.getMessage()}", file=sys.stderr, flush=True)
+
+
+def _show_messages() -> None:
+    logger = logging.getLogger("bloodcell_jax")
+    if not any(isinstance(handler, _Messages) for handler in logger.handlers):
+        logger.addHandler(_Messages())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+def _run(argv: list[str]) -> int:
+    words = argv[1:]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"bloodcell_jax {metadata.version('bloodcell_jax')}")
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in VERBS:
+        raise UsageError(f"{name}: no such verb; there are {', '.join(VERBS)}")
+    verb = VERBS[name]
+    if any(word in ("-h", "--help") for word in rest):
+        print(_help(name, verb))
+        return 0
+    verb.run(*_parse(verb, name, rest))
+    return 0
+
+
+def _parse(verb: Verb, name: str, words: list[str]) -> tuple:
+    """Return what `verb.run` takes: the flags and, where the verb has one, the configuration."""
+    values = flags.FlagValues()
+    verb.define(values)
+    command = [name, *words]
+    try:
+        if verb.has_config:
+            left, config = config_flags.parse(values, command)
+        else:
+            left = values(command)[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise UsageError(f"--{error.flagname}: no such flag of {name}; see {name} --help") from error
+    except flags.Error as error:
+        raise UsageError(" ".join(str(error).removeprefix("flag ").split())) from error
+    if left:
+        raise UsageError(f"{left[0]}: unexpected; flags are written --name=value")
+    return (values, config) if verb.has_config else (values,)
+
+
+def _overview() -> str:
+    lines = ["Train and use single-cell classifiers.", "", "  VERB --help shows a verb's flags.", ""]
+    lines += [f"  {name:10} {verb.summary}" for name, verb in VERBS.items()]
+    return "\n".join(lines)
+
+
+def _help(name: str, verb: Verb) -> str:
+    values = flags.FlagValues()
+    verb.define(values)
+    lines = [verb.summary, "", verb.usage.strip("\n"), "", "Flags:"]
+    for flag_name in values:
+        flag = values[flag_name]
+        default = f" (default: {flag.default})" if flag.default else ""
+        choices = getattr(flag.parser, "enum_values", None)
+        value = "" if flag.boolean else f"={'|'.join(choices)}" if choices else "=..."
+        # absl adds the choices in front and, on a line of its own, that a flag may be repeated.
+        help_text = flag.help.partition(";\n")[0].removeprefix(f"<{'|'.join(choices or ())}>: ")
+        lines.append(f"  --{flag_name}{value}\n      {help_text}{default}")
+    if verb.has_config:
+        lines += ["", config_flags.help_text()]
+    return "\n".join(lines)
+
+
+def console() -> None:
+    """Run the console script `bloodcell`."""
+    sys.exit(main(sys.argv))

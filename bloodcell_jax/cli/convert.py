@@ -1,0 +1,30 @@
+"""The verb `convert`."""
+
+from absl import flags
+
+from bloodcell_jax.cli.verb import Verb, required, required_path
+
+
+def _define_convert(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("input", None, "a checkpoint in any published layout, or a published name", flag_values=values)
+    flags.DEFINE_string("output", None, "the new .safetensors file", flag_values=values)
+    flags.DEFINE_string("variant", None, "timm's model name; unset: told from the shapes", flag_values=values)
+
+
+def _convert(values: flags.FlagValues) -> None:
+    from bloodcell_jax.weights import convert
+
+    source, target = required(values, "input"), required_path(values, "output")
+    info = convert(source, target, values["variant"].value)
+    classes = "no head" if info.num_classes is None else f"{info.num_classes} classes"
+    print(f"{target}: {info.variant}, {classes}, licence {info.licence or 'not known'}, from {info.source}")
+
+
+CONVERT = Verb(
+    "any published ConvNeXt checkpoint into this library's safetensors",
+    """
+  convert --input=convnext_base_22k_1k_224.pth --output=convnext_base.safetensors
+  convert --input=convnext_tiny.fb_in22k --output=tiny.safetensors""",
+    _define_convert,
+    _convert,
+)

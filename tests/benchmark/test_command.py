@@ -1,0 +1,210 @@
+"""The verb `benchmark`: what it writes, how it meets a full memory, and what it refuses."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from bloodcell_jax import cli
+from bloodcell_jax.benchmark import PARTS
+from bloodcell_jax.benchmark.peers import PEERS, check_peers
+from bloodcell_jax.benchmark.peers.task import CannotError, Task
+from bloodcell_jax.benchmark.peers.worker import build_programs
+from bloodcell_jax.config import OptimizerConfig
+from bloodcell_jax.errors import UsageError
+from bloodcell_jax.models import create_model
+from bloodcell_jax.models.variants import VARIANTS
+from bloodcell_jax.train.environment import count_parameters
+
+TINY = ["--config=quickstart", "--config.model.variant=test_convnext2", "--config.data.image_size=32"]
+KEYS = {"environment", "model", "image_size", "batch_size", "precision", "train", "inference", "augment", "start"}
+KEYS |= {"peers", "ratios"}
+PROGRAM_KEYS = {"images_per_second", "step_ms", "mfu", "peak_bytes"}
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+
+
+def run(*flags):
+    """Run the verb in a process of its own with one device; returns it finished, with its output."""
+    command = [sys.executable, "launch.py", "benchmark", *flags]
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def check_contract(results, peers):
+    """Check that every field of the contract is there and means what it says."""
+    assert results.keys() >= KEYS
+    for name in ("train", "inference", "augment"):
+        assert results[name].keys() >= PROGRAM_KEYS
+    assert results.keys() >= set(PARTS)
+    size = results["batch_size"]
+    for name in ("train", "inference"):
+        cost = results[name]
+        assert cost["images_per_second"] == pytest.approx(1e3 * size / cost["step_ms"])
+        assert cost["mfu"] == pytest.approx(cost["model_flops"] / results["matrix_rate"] / (cost["step_ms"] / 1e3))
+        # The compiler counts norms and the rest as well.
+        assert 0.8 < cost["compiled_flops"] / cost["model_flops"] < 2
+        assert len(cost["windows_ms"]) == 5
+        assert cost["compile_s"] > 0.1
+    assert results["train"]["model_flops"] == 3 * results["inference"]["model_flops"]
+    assert results["peers"].keys() == results["ratios"].keys() == set(peers)
+    for name, peer in results["peers"].items():
+        assert peer["parameters"] == results["parameters"]
+        for kind in ("train", "inference"):
+            ours, theirs = results[kind]["images_per_second"], peer[kind]["images_per_second"]
+            assert results["ratios"][name][kind] == pytest.approx(ours / theirs)
+
+
+@needs_torch
+def test_results_with_peers(tmp_path):
+    output = tmp_path / "results.json"
+    done = run(
+        *TINY,
+        "--config.train.batch_size=16",
+        "--config.augment.policy=d4",
+        "--parts=augment,input,checkpoint",
+        "--peers=flax_stock,torch",
+        f"--output={output}",
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(output.read_text())
+    check_contract(results, ["flax_stock", "torch"])
+    assert (results["model"], results["image_size"], results["batch_size"]) == ("test_convnext2", 32, 16)
+    assert results["precision"] == "float32"
+    assert results["start"] is results["blocks"] is results["roofline"] is None
+    assert results["checkpoint"]["bytes"] > 3 * 4 * results["parameters"]
+    assert 0 < results["checkpoint"]["pause_s"] <= results["checkpoint"]["written_s"]
+    for words in ("train", "GFLOP", "MFU", "flax_stock", "ours/peer", "checkpoint, "):
+        assert words in done.stdout
+
+
+@pytest.mark.parity
+def test_every_part_and_every_peer(tmp_path):
+    output = tmp_path / "results.json"
+    peers = [name for name in PEERS if all(importlib.util.find_spec(package) for package in PEERS[name].packages)]
+    done = run(
+        "--config=quickstart",
+        "--config.model.variant=convnext_tiny",
+        "--config.data.image_size=32",
+        "--config.train.batch_size=4",
+        f"--peers={','.join(peers)}",
+        f"--output={output}",
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(output.read_text())
+    check_contract(results, peers)
+    assert results["peers_left_out"] == {}
+    assert 0 < results["start"]["first_step_s"] < results["start"]["cold_first_step_s"]
+    assert [(row["shape"], row["count"]) for row in results["blocks"]] == [
+        ([4, 8, 8, 96], 3),
+        ([4, 4, 4, 192], 3),
+        ([4, 2, 2, 384], 9),
+        ([4, 1, 1, 768], 3),
+    ]
+    parts = {"matrix products", "depthwise", "norms", "activation and residual", "augmentation", "optimizer"}
+    assert results["roofline"].keys() == parts
+    assert all(part["ms"] > 0 and part["limit_ms"] > 0 for part in results["roofline"].values())
+
+
+FULL_MEMORY = """
+import logging, resource, runpy
+import jax
+from bloodcell_jax.benchmark.command import prepare_programs
+
+logging.basicConfig(level="INFO")
+config = runpy.run_path("configs/quickstart.py")["get_config"]()
+config.model.variant, config.model.layer_scale, config.data.image_size = "custom_cnn", None, 32
+config.augment.policy, config.train.batch_size = "none", 2048
+config.stages[0].trainable = ("head/.*", "!.*")
+jax.devices()
+now = 1024 * int(open("/proc/self/status").read().split("VmSize:")[1].split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (now + 2 * 2**30,) * 2)
+run, step, inference = prepare_programs(config)
+print(run.config.train.batch_size)
+"""
+
+
+def test_a_full_memory_halves_the_batch():
+    """The step needs 2.7 GB; the address space of its process has 2 left, for real."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    done = subprocess.run([sys.executable, "-c", FULL_MEMORY], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    fits = int(done.stdout.splitlines()[-1])
+    assert fits in (1024, 512)
+    assert f"out of memory with batch {2 * fits}; going on with {fits}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (
+            ["--peers=tourch"],
+            "--peers=tourch: no such peer; there are torch, torch_compile, timm, keras_jax, flax_stock",
+        ),
+        (["--parts=all"], "--parts=all: no such part; there are augment, input"),
+        (["--windows=2"], "windows"),
+        (["--output=."], "--output=.: is a folder; name a JSON file"),
+        (["--peers=flax_stock"], "--peers: compared on one device, and 8 are visible; hide the others"),
+    ],
+)
+def test_what_it_refuses(flags, expected, capsys):
+    assert cli.main(["bloodcell", "benchmark", "--config=quickstart", *flags]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_peer_that_is_not_installed():
+    absent = [name for name, peer in PEERS.items() if any(not importlib.util.find_spec(p) for p in peer.packages)]
+    if not absent:
+        pytest.skip("every peer is installed")
+    with pytest.raises(UsageError, match=f"--peers={absent[0]}: .*not installed; pip install"):
+        check_peers(["flax_stock", absent[0]])
+
+
+@needs_torch
+def test_torch_compile_without_a_compiler(tmp_path, monkeypatch):
+    if os.path.exists("/proc/driver/nvidia"):
+        pytest.skip("on a GPU it needs none")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UsageError, match="torch_compile: needs a C\\+\\+ compiler"):
+        check_peers(["torch_compile"])
+
+
+def task_of(variant, **changes):
+    model = create_model(variant, 8)
+    import jax
+
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jax.numpy.zeros((1, 32, 32, 3)))["params"])
+    task = Task(
+        name=variant,
+        variant=VARIANTS[variant],
+        num_classes=8,
+        image_size=32,
+        batch_size=2,
+        stem_stride=4,
+        drop_path=0.1,
+        label_smoothing=0.1,
+        dtype="bfloat16",
+        optimizer=OptimizerConfig(name="lion", weight_decay=0.1, clip_norm=1.0),
+        parameters=count_parameters(shapes),
+        threads=1,
+    )
+    return replace(task, **changes)
+
+
+@needs_torch
+@pytest.mark.parametrize("variant", ["convnextv2_atto", "test_convnext3"])
+def test_pytorchs_network_is_ours(variant):
+    """As many parameters, and its step runs in bfloat16 with Lion."""
+    programs = build_programs("torch", task_of(variant))
+    programs.train(2)
+    programs.inference(1)
+
+
+@needs_torch
+def test_another_network_is_refused():
+    with pytest.raises(CannotError, match="has 349,832 parameters and ours 7: another network"):
+        build_programs("torch", task_of("test_convnext2", parameters=7))
