@@ -2,12 +2,14 @@
 
 import contextlib
 import os
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from bloodcell_jax.data.npz import open_npz
+from bloodcell_jax.errors import DataError
 
 
 class Names(Sequence):
@@ -60,8 +62,8 @@ class ExampleIndex(NamedTuple):
     @classmethod
     def load(cls, path: Path, count: int) -> "ExampleIndex | None":
         """Return the index of `count` examples; None where there is none, or none that can be read."""
-        with contextlib.suppress(OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):
-            with np.load(path, allow_pickle=False) as file:
+        with contextlib.suppress(DataError):
+            with open_npz(path, str(path)) as file:
                 index = cls(file["labels"], Names(file["letters"], file["ends"]))
             if len(index.labels) == len(index.ids) == count:
                 return index

@@ -167,7 +167,8 @@ def test_workers_outlive_signals_to_the_whole_group_but_not_their_parent(prepare
         text=True,
         start_new_session=True,
     )
-    parent.stdout.readline()
+    for _ in range(5):
+        parent.stdout.readline()
     workers = workers_of(parent.pid)
     assert len(workers) == 2
     for worker in workers:
