@@ -12,7 +12,6 @@ from bloodcell_jax.data.stored_pictures import StoredPictures
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.evaluator import Evaluator
 from bloodcell_jax.train.checkpoints import Checkpoints, restore_params
-from bloodcell_jax.train.feed import worker_count
 from bloodcell_jax.train.parallel import create_parallel
 from bloodcell_jax.train.setup import build_model, param_shapes
 from bloodcell_jax.workdir import read_config
@@ -38,7 +37,6 @@ class Classifier:
             std=config.model.std,
             batch_size=config.evaluate.batch_size,
             parallel=create_parallel("jit", jax.device_count()),
-            workers=worker_count(config.data),
         )
 
     @classmethod

@@ -18,14 +18,10 @@ from bloodcell_jax.train.step import normalise, to_unit
 
 
 class Evaluator:
-    """Class probabilities of pictures, in batches of one compiled shape, each cut over the devices.
+    """Class probabilities of pictures, in batches of one compiled shape, each cut over the devices."""
 
-    Args:
-      workers: processes that decode pictures that are on the disk.
-    """
-
-    def __init__(self, model: nn.Module, *, mean, std, batch_size: int, parallel: DataParallel, workers: int = 0):
-        self._parallel, self._workers = parallel, workers
+    def __init__(self, model: nn.Module, *, mean, std, batch_size: int, parallel: DataParallel):
+        self._parallel = parallel
         devices = parallel.mesh.size
         self.batch_size = -(-batch_size // devices) * devices
 
@@ -71,9 +67,9 @@ class Evaluator:
             yield (self._gather(images, self._parallel.global_rows(rows)) for rows in plan)
             return
         own = dataclasses.replace(plan, rows=self._parallel.local_rows(self.batch_size))
-        with open_stream(
-            images, own, workers=self._workers, place=lambda _, rows: self._parallel.global_batch(rows)
-        ) as batches:
+        # In threads: starting processes takes longer than reading most validation splits.
+        place = lambda _, rows: self._parallel.global_batch(rows)  # noqa: E731
+        with open_stream(images, own, workers=0, place=place) as batches:
             yield batches
 
 

@@ -82,11 +82,6 @@ def _gigabytes(size: int) -> str:
     return f"{size / 1e9:,.1f} GB" if abs(size) >= 1e8 else f"{size / 1e6:,.1f} MB"
 
 
-def worker_count(config: DataConfig) -> int:
-    """Return how many processes decode."""
-    return default_workers() if config.workers is None else config.workers
-
-
 @dataclass(frozen=True)
 class TrainingPlan:
     """The examples that one process feeds to each step, by the step's number: a function of the seed and the step."""
@@ -131,7 +126,8 @@ def open_batches(run: "Run", first_step: int) -> Iterator[Iterator[dict[str, jax
     def place(step: int, images: np.ndarray) -> dict[str, jax.Array]:
         return shard_batch(_without(plan_batch(step), "indices") | {"images": images})
 
-    workers = worker_count(run.config.data)
+    workers = run.config.data.workers
+    workers = default_workers() if workers is None else workers
     with open_stream(run.dataset.images, plan, workers=workers, place=place, start=first_step) as batches:
         yield batches
 

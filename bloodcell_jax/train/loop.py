@@ -12,7 +12,7 @@ from bloodcell_jax.errors import DivergedError
 from bloodcell_jax.evaluate.evaluator import Evaluator
 from bloodcell_jax.evaluate.metrics import quick_metrics
 from bloodcell_jax.train.checkpoints import Checkpoints, restore_params
-from bloodcell_jax.train.feed import open_batches, place_data, worker_count
+from bloodcell_jax.train.feed import open_batches, place_data
 from bloodcell_jax.train.logging import MetricsLog
 from bloodcell_jax.train.preemption import StopSignals
 from bloodcell_jax.train.progress import Progress, TrainingClock
@@ -38,7 +38,6 @@ class Loop:
             std=run.config.model.std,
             batch_size=run.config.evaluate.batch_size,
             parallel=run.parallel,
-            workers=worker_count(run.config.data),
         )
         # Virtual CPU devices share their threads: steps dispatched ahead starve the all-reduce of the step before,
         # and XLA aborts after 40 s ("rendezvous may be stuck"). Waiting is free where host and device are one.

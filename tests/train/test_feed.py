@@ -29,7 +29,7 @@ def config_of(sets, kind, backend="pmap", **data):
             source="tfds:blood_cells/cells", data_dir=str(sets), image_size=32, feed=kind, **({"workers": 0} | data)
         ),
         model=ModelConfig(variant="custom_cnn", dtype="float32"),
-        augment=AugmentConfig(policy="d4|brightness:delta=0.2|grayscale:p=0.25", block=2),
+        augment=AugmentConfig(policy="d4|brightness:delta=0.2"),
         stages=[StageConfig(steps=4)],
         train=TrainConfig(backend=backend, batch_size=16),
     )
