@@ -5,12 +5,14 @@ Only array_record can be read at random places, and so without TensorFlow.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
 import re
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,13 @@ SPLIT_NAMES = {"train": "train", "validation": "val", "val": "val", "test": "tes
 # Beside the records of a set that `prepare` wrote: labels and ids, so that opening it reads no record.
 INDEX_NAME = "index.npz"
 _RECORDS_AT_A_TIME = 256
+_SHARD_BYTES = 2**30
 
 
 def prepare(dataset: Dataset, data_dir: str | Path, name: str) -> str:
     """Write a dataset as the TFDS data set `blood_cells/NAME` in array_record; the same again is left as it is.
+
+    It appears whole or not at all. What an interrupted run left is deleted.
 
     Args:
       name: letters, digits, `_`, `-` and `.`; a published one (pbc, bloodmnist, ...) brings citation and licence.
@@ -48,24 +53,63 @@ def prepare(dataset: Dataset, data_dir: str | Path, name: str) -> str:
     if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
         raise UsageError(f"--name={name}: give letters, digits, _, - and . only")
     full_name = f"blood_cells/{name}"
-    tfds = _import_tfds()
-    from bloodcell_jax.data.blood_cells.blood_cells_dataset_builder import Builder
-
     data_dir = Path(data_dir).expanduser()
+    # Beside the data sets, so that it is renamed and not copied.
+    unfinished = data_dir / f".{name}.incomplete"
     try:
-        builder = Builder(data=dataset, config=name, data_dir=data_dir, file_format="array_record")
-        if builder.is_prepared():
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if any((data_dir / full_name).glob("*/dataset_info.json")):
             _check_same(dataset, data_dir, full_name)
             logger.info("%s: already prepared in %s", full_name, data_dir)
             return full_name
         _check_space(dataset, data_dir)
         logger.info("%s: preparing %s pictures in %s", full_name, f"{len(dataset):,}", data_dir)
-        with contextlib.redirect_stdout(None):  # it tells of a download of unknown size
-            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-        _write_index(dataset, Path(builder.info.data_dir))
+        folder = _write_records(dataset, name, unfinished)
+        _write_index(dataset, folder)
+        target = data_dir / folder.relative_to(unfinished)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(target)
     except OSError as error:
         raise MachineError(f"--data_dir={data_dir}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     return full_name
+
+
+def _write_records(dataset: Dataset, name: str, data_dir: Path) -> Path:
+    """Write the records of every split one after the other and return their folder.
+
+    TFDS's own way to prepare keeps up to a gigabyte of them in memory to shuffle, also where they are not to be
+    shuffled, and needs TensorFlow for what exceeds it.
+    """
+    tfds = _import_tfds()
+    from bloodcell_jax.data.blood_cells.blood_cells_dataset_builder import Builder
+
+    builder = Builder(data=dataset, config=name, data_dir=data_dir, file_format="array_record")
+    folder = Path(builder.info.data_dir)
+    folder.mkdir(parents=True)
+    per_shard = max(1, _SHARD_BYTES * len(dataset) // dataset.images.nbytes)
+    writer = tfds.core.SequentialWriter(builder.info, per_shard, file_format="array_record")
+    examples = builder.examples()
+    writer.initialize_splits(list(examples))
+    with _progress(len(dataset)) as advance:
+        for split, rows in examples.items():
+            while some := list(itertools.islice(rows, _RECORDS_AT_A_TIME)):
+                writer.add_examples({split: some})
+                advance(len(some))
+    writer.close_all()
+    return folder
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal; yields what moves it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task("preparing", total=total)
+        yield lambda count: bar.advance(task, count)
 
 
 def default_name(source: str) -> str:
@@ -235,7 +279,7 @@ def _open(name: str, data_dir: str | os.PathLike | None, source: str) -> Any:
         return read_only_builder.builder_from_files(name, data_dir=place)
     except (tfds.core.DatasetNotFoundError, ValueError, OSError, KeyError) as error:
         folders = [path.name for path in place.iterdir() if path.is_dir()] if place.is_dir() else []
-        there = sorted(set(folders) - {"downloads"})
+        there = sorted(name for name in folders if name != "downloads" and not name.startswith("."))
         raise DataError(
             f"{source}: not prepared in {place}, which has {', '.join(there) or 'no data sets'}; set data.data_dir, or "
             "make it with bloodcell prepare"
