@@ -8,9 +8,9 @@ Makes data sets of synthetic pictures in `--folder` once, by `bloodcell_jax.data
   kinds alternate and the median of `--windows` counts.
 - `step`: the waiting share of training steps of `--model`, as `perf/data_wait` of a run says; the first step, which
   waits for the first batch while the step compiles, is left out.
-- `growth`: small pictures, 20,000 to 2,000,000 rows: seconds until the data set is open (index and hash), seconds to
-  the first batch, and the resident memory of this process and of its workers, sampled from batch to batch. Each size
-  is measured in a process of its own.
+- `growth`: small pictures, 20,000 to 2,000,000 rows: seconds until the data set is open (index and hash), until it is
+  split and until the first batch, and the memory of this process and of its workers, sampled from batch to batch.
+  Each size is measured in a process of its own.
 """
 
 import json
@@ -30,6 +30,7 @@ from absl import app, flags
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.sampling import create_sampler
 from bloodcell_jax.data.sources import load_source
+from bloodcell_jax.data.splits import split_dataset
 from bloodcell_jax.data.streaming import open_stream
 from bloodcell_jax.data.synthetic import CLASS_NAMES, draw_cells
 from bloodcell_jax.data.tfds_sets import prepare
@@ -158,10 +159,12 @@ def _measure_growth(count: int, workers: int, seconds: float, pipe) -> None:
     dataset = open_set(count, SMALL)
     data_hash = dataset.sha256()
     opened = time.perf_counter() - start
+    split_dataset(dataset, (0.98, 0.01, 0.01), seed=0)
+    split = time.perf_counter() - start - opened
     samples = []
     with open_stream(dataset.images, _Plan(dataset, FLAGS.batch_size), workers=workers) as batches:
         next(batches)
-        first = time.perf_counter() - start - opened
+        first = time.perf_counter() - start - opened - split
         read, next_sample = 0, time.perf_counter()
         while time.perf_counter() - start < seconds:
             next(batches)
@@ -169,10 +172,9 @@ def _measure_growth(count: int, workers: int, seconds: float, pipe) -> None:
             if time.perf_counter() >= next_sample:
                 next_sample += seconds / 12
                 samples.append({"seconds": time.perf_counter() - start, "batches": read} | _memory())
-    pipe.send(
-        {"rows": count, "sha256": data_hash, "open_s": opened, "first_batch_s": first, "memory": samples}
-        | {"images_per_second": read * FLAGS.batch_size / (time.perf_counter() - start - opened - first)}
-    )
+    rate = read * FLAGS.batch_size / (time.perf_counter() - start - opened - split - first)
+    times = {"open_s": opened, "split_s": split, "first_batch_s": first, "images_per_second": rate}
+    pipe.send({"rows": count, "sha256": data_hash} | times | {"memory": samples})
 
 
 def _memory() -> dict:
@@ -220,10 +222,9 @@ def main(_) -> None:
     results |= {"feed": measure_feed(), "step": measure_step()}
     for grown in results["growth"]:
         memory = [[sample["parent_mb"], *sample["workers_mb"]] for sample in grown["memory"]]
-        print(
-            f"{grown['rows']:>10,} rows: open {grown['open_s']:.2f} s, first batch {grown['first_batch_s']:.2f} s, "
-            f"MB at first {[round(mb) for mb in memory[0]]}, at last {[round(mb) for mb in memory[-1]]}"
-        )
+        times = ", ".join(f"{name} {grown[f'{name}_s']:.2f} s" for name in ("open", "split", "first_batch"))
+        first, last = [round(mb) for mb in memory[0]], [round(mb) for mb in memory[-1]]
+        print(f"{grown['rows']:>10,} rows: {times}, MB at first {first}, at last {last}")
     for workers, rate in results["feed"].items():
         print(f"{workers:>10} workers: {rate['images_per_second']:,.0f} images/s")
     for feed, step in results["step"].items():

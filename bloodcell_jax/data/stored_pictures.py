@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from bloodcell_jax.data import pictures
+from bloodcell_jax.data.host_memory import check_fits
 from bloodcell_jax.errors import DataError
 
 DECODING_THREADS = 8
@@ -83,7 +84,12 @@ class StoredPictures:
         return selected
 
     def in_memory(self) -> np.ndarray:
-        """Return all of them, uint8 [n, h, w, 3]."""
+        """Return all of them, uint8 [n, h, w, 3].
+
+        Raises:
+          MachineError: they do not fit into memory.
+        """
+        check_fits(self.nbytes, self._source)
         images, start = np.empty(self.shape, np.uint8), 0
         for block in self._blocks():
             images[start : start + len(block)] = block

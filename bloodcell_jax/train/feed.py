@@ -7,15 +7,14 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-import psutil
 
 from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.host_memory import free_host_memory
 from bloodcell_jax.data.sampling import Sampler
 from bloodcell_jax.data.streaming import default_workers, open_stream
 from bloodcell_jax.train.distributed import any_process
@@ -29,7 +28,6 @@ logger = logging.getLogger(__name__)
 _PART_FOR_PICTURES = 0.5
 # The parameter, its gradient, two moments and an average, in float32.
 _STATE_BYTES_PER_PARAMETER = 20
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def choose_streaming(config: DataConfig, dataset: Dataset, parameters: int) -> bool:
@@ -45,40 +43,24 @@ def choose_streaming(config: DataConfig, dataset: Dataset, parameters: int) -> b
     if config.feed != "auto":
         return config.feed == "streaming"
     pictures, state = dataset.images.nbytes, _STATE_BYTES_PER_PARAMETER * parameters
-    devices = jax.local_devices()
-    free, on_host = free_host_memory(), 1
-    rooms = {}
-    for device in devices:
-        stats = device.memory_stats() or {}
-        if "bytes_limit" in stats:
-            rooms["a device"] = (stats["bytes_limit"] - stats.get("bytes_in_use", 0) - state, pictures)
-        else:
-            on_host += 1  # the device is the host, and holds a copy of its own
-    # What is in memory already is not counted once more.
-    on_host -= isinstance(dataset.images, np.ndarray)
-    rooms["the host"] = (free - state * (on_host > 1), on_host * pictures)
-    short = [name for name, (room, needed) in rooms.items() if needed > _PART_FOR_PICTURES * room]
-    streams = any_process(bool(short))
-    rooms_text = ", ".join(f"{_gigabytes(room)} free on {name}" for name, (room, _) in rooms.items())
+    limits = [stats for device in jax.local_devices() if "bytes_limit" in (stats := device.memory_stats() or {})]
+    # Where a device tells no limit it is the host, which then holds a copy for it beside its own.
+    copies = len(jax.local_devices()) - len(limits) + (not isinstance(dataset.images, np.ndarray))
+    free = {"the host": free_host_memory()}
+    if limits:
+        free["a device"] = min(stats["bytes_limit"] - stats.get("bytes_in_use", 0) for stats in limits) - state
+    needed = {"the host": copies * pictures, "a device": pictures}
+    streams = any_process(any(needed[name] > _PART_FOR_PICTURES * size for name, size in free.items()))
     logger.info(
-        "data.feed=auto: %s, %s of pictures, %s beside the state",
+        "data.feed=auto: %s, %s of pictures, free: %s",
         "streaming" if streams else "resident",
-        _gigabytes(pictures),
-        rooms_text,
+        _size(pictures),
+        ", ".join(f"{_size(size)} on {name}" for name, size in free.items()),
     )
     return streams
 
 
-def free_host_memory() -> int:
-    """Return how many bytes this process may still take: of the machine, or of its container where that has less."""
-    free = psutil.virtual_memory().available
-    with contextlib.suppress(OSError, ValueError):  # no container, or no limit
-        limit = int((_CGROUP / "memory.max").read_text())
-        free = min(free, limit - int((_CGROUP / "memory.current").read_text()))
-    return max(free, 0)
-
-
-def _gigabytes(size: int) -> str:
+def _size(size: int) -> str:
     return f"{size / 1e9:,.1f} GB" if abs(size) >= 1e8 else f"{size / 1e6:,.1f} MB"
 
 

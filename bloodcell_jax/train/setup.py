@@ -15,6 +15,7 @@ from bloodcell_jax.augment.policy_strings import parse_mix, parse_policy
 from bloodcell_jax.config import Config, ModelConfig, power_range, validate
 from bloodcell_jax.data.cleaning import remove_rows
 from bloodcell_jax.data.dataset import Dataset, check_learnable
+from bloodcell_jax.data.host_memory import free_host_memory
 from bloodcell_jax.data.launch_cache import cached_duplicate_groups, cached_sha256, known_duplicate_groups
 from bloodcell_jax.data.sampling import Sampler, create_sampler
 from bloodcell_jax.data.sources import load_source
@@ -22,7 +23,7 @@ from bloodcell_jax.data.splits import cuts_anything, split_dataset
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
 from bloodcell_jax.train.class_balance import class_weights, logit_offset
-from bloodcell_jax.train.feed import choose_streaming, free_host_memory
+from bloodcell_jax.train.feed import choose_streaming
 from bloodcell_jax.train.parallel import DataParallel, create_parallel
 from bloodcell_jax.train.stages import Stage, plan_stages
 from bloodcell_jax.train.state import TrainState, begin_stage, create_state

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from bloodcell_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, StageConfig, TrainConfig
+from bloodcell_jax.data import host_memory
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.tfds_sets import prepare
-from bloodcell_jax.errors import UsageError
+from bloodcell_jax.errors import MachineError, UsageError
 from bloodcell_jax.train import feed, setup
 from bloodcell_jax.train.feed import choose_streaming, open_batches, place_data
 from bloodcell_jax.train.setup import prepare_run
@@ -62,10 +63,10 @@ def test_parameters_over_eight_devices_are_equal_to_the_bit(sets, backend):
 @pytest.mark.parametrize(
     ("free", "limit", "streams", "words"),
     [
-        (8e9, None, False, "data.feed=auto: resident, 0.4 MB of pictures, 8.0 GB free on the host beside the state"),
-        (1e6, None, True, "data.feed=auto: streaming, 0.4 MB of pictures, 1.0 MB free on the host"),
-        (8e9, 10_000_000, False, "resident, 0.4 MB of pictures, 10.0 MB free on a device, 8.0 GB free on the host"),
-        (8e9, 600_000, True, "streaming, 0.4 MB of pictures, 0.6 MB free on a device"),
+        (8e9, None, False, "data.feed=auto: resident, 0.4 MB of pictures, free: 8.0 GB on the host"),
+        (7e5, None, True, "data.feed=auto: streaming, 0.4 MB of pictures, free: 0.7 MB on the host"),
+        (8e9, 10_000_000, False, "resident, 0.4 MB of pictures, free: 8.0 GB on the host, 10.0 MB on a device"),
+        (8e9, 600_000, True, "streaming, 0.4 MB of pictures, free: 8.0 GB on the host, 0.6 MB on a device"),
         (5e5, 10_000_000, True, "streaming"),
     ],
 )
@@ -78,6 +79,17 @@ def test_auto_follows_the_memory_and_says_so(sets, monkeypatch, caplog, free, li
         assert choose_streaming(DataConfig(), data, parameters=0) is streams
     assert words in caplog.messages[-1]
     assert choose_streaming(dataclasses.replace(DataConfig(), feed="resident"), data, parameters=0) is False
+
+
+def test_what_does_not_fit_into_the_host_is_said_before_it_is_read(sets, monkeypatch):
+    monkeypatch.setattr(host_memory, "free_host_memory", lambda: 300_000)
+    with pytest.raises(MachineError, match=r"^tfds:blood_cells/cells: 0\.0 GB of pictures do not fit .*data\.feed=str"):
+        prepare_run(config_of(sets, "resident"))
+    (sets / "folder" / "a").mkdir(parents=True)
+    for i in range(300):
+        (sets / "folder" / "a" / f"{i}.png").touch()
+    with pytest.raises(MachineError, match="do not fit"):
+        load_source(f"folder:{sets / 'folder'}", image_size=32)
 
 
 def test_duplicates_that_cannot_be_compared_are_said(sets, monkeypatch):
