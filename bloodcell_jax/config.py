@@ -61,6 +61,17 @@ class DataConfig:
     sampler_power: str = option(
         "0.5", "of sampler=power: 1 is natural, 0 is balanced; FIRST..LAST, as 1..0, goes from one to the other"
     )
+    feed: str = option(
+        "auto",
+        "resident: all pictures lie on every device; streaming: batches are read and decoded ahead of their steps; "
+        "auto: resident where memory allows",
+        choices=("auto", "resident", "streaming"),
+    )
+    workers: int | None = option(
+        None,
+        "processes that decode pictures for streaming; 0: threads of this one; unset: half the cores, 16 at most",
+        minimum=0,
+    )
 
 
 @dataclass(kw_only=True)

@@ -35,6 +35,8 @@ _FREE_ON_RESUME = (
     "data.source",  # the data hash must be equal
     "data.data_dir",
     "data.skip_bad",
+    "data.feed",
+    "data.workers",
     "evaluate.",
 )
 

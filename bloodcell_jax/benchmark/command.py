@@ -23,6 +23,7 @@ from bloodcell_jax.config import Config, to_dict
 from bloodcell_jax.errors import MachineError, UsageError, is_out_of_memory
 from bloodcell_jax.models.flops import forward_flops
 from bloodcell_jax.train.environment import count_parameters, describe_machine
+from bloodcell_jax.train.feed import resident_batch
 from bloodcell_jax.train.setup import Run
 from bloodcell_jax.train.utilization import measure_copy_rate, measure_matrix_rate
 
@@ -250,7 +251,9 @@ def _measure_augmentation(run: Run, train_seconds: float, windows: int) -> dict:
 def _measure_input(run: Run, train_seconds: float, windows: int) -> dict:
     """Return what the host does for a batch: its indices, and bringing them to the devices."""
     steps = iter(range(10**9))
-    seconds = time_program(repeated(lambda: run.batch(next(steps))), windows=windows, window_seconds=0.05).seconds
+    seconds = time_program(
+        repeated(lambda: resident_batch(run, next(steps))), windows=windows, window_seconds=0.05
+    ).seconds
     return _rate(seconds, run.config.train.batch_size) | {"share": seconds / train_seconds, "feed": "resident"}
 
 

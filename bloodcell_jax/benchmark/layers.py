@@ -9,11 +9,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from bloodcell_jax.models.convnext import Block, DepthwiseConv, GlobalResponseNorm, LayerNorm
+from bloodcell_jax.models.dense import Dense, PatchConv
 
 MATRIX, DEPTHWISE, NORM, BLOCK = "matrix products", "depthwise", "norms", "block"
 _KINDS = {
     nn.Dense: MATRIX,
     nn.Conv: MATRIX,
+    Dense: MATRIX,
+    PatchConv: MATRIX,
     DepthwiseConv: DEPTHWISE,
     LayerNorm: NORM,
     GlobalResponseNorm: NORM,

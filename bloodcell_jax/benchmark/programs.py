@@ -13,6 +13,7 @@ import numpy as np
 from bloodcell_jax.config import Config, DataConfig
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.evaluate.evaluator import Evaluator
+from bloodcell_jax.train.feed import place_data, resident_batch
 from bloodcell_jax.train.setup import Run, prepare_run
 from bloodcell_jax.train.step import training_batch
 
@@ -38,7 +39,9 @@ def measured_config(config: Config) -> Config:
     """Return the configuration of what is measured: the last stage, from random weights, nothing read from a source."""
     config = copy.deepcopy(config)
     config.stages = config.stages[-1:]
-    config.data = DataConfig(source="random pixels", image_size=config.data.image_size, group_duplicates=False)
+    config.data = DataConfig(
+        source="random pixels", image_size=config.data.image_size, group_duplicates=False, feed="resident"
+    )
     config.model = replace(config.model, weights=None)
     return config
 
@@ -86,15 +89,20 @@ class TrainingStep:
 
     def __init__(self, run: Run):
         self._run, stage = run, run.stages[0]
-        self._state, self._data, self._seed = run.initial_state(), run.place_data(), run.place_seed()
+        self._state, self._data, self._seed = run.initial_state(), place_data(run), run.place_seed()
         self._step = 0
         self.compiled = _compile(
-            run.parallel.compile_step, run.train_step(stage), self._state, self._data, run.batch(0), self._seed
+            run.parallel.compile_step,
+            run.train_step(stage),
+            self._state,
+            self._data,
+            resident_batch(run, 0),
+            self._seed,
         )
 
     def __call__(self) -> dict[str, jax.Array]:
         """Run one step; returns its metrics."""
-        batch = self._run.batch(self._step)
+        batch = resident_batch(self._run, self._step)
         self._step += 1
         self._state, metrics = self.compiled.program(self._state, self._data, batch, self._seed)
         return metrics
@@ -119,8 +127,7 @@ class Inference:
         self.batch_size = evaluator.batch_size
         parallel = run.parallel
         params = parallel.global_view(run.initial_state().params)
-        images = parallel.global_view(run.place_data()["images"])
-        self._arguments = params, images, parallel.global_rows(np.arange(self.batch_size, dtype=np.int32))
+        self._arguments = params, parallel.global_rows(run.dataset.images[: self.batch_size])
         self.compiled = _compile(
             lambda *arguments: evaluator.probabilities.lower(*arguments).compile(), *self._arguments
         )

@@ -65,12 +65,13 @@ def _audit(values: flags.FlagValues) -> None:
     folder, crop = prepare_output(output), parse_crop(values["crop"].value)
     dataset = load_source(values)
     found = audit(dataset, crop=crop, predictions=values["predictions"].value)
-    page = write_audit(found, folder)
+    data_dir = values["data_dir"].value
+    page = write_audit(found, folder, data_dir=data_dir)
     print(f"{source}: {len(dataset):,} pictures, {len(dataset.class_names)} classes")
     print("\n".join(found.summary))
     print(f"page: {page}")
     print(f"removals: {folder / 'clean.json'}; delete an entry to keep its picture, and train by\n")
-    print(f"  {train_command(found, folder)}")
+    print(f"  {train_command(found, folder, data_dir)}")
 
 
 PREPARE = Verb(

@@ -1,6 +1,7 @@
 """Pictures in class folders, on disk or in a zip archive: `basophil/a.jpg`, or `train/basophil/a.jpg`."""
 
 import logging
+import math
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from bloodcell_jax.data.file_trees import (
     printable,
     read_folder,
 )
+from bloodcell_jax.data.host_memory import check_fits
 from bloodcell_jax.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ def _load(
     entries = _entries(tree, source)
     names = class_names or tuple(sorted({entry.class_name for entry in entries}))
     _check_class_names({entry.class_name for entry in entries}, names, source)
-    images, bad = _decode_all(tree, entries, image_size, crop)
+    images, bad = _decode_all(tree, entries, source, image_size, crop)
     unreadable = {name: reason for name, reason in tree.refused.items() if is_picture(PurePosixPath(name))}
     unreadable |= {printable(entries[i].path): reason for i, reason in bad.items()}
     if unreadable:
@@ -142,10 +144,12 @@ def _check_class_names(found: set[str], names: tuple[str, ...], source: str) -> 
 
 
 def _decode_all(
-    tree: FileTree, entries: list[_Entry], image_size: int, crop: int | None
+    tree: FileTree, entries: list[_Entry], source: str, image_size: int, crop: int | None
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Return the pictures, uint8 [n, image_size, image_size, 3], and the reason for each that cannot be read."""
-    images = np.empty((len(entries), image_size, image_size, 3), np.uint8)
+    shape = (len(entries), image_size, image_size, 3)
+    check_fits(math.prod(shape), source)
+    images = np.empty(shape, np.uint8)
 
     def decode(i: int) -> str | None:
         path = entries[i].path

@@ -3,13 +3,13 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.launch_cache import cached_sha256
 from bloodcell_jax.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def remove_rows(dataset: Dataset, path: str | Path) -> Dataset:
     for number, entry in enumerate(content["remove"]):
         kept[_checked_index(entry, dataset, f"{path}, remove[{number}]")] = False
     _log.info("%s: %s of %s pictures left out", path, f"{(~kept).sum():,}", f"{len(dataset):,}")
-    return _subset(dataset, kept)
+    return dataset.select(kept)
 
 
 def _read(path: Path) -> dict:
@@ -67,7 +67,7 @@ def _read(path: Path) -> dict:
 
 
 def _check_made_for(content: dict, dataset: Dataset, path: Path) -> None:
-    sha256, size = dataset.sha256(), dataset.images.shape[1]
+    sha256, size = cached_sha256(dataset), dataset.images.shape[1]
     if (content.get("n"), content.get("sha256")) == (len(dataset), sha256):
         return
     advice = _ADVICE
@@ -89,15 +89,3 @@ def _checked_index(entry, dataset: Dataset, place: str) -> int:
             f"delete the entry or {_ADVICE}"
         )
     return index
-
-
-def _subset(dataset: Dataset, kept: np.ndarray) -> Dataset:
-    place = np.cumsum(kept) - 1
-    splits = {name: place[indices[kept[indices]]].astype(np.int32) for name, indices in dataset.splits.items()}
-    return replace(
-        dataset,
-        images=dataset.images[kept],
-        labels=dataset.labels[kept],
-        ids=tuple(name for name, keep in zip(dataset.ids, kept, strict=True) if keep),
-        splits={name: indices for name, indices in splits.items() if len(indices)},
-    )

@@ -5,7 +5,7 @@ A plan is an endless stream of example indices, one epoch after the other; step 
 any number of processes agree without speaking.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -52,6 +52,10 @@ class Sampler:
     def __post_init__(self):
         # One epoch's permutation serves many steps; two are alive where a batch spans an epoch's end.
         object.__setattr__(self, "_epoch", lru_cache(maxsize=2)(self._draw_epoch))
+
+    def __reduce__(self):
+        # Sent to the processes that read; the permutations that it remembers stay here.
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
     @property
     def counts(self) -> np.ndarray:

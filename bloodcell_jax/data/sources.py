@@ -22,6 +22,7 @@ def load_source(
     class_names: tuple[str, ...] = (),
     skip_bad: bool = False,
     data_dir: str | None = None,
+    in_memory: bool = True,
 ) -> Dataset:
     """Read a data source.
 
@@ -33,10 +34,10 @@ def load_source(
       image_size: pixels; arrays are resized to it, picture files cropped as `crop` says and resized.
       crop: pixels; picture files larger than this on both sides are centre-cropped to it.
       class_names: names in label order; folders must match them. Empty: sorted folder names, or the label numbers.
-
       skip_bad: leave out picture files that cannot be read, each logged by name with the reason, and keep them in
         `Dataset.skipped`; otherwise they are an error.
       data_dir: folder of prepared data sets and of local copies of MedMNIST.
+      in_memory: false leaves pictures on the disk, to be read by index, where a source allows it: `tfds:`.
 
     Raises:
       UsageError: the source is not of a known kind.
@@ -49,7 +50,8 @@ def load_source(
         return _load_synthetic(place, source, image_size, class_names)
     if kind in ("medmnist", "tfds"):
         load = load_medmnist if kind == "medmnist" else load_tfds
-        return load(place, source, image_size=image_size, class_names=class_names, data_dir=data_dir)
+        dataset = load(place, source, image_size=image_size, class_names=class_names, data_dir=data_dir)
+        return dataset.in_memory() if in_memory else dataset
     path = Path(place).expanduser()
     if not path.exists():
         raise DataError(f"{source}: no such file or folder; check data.source")

@@ -103,11 +103,11 @@ def _cut(dataset: Dataset, indices: np.ndarray, sizes_of, fractions, generator, 
 def _by_size(groups: np.ndarray, generator: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
     """Return the members of each group of several, the largest first, and the examples that stand alone."""
     order = np.argsort(groups, kind="stable")
-    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
-    shared = [group for group in members if len(group) > 1]
+    _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    several = sizes > 1
+    shared = [order[start : start + size] for start, size in zip(starts[several], sizes[several], strict=True)]
     shuffled = [shared[i] for i in generator.permutation(len(shared))]
-    single = np.sort(np.array([group[0] for group in members if len(group) == 1], int))
-    return sorted(shuffled, key=len, reverse=True), single
+    return sorted(shuffled, key=len, reverse=True), np.sort(order[starts[sizes == 1]])
 
 
 def _best_part(counts: np.ndarray, held: np.ndarray, wanted: np.ndarray, units: np.ndarray) -> int:

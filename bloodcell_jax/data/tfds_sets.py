@@ -4,33 +4,41 @@ Only array_record can be read at random places, and so without TensorFlow.
 """
 
 import contextlib
-import io
+import hashlib
+import itertools
+import json
 import logging
 import os
 import re
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from bloodcell_jax.data import pictures
-from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.dataset import SPLITS, Dataset
+from bloodcell_jax.data.example_index import ExampleIndex, Names
+from bloodcell_jax.data.stored_pictures import DECODING_THREADS, StoredPictures, damage_named
+from bloodcell_jax.download import cache_folder
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 
 logger = logging.getLogger(__name__)
 
 # TFDS's names of the splits -> ours. A source without splits is prepared as one split that is none of these.
 SPLIT_NAMES = {"train": "train", "validation": "val", "val": "val", "test": "test"}
-DECODING_THREADS = 8
+# Beside the records of a set that `prepare` wrote: labels and ids, so that opening it reads no record.
+INDEX_NAME = "index.npz"
 _RECORDS_AT_A_TIME = 256
+_SHARD_BYTES = 2**30
 
 
 def prepare(dataset: Dataset, data_dir: str | Path, name: str) -> str:
     """Write a dataset as the TFDS data set `blood_cells/NAME` in array_record; the same again is left as it is.
+
+    It appears whole or not at all. What an interrupted run left is deleted.
 
     Args:
       name: letters, digits, `_`, `-` and `.`; a published one (pbc, bloodmnist, ...) brings citation and licence.
@@ -45,23 +53,63 @@ def prepare(dataset: Dataset, data_dir: str | Path, name: str) -> str:
     if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
         raise UsageError(f"--name={name}: give letters, digits, _, - and . only")
     full_name = f"blood_cells/{name}"
-    tfds = _import_tfds()
-    from bloodcell_jax.data.blood_cells.blood_cells_dataset_builder import Builder
-
     data_dir = Path(data_dir).expanduser()
+    # Beside the data sets, so that it is renamed and not copied.
+    unfinished = data_dir / f".{name}.incomplete"
     try:
-        builder = Builder(data=dataset, config=name, data_dir=data_dir, file_format="array_record")
-        if builder.is_prepared():
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if any((data_dir / full_name).glob("*/dataset_info.json")):
             _check_same(dataset, data_dir, full_name)
             logger.info("%s: already prepared in %s", full_name, data_dir)
             return full_name
         _check_space(dataset, data_dir)
         logger.info("%s: preparing %s pictures in %s", full_name, f"{len(dataset):,}", data_dir)
-        with contextlib.redirect_stdout(None):  # it tells of a download of unknown size
-            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        folder = _write_records(dataset, name, unfinished)
+        _write_index(dataset, folder)
+        target = data_dir / folder.relative_to(unfinished)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(target)
     except OSError as error:
         raise MachineError(f"--data_dir={data_dir}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     return full_name
+
+
+def _write_records(dataset: Dataset, name: str, data_dir: Path) -> Path:
+    """Write the records of every split one after the other and return their folder.
+
+    TFDS's own way to prepare keeps up to a gigabyte of them in memory to shuffle, also where they are not to be
+    shuffled, and needs TensorFlow for what exceeds it.
+    """
+    tfds = _import_tfds()
+    from bloodcell_jax.data.blood_cells.blood_cells_dataset_builder import Builder
+
+    builder = Builder(data=dataset, config=name, data_dir=data_dir, file_format="array_record")
+    folder = Path(builder.info.data_dir)
+    folder.mkdir(parents=True)
+    per_shard = max(1, _SHARD_BYTES * len(dataset) // dataset.images.nbytes)
+    writer = tfds.core.SequentialWriter(builder.info, per_shard, file_format="array_record")
+    examples = builder.examples()
+    writer.initialize_splits(list(examples))
+    with _progress(len(dataset)) as advance:
+        for split, rows in examples.items():
+            while some := list(itertools.islice(rows, _RECORDS_AT_A_TIME)):
+                writer.add_examples({split: some})
+                advance(len(some))
+    writer.close_all()
+    return folder
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal; yields what moves it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task("preparing", total=total)
+        yield lambda count: bar.advance(task, count)
 
 
 def default_name(source: str) -> str:
@@ -81,6 +129,13 @@ def _check_same(dataset: Dataset, data_dir: Path, full_name: str) -> None:
         )
 
 
+def _write_index(dataset: Dataset, folder: Path) -> None:
+    """Write the index beside the records, in the order in which they are read again."""
+    order = np.concatenate([dataset.splits[name] for name in SPLITS if name in dataset.splits] or [range(len(dataset))])
+    ids = dataset.ids if (order == np.arange(len(order))).all() else [dataset.ids[i] for i in order]
+    ExampleIndex(dataset.labels[order], Names.of(ids)).save(folder / INDEX_NAME)
+
+
 def _check_space(dataset: Dataset, data_dir: Path) -> None:
     """Refuse before an hour is spent: a picture as PNG is at most as large as its pixels."""
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -94,42 +149,110 @@ def _check_space(dataset: Dataset, data_dir: Path) -> None:
 def load_tfds(
     name: str, source: str, *, image_size: int, class_names: tuple[str, ...], data_dir: str | None
 ) -> Dataset:
-    """Read a prepared image-classification data set by name; see `bloodcell_jax.data.sources.load_source`.
+    """Open a prepared image-classification data set by name; see `bloodcell_jax.data.sources.load_source`.
+
+    Its pictures stay on the disk. Labels and ids come from the index that `prepare` wrote; of a set that others
+    prepared they are read once, and kept in the user's cache.
 
     Args:
       name: as TFDS writes it: `NAME`, `NAME/CONFIG` or `NAME/CONFIG:VERSION`.
       data_dir: where it was prepared; None: TFDS's own place, `~/tensorflow_datasets`.
     """
     builder = _open(name, data_dir, source)
-    image_key, label_key = _find_features(builder.info.features, builder.info.supervised_keys, source)
-    names = class_names or tuple(builder.info.features[label_key].names)
-    if len(names) != builder.info.features[label_key].num_classes:
+    info = builder.info
+    image_key, label_key = _find_features(info.features, info.supervised_keys, source)
+    names = class_names or tuple(info.features[label_key].names)
+    if len(names) != info.features[label_key].num_classes:
         raise DataError(
-            f"{source}: has the classes {', '.join(builder.info.features[label_key].names)}; data.class_names has "
-            f"{len(names)}"
+            f"{source}: has the classes {', '.join(info.features[label_key].names)}; data.class_names has {len(names)}"
         )
-    wanted = {split: builder.info.splits[split].num_examples for split in _in_order(list(builder.info.splits))}
-    images = np.empty((sum(wanted.values()), image_size, image_size, 3), np.uint8)
-    splits, labels, ids = {}, [], []
-    for split, count in wanted.items():
-        start = len(labels)
-        rows = _read_split(builder, split, image_key, label_key, images[start : start + count], source)
-        labels += [label for label, _ in rows]
-        ids += [name for _, name in rows]
-        if split in SPLIT_NAMES:
-            splits[SPLIT_NAMES[split]] = np.arange(start, start + count, dtype=np.int32)
-    if labels and min(labels) < 0:
+    parts = [_Records(builder, split, image_key, label_key, source) for split in _in_order(list(info.splits))]
+    fingerprint = _fingerprint(builder, source)
+    index = _example_index(parts, Path(info.data_dir), fingerprint, source)
+    if len(index.labels) and index.labels.min() < 0:
         raise DataError(f"{source}: some examples have no label, as unlabelled test splits have")
-    has_ids = "id" in builder.info.features
+    metadata = info.metadata or {}
+    ends = np.cumsum([len(part) for part in parts])
     return Dataset(
-        images=images,
-        labels=np.array(labels, np.int32),
+        images=StoredPictures(parts, image_size, source, fingerprint),
+        labels=index.labels,
         class_names=names,
-        ids=tuple(ids) if has_ids else tuple(map(str, range(len(labels)))),
+        ids=index.ids,
         source=source,
-        splits=splits,
-        skipped=dict((builder.info.metadata or {}).get("skipped", {})),
+        splits={
+            SPLIT_NAMES[part.name]: np.arange(end - len(part), end, dtype=np.int32)
+            for part, end in zip(parts, ends, strict=True)
+            if part.name in SPLIT_NAMES
+        },
+        skipped=dict(metadata.get("skipped", {})),
+        # Of the pictures as they were prepared.
+        known_sha256=metadata.get("sha256") if info.features[image_key].shape[0] == image_size else None,
     )
+
+
+class _Records:
+    """The records of one split, read at random places: encoded pictures, or what else is known of them."""
+
+    def __init__(self, builder: Any, split: str, image_key: str, label_key: str, source: str):
+        self.name, self._image_key, self._label_key = split, image_key, label_key
+        encoded = {image_key: _import_tfds().decode.SkipDecoding()}
+        try:
+            with damage_named(source):
+                self._records = builder.as_data_source(split, decoders=encoded)
+        except DataError as error:
+            if not isinstance(error.__cause__, NotImplementedError):
+                raise
+            file_format = builder.info.file_format.value
+            raise DataError(
+                f"{source}: prepared as {file_format}; prepare it again with file_format=array_record"
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitems__(self, numbers: list[int]) -> list[bytes]:
+        return [record[self._image_key] for record in self._records.__getitems__(numbers)]
+
+    def describe(self, numbers: list[int]) -> list[tuple[int, str | None]]:
+        """Return labels and ids; None for the id of examples that have none."""
+        return [
+            (int(record[self._label_key]), _text(record["id"]) if "id" in record else None)
+            for record in self._records.__getitems__(numbers)
+        ]
+
+
+def _fingerprint(builder: Any, source: str) -> str:
+    """Return what changes with the data set's files."""
+    with damage_named(source):
+        files = sorted(Path(builder.info.data_dir).glob("*.array_record*"))
+        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return json.dumps([str(builder.info.data_dir), states])
+
+
+def _example_index(parts: list[_Records], folder: Path, fingerprint: str, source: str) -> ExampleIndex:
+    """Return the index of a data set: the one beside its records, the one in the user's cache, or a new one there."""
+    count = sum(map(len, parts))
+    kept = cache_folder("data") / "indices" / f"{hashlib.sha256(fingerprint.encode()).hexdigest()[:32]}.npz"
+    for path in (folder / INDEX_NAME, kept):
+        if (index := ExampleIndex.load(path, count)) is not None:
+            return index
+    logger.info("%s: reading the labels of %s examples; the next start finds them in %s", source, f"{count:,}", kept)
+    index = _read_index(parts, source)
+    # A cache that cannot be written costs time alone.
+    with contextlib.suppress(OSError):
+        index.save(kept)
+    return index
+
+
+def _read_index(parts: list[_Records], source: str) -> ExampleIndex:
+    rows = []
+    with damage_named(source), ThreadPoolExecutor(DECODING_THREADS) as pool:
+        for part in parts:
+            starts = range(0, len(part), _RECORDS_AT_A_TIME)
+            numbers = (list(range(start, min(start + _RECORDS_AT_A_TIME, len(part)))) for start in starts)
+            rows += [row for some in pool.map(part.describe, numbers) for row in some]
+    ids = [str(i) if name is None else name for i, (_, name) in enumerate(rows)]
+    return ExampleIndex(np.array([label for label, _ in rows], np.int32), Names.of(ids))
 
 
 def _in_order(splits: list[str]) -> list[str]:
@@ -156,7 +279,7 @@ def _open(name: str, data_dir: str | os.PathLike | None, source: str) -> Any:
         return read_only_builder.builder_from_files(name, data_dir=place)
     except (tfds.core.DatasetNotFoundError, ValueError, OSError, KeyError) as error:
         folders = [path.name for path in place.iterdir() if path.is_dir()] if place.is_dir() else []
-        there = sorted(set(folders) - {"downloads"})
+        there = sorted(name for name in folders if name != "downloads" and not name.startswith("."))
         raise DataError(
             f"{source}: not prepared in {place}, which has {', '.join(there) or 'no data sets'}; set data.data_dir, or "
             "make it with bloodcell prepare"
@@ -175,41 +298,6 @@ def _find_features(features: Any, supervised: Any, source: str) -> tuple[str, st
     if not all(kinds.values()):
         raise DataError(f"{source}: has no picture with a class ({', '.join(features)}); it is no image classification")
     return tuple(keys[0] for keys in kinds.values())
-
-
-def _read_split(
-    builder: Any, split: str, image_key: str, label_key: str, images: np.ndarray, source: str
-) -> list[tuple[int, str]]:
-    """Read the pictures of one split into uint8 [n, h, w, 3] and return their labels and ids, in its order."""
-    tfds = _import_tfds()
-    try:
-        records = builder.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()})
-    except NotImplementedError as error:
-        raise DataError(
-            f"{source}: prepared as {builder.info.file_format.value}; prepare it again with file_format=array_record"
-        ) from error
-
-    def read(start: int) -> list[tuple[int, str]]:
-        rows = []
-        numbers = range(start, min(start + _RECORDS_AT_A_TIME, len(records)))
-        for i, record in zip(numbers, records.__getitems__(list(numbers)), strict=True):
-            images[i] = _decode(record[image_key], images.shape[1], f"{source}: example {i} of {split}")
-            rows.append((int(record[label_key]), _text(record.get("id", b""))))
-        return rows
-
-    try:
-        with ThreadPoolExecutor(DECODING_THREADS) as pool:
-            return [row for part in pool.map(read, range(0, len(records), _RECORDS_AT_A_TIME)) for row in part]
-    except (RuntimeError, ValueError, LookupError, OSError) as error:
-        raise DataError(f"{source}: its files are damaged ({error}); prepare it again") from error
-
-
-def _decode(content: bytes, image_size: int, name: str) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            return pictures.resize_arrays(np.asarray(pictures.to_rgb(picture, picture.format))[None], image_size)[0]
-    except Exception as error:  # Pillow's decoders raise nearly everything on malformed files.
-        raise DataError(f"{name} cannot be read ({error}); prepare it again") from error
 
 
 def _text(value: Any) -> str:

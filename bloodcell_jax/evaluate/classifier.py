@@ -8,6 +8,7 @@ import numpy as np
 
 from bloodcell_jax.config import Config
 from bloodcell_jax.data.pictures import resize_arrays
+from bloodcell_jax.data.stored_pictures import StoredPictures
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.evaluator import Evaluator
 from bloodcell_jax.train.checkpoints import Checkpoints, restore_params
@@ -30,13 +31,12 @@ class Classifier:
         self.config, self.step, self.workdir = config, step, workdir
         self.class_names = config.data.class_names
         self._params = params
-        self._parallel = create_parallel("jit", jax.device_count())
         self._evaluator = Evaluator(
             build_model(config.model),
             mean=config.model.mean,
             std=config.model.std,
             batch_size=config.evaluate.batch_size,
-            parallel=self._parallel,
+            parallel=create_parallel("jit", jax.device_count()),
         )
 
     @classmethod
@@ -73,18 +73,16 @@ class Classifier:
         """
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
             raise UsageError(f"images are {images.dtype} {list(images.shape)}; expected uint8 [n, height, width, 3]")
-        if len(images) == 0:
+        return self.predict_examples(resize_arrays(images, self.config.data.image_size), np.arange(len(images)))
+
+    def predict_examples(self, images: np.ndarray | StoredPictures, indices: np.ndarray) -> np.ndarray:
+        """Return the probabilities [n, classes] of those at `indices` of pictures of the model's size.
+
+        They may be on the disk: they are read as they are needed.
+        """
+        if len(indices) == 0:
             return np.zeros((0, len(self.class_names)))
-        size = self._evaluator.batch_size
-        resized = resize_arrays(images, self.config.data.image_size)
-        chunks = []
-        for start in range(0, len(resized), size):
-            chunk = resized[start : start + size]
-            # One compiled shape, however many pictures come.
-            padded = np.pad(chunk, ((0, size - len(chunk)), (0, 0), (0, 0), (0, 0)))
-            placed = jax.device_put(padded, self._parallel.replicated)
-            chunks.append(self._evaluator.predict(self._params, placed, np.arange(len(chunk))))
-        return np.concatenate(chunks)
+        return self._evaluator.predict(self._params, images, indices)
 
 
 def _choose(checkpoints: Checkpoints, wanted: str, metric: str, folder: Path) -> int:

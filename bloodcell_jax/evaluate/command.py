@@ -17,6 +17,7 @@ from bloodcell_jax.data.class_folders import is_picture
 from bloodcell_jax.data.cleaning import remove_rows
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.file_trees import FileTree, UnreadableFile, open_zip, read_file, read_folder
+from bloodcell_jax.data.launch_cache import cached_sha256
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 from bloodcell_jax.evaluate.classifier import Classifier
@@ -57,6 +58,7 @@ def evaluate_source(
         class_names=classifier.class_names,
         skip_bad=config.data.skip_bad if source is None else skip_bad,
         data_dir=config.data.data_dir,
+        in_memory=False,
     )
     if source is None:
         if config.data.clean is not None:
@@ -69,16 +71,16 @@ def evaluate_source(
     if split not in splits:
         raise UsageError(f"--split={split}: {dataset.source} has {', '.join(splits)}")
     indices = splits[split]
-    probabilities = classifier.predict(dataset.images[indices])
+    probabilities = classifier.predict_examples(dataset.images, indices)
     folder = Path(output).expanduser() if output else classifier.workdir / "eval" / split
     return folder, write_split(folder, dataset, indices, probabilities, step=classifier.step)
 
 
 def _check_same_data(dataset: Dataset, workdir: Path) -> None:
     trained_on = read_json(workdir / "environment.json")["data"]["sha256"]
-    if dataset.sha256() != trained_on:
+    if (now := cached_sha256(dataset)) != trained_on:
         raise DataError(
-            f"{dataset.source}: not the data this run was trained on (sha256 {dataset.sha256()[:12]}, then "
+            f"{dataset.source}: not the data this run was trained on (sha256 {now[:12]}, then "
             f"{trained_on[:12]}), so its splits are lost; name it by --source to evaluate on all of it"
         )
 

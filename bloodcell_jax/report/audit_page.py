@@ -40,8 +40,11 @@ def prepare_output(output: str | Path) -> Path:
     return folder
 
 
-def write_audit(audit: Audit, output: str | Path) -> Path:
+def write_audit(audit: Audit, output: str | Path, *, data_dir: str | None = None) -> Path:
     """Write an audit's files into a folder, created where missing, and return the page's path.
+
+    Args:
+      data_dir: where the source was read from, for the command on the page.
 
     Raises:
       UsageError: `output` is a file.
@@ -54,18 +57,22 @@ def write_audit(audit: Audit, output: str | Path) -> Path:
     except OSError as error:
         raise MachineError(f"--output={folder}: cannot be written ({error.strerror}); make room") from error
     page = folder / "index.html"
-    write_page(page, _render(audit, train_command(audit, folder)))
+    write_page(page, _render(audit, train_command(audit, folder, data_dir)))
     return page
 
 
-def train_command(audit: Audit, folder: Path) -> str:
-    """Return the command that trains without what `clean.json` in the folder names."""
+def train_command(audit: Audit, folder: Path, data_dir: str | None = None) -> str:
+    """Return the command that reads the source as it was audited and trains without what `clean.json` names."""
     data = {"source": audit.dataset.source, "clean": folder / "clean.json"}
+    if data_dir is not None:
+        data["data_dir"] = data_dir
     if (size := audit.dataset.images.shape[1]) != DataConfig().image_size:
         data["image_size"] = size
     if audit.crop != DataConfig().crop:
         data["crop"] = audit.crop or "none"
     words = ["bloodcell", "train", "--config=pbc_scratch", "--workdir=runs/clean"]
+    if audit.dataset.skipped:
+        words.append("--skip_bad")
     return shlex.join([*words, *(f"--config.data.{name}={value}" for name, value in data.items())])
 
 

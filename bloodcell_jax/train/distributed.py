@@ -91,6 +91,18 @@ def check_equal_everywhere(what: str, sha256: str) -> None:
         )
 
 
+def any_process(value: bool) -> bool:
+    """Return whether `value` holds in any process; all must call this together."""
+    import jax
+    import numpy as np
+
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental.multihost_utils import process_allgather
+
+    return bool(process_allgather(np.int32(value)).any())
+
+
 def device_map() -> str:
     """Return one line that says which process drives which devices."""
     import jax

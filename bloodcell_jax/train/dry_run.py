@@ -5,6 +5,7 @@ from flax.traverse_util import flatten_dict
 from bloodcell_jax.config import Config
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.train.environment import count_parameters
+from bloodcell_jax.train.feed import open_batches, place_data
 from bloodcell_jax.train.freezing import decay_mask, partition
 from bloodcell_jax.train.setup import Run, prepare_run
 
@@ -42,11 +43,11 @@ def data_summary(dataset: Dataset, splits: dict) -> str:
 def stage_costs(run: Run) -> str:
     """Return, per stage, steps and what XLA says of its compiled step: FLOPs and memory on one device."""
     rows = [("stage", "steps", "batch", "GFLOP/step/device", "arguments MiB", "temporary MiB")]
-    data, seed = run.place_data(), run.place_seed()
+    data, seed = place_data(run), run.place_seed()
+    with open_batches(run, 0) as batches:
+        batch = next(batches)
     for stage in run.stages:
-        compiled = run.parallel.compile_step(
-            run.train_step(stage), run.state_shapes(stage), data, run.batch(stage.start), seed
-        )
+        compiled = run.parallel.compile_step(run.train_step(stage), run.state_shapes(stage), data, batch, seed)
         cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
         rows.append(
             (

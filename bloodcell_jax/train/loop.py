@@ -1,6 +1,7 @@
 """The training loop."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from bloodcell_jax.errors import DivergedError
 from bloodcell_jax.evaluate.evaluator import Evaluator
 from bloodcell_jax.evaluate.metrics import quick_metrics
 from bloodcell_jax.train.checkpoints import Checkpoints, restore_params
+from bloodcell_jax.train.feed import open_batches, place_data
 from bloodcell_jax.train.logging import MetricsLog
 from bloodcell_jax.train.preemption import StopSignals
 from bloodcell_jax.train.profiling import StepProfiler
@@ -38,7 +40,7 @@ class Loop:
         self._run, self._workdir, self._checkpoints, self._signals = run, workdir, checkpoints, signals
         self._is_main = jax.process_index() == 0
         self._profiler = StepProfiler(workdir / "profile", profile_steps)
-        self._data = run.place_data()
+        self._data = place_data(run)
         self._evaluator = Evaluator(
             run.model,
             mean=run.config.model.mean,
@@ -64,10 +66,10 @@ class Loop:
         self._profiler.begin(step)
         self._log = MetricsLog(self._workdir, first_step=step) if self._is_main else None
         try:
-            with self._progress:
+            with self._progress, open_batches(run, step) as batches:
                 while step < run.total_steps:
                     stage = stage_of_step(run.stages, step)
-                    state = self._run_stage(stage, state, step)
+                    state = self._run_stage(stage, state, step, batches)
                     step = stage.stop
         finally:
             self._profiler.close()
@@ -87,7 +89,7 @@ class Loop:
         """Return probabilities [len(indices), classes] of pictures of the dataset; None where `stop` said yes."""
         # Several processes must run the same batches, so one of them alone cannot stop.
         stop = stop if jax.process_count() == 1 else lambda: False
-        images = self._run.parallel.global_view(self._data["images"])
+        images = self._run.parallel.global_view(self._data["images"]) if self._data else self._run.dataset.images
         return self._evaluator.predict(params, images, indices, stop=stop)
 
     def _restore(self) -> tuple[TrainState, int, float]:
@@ -103,18 +105,18 @@ class Loop:
             self._checkpoints.record(step)["seconds"],
         )
 
-    def _run_stage(self, stage: Stage, state: TrainState, step: int) -> TrainState:
+    def _run_stage(self, stage: Stage, state: TrainState, step: int, batches: Iterator[dict]) -> TrainState:
         run = self._run
-        seed = run.place_seed()
+        seed, batch = run.place_seed(), next(batches)
         self._progress.note(
             f"stage {stage.config.name}: steps {step} to {stage.stop} of {run.total_steps}; compiling the step"
         )
-        train_step = run.parallel.compile_step(run.train_step(stage), state, self._data, run.batch(step), seed)
+        train_step = run.parallel.compile_step(run.train_step(stage), state, self._data, batch, seed)
         self._utilization = Utilization.of_stage(run, stage)
         self._clock.start()
-        while step < stage.stop:
+        self._waited = 0.0
+        while True:
             self._profiler.before_step(step)
-            batch = run.batch(step)
             with jax.transfer_guard("disallow"), jax.profiler.StepTraceAnnotation("train_step", step_num=step):
                 state, metrics = train_step(state, self._data, batch, seed)
             step += 1
@@ -122,7 +124,15 @@ class Loop:
                 jax.block_until_ready(metrics)
             self._profiler.after_step(step, metrics)
             state = self._after_step(stage, state, step, metrics)
-        return state
+            if step == stage.stop:
+                return state
+            batch = self._next(batches)
+
+    def _next(self, batches: Iterator[dict]) -> dict:
+        start = time.monotonic()
+        batch = next(batches)
+        self._waited += time.monotonic() - start
+        return batch
 
     def _after_step(self, stage: Stage, state: TrainState, step: int, metrics: dict) -> TrainState:
         train = self._run.config.train
@@ -192,6 +202,7 @@ class Loop:
             )
         images = (step - self._measured_step) * run.config.train.batch_size
         self._measured_step = step
+        waited, self._waited = self._waited, 0.0
         return {
             "step": step,
             "stage": stage_of_step(run.stages, step - 1).config.name,
@@ -199,6 +210,7 @@ class Loop:
             **values,
             "perf/images_per_second": images / seconds,
             "perf/mfu": self._utilization.mfu(images / seconds),
+            "perf/data_wait": waited / seconds,
         }
 
     def _write(self, line: dict | None, val: dict[str, float]) -> None:

@@ -62,7 +62,7 @@ class DataParallel:
     def shard_batch(self, rows: Any) -> Any:
         """Return this process's rows [local batch, ...] of a global batch as device arrays that a step takes."""
         if self.backend == "jit":
-            return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.split_rows, x), rows)
+            return jax.tree.map(self.global_batch, rows)
         local = NamedSharding(self._step_mesh, PartitionSpec(AXIS))
         devices = self._step_mesh.size
         return jax.tree.map(lambda x: jax.device_put(x.reshape(devices, -1, *x.shape[1:]), local), rows)
@@ -83,6 +83,10 @@ class DataParallel:
     def global_rows(self, rows: np.ndarray) -> jax.Array:
         """Return the rows of a batch, the same in every process, as a global array cut over all devices."""
         return jax.make_array_from_callback(rows.shape, self.split_rows, lambda index: rows[index])
+
+    def global_batch(self, rows: np.ndarray) -> jax.Array:
+        """Return a batch, of which every process gives its own rows, as a global array cut over all devices."""
+        return jax.make_array_from_process_local_data(self.split_rows, rows)
 
     def global_view(self, tree: Any) -> Any:
         """Return a step's replicated arrays as global ones, without a copy: for checkpoints and evaluation."""

@@ -15,13 +15,15 @@ from bloodcell_jax.augment.policy_strings import parse_mix, parse_policy
 from bloodcell_jax.config import Config, ModelConfig, power_range, validate
 from bloodcell_jax.data.cleaning import remove_rows
 from bloodcell_jax.data.dataset import Dataset, check_learnable
-from bloodcell_jax.data.duplicate_cache import cached_duplicate_groups
+from bloodcell_jax.data.host_memory import free_host_memory
+from bloodcell_jax.data.launch_cache import cached_duplicate_groups, cached_sha256, known_duplicate_groups
 from bloodcell_jax.data.sampling import Sampler, create_sampler
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.splits import cuts_anything, split_dataset
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
 from bloodcell_jax.train.class_balance import class_weights, logit_offset
+from bloodcell_jax.train.feed import choose_streaming
 from bloodcell_jax.train.parallel import DataParallel, create_parallel
 from bloodcell_jax.train.stages import Stage, plan_stages
 from bloodcell_jax.train.state import TrainState, begin_stage, create_state
@@ -38,6 +40,7 @@ class Run:
       config: resolved: nothing that the data or the weights decide is left unset.
       data_hash: sha256 of the dataset.
       splits: example indices by split.
+      streams: pictures are read ahead of each step; else all of them lie on every device.
       param_shapes: the parameters as shapes.
       weights_info: of the pretrained weights; None from random ones.
     """
@@ -53,6 +56,7 @@ class Run:
     stages: list[Stage]
     parallel: DataParallel
     weights_info: WeightsInfo | None
+    streams: bool = False
 
     @property
     def total_steps(self) -> int:
@@ -97,16 +101,20 @@ class Run:
             on_each_device=self.parallel.on_each_device,
         )
 
-    def batch(self, step: int) -> dict[str, jax.Array]:
-        """Return the example indices and global slots of a step, on the devices."""
+    def plan_batch(self, step: int) -> dict[str, np.ndarray]:
+        """Return what this process feeds to a step, but for the pictures: indices, labels, slots, [local batch] each.
+
+        Where predictions are to follow another prior than training shows, logit_offset [local batch, classes] as well.
+        """
         size = self.config.train.batch_size
         rows = self.parallel.local_rows(size)
         slots = np.arange(rows.start, rows.stop, dtype=np.int32)
         positions = step * size + slots.astype(np.int64)
-        batch = {"indices": self.sampler.indices(positions[0], positions[-1] + 1), "slots": slots}
+        indices = self.sampler.indices(positions[0], positions[-1] + 1)
+        batch = {"indices": indices, "labels": self.dataset.labels[indices], "slots": slots}
         if self.config.train.logit_adjustment != "none":
             batch["logit_offset"] = self._logit_offsets(positions)
-        return self.parallel.shard_batch(batch)
+        return batch
 
     def _class_weights(self) -> np.ndarray | None:
         train, quotas = self.config.train, self.sampler.quotas(0)
@@ -123,10 +131,6 @@ class Run:
     def place_seed(self) -> jax.Array:
         """Return the seed as a step takes it."""
         return self.parallel.place_state(np.uint32(self.config.seed))
-
-    def place_data(self) -> dict[str, jax.Array]:
-        """Return the whole dataset on every device."""
-        return self.parallel.place_state({"images": self.dataset.images, "labels": self.dataset.labels})
 
     def _initial_params(self) -> Any:
         config = self.config
@@ -172,12 +176,17 @@ def prepare_run(config: Config, dataset: Dataset | None = None) -> Run:
             class_names=config.data.class_names,
             skip_bad=config.data.skip_bad,
             data_dir=config.data.data_dir,
+            in_memory=False,
         )
     if config.data.clean is not None:
         dataset = remove_rows(dataset, config.data.clean)
     check_learnable(dataset)
     config = resolve(config, dataset, weights_info)
-    data_hash = dataset.sha256()
+    model, shapes = build_model(config.model), param_shapes(config)
+    streams = choose_streaming(config.data, dataset, sum(leaf.size for leaf in jax.tree.leaves(shapes)))
+    if not streams:
+        dataset = dataset.in_memory()
+    data_hash = cached_sha256(dataset)
     splits = cut_splits(dataset, data_hash, config)
     sampler = create_sampler(
         config.data.sampler,
@@ -188,10 +197,22 @@ def prepare_run(config: Config, dataset: Dataset | None = None) -> Run:
         redraw=config.data.sampler_redraw,
         power=power_range(config.data.sampler_power),
     )
-    model, shapes = build_model(config.model), param_shapes(config)
     stages = plan_stages(config, shapes, epoch_size=sampler.epoch_size)
     sampler = replace(sampler, epochs=math.ceil(stages[-1].stop * config.train.batch_size / sampler.epoch_size))
-    return Run(config, dataset, data_hash, splits, sampler, augmentation, model, shapes, stages, parallel, weights_info)
+    return Run(
+        config=config,
+        dataset=dataset,
+        data_hash=data_hash,
+        splits=splits,
+        sampler=sampler,
+        augmentation=augmentation,
+        model=model,
+        param_shapes=shapes,
+        stages=stages,
+        parallel=parallel,
+        weights_info=weights_info,
+        streams=streams,
+    )
 
 
 def create_augmentation(config: Config) -> Augmentation:
@@ -227,9 +248,20 @@ def check_blocks(augmentation: Augmentation, batch_size: int, devices: int) -> N
 
 
 def cut_splits(dataset: Dataset, data_hash: str, config: Config) -> dict[str, np.ndarray]:
-    """Return the splits of a run; duplicates are looked for where something is to be cut and they stay together."""
+    """Return the splits of a run; duplicates are looked for where something is to be cut and they stay together.
+
+    Raises:
+      UsageError: looking for them needs more memory than there is.
+    """
     groups = None
     if config.data.group_duplicates and cuts_anything(dataset):
+        unread = dataset.images.nbytes * (not isinstance(dataset.images, np.ndarray))
+        if unread > free_host_memory() / 2 and known_duplicate_groups(dataset, data_hash) is None:
+            raise UsageError(
+                f"config.data.group_duplicates: {dataset.source} leaves splits to be cut, and what shows the same cell "
+                f"is found by comparing all {unread / 1e9:.0f} GB of pictures in memory, which has not enough free; "
+                "set it to false, or prepare the source with splits of its own"
+            )
         groups = cached_duplicate_groups(dataset, data_hash)
     return split_dataset(dataset, config.data.splits, seed=config.seed, groups=groups)
 

@@ -55,8 +55,9 @@ def training_batch(
     """Return what the network is trained on in one step: pictures, targets, and a key for each picture's drop path.
 
     Args:
-      data: images uint8 [N, h, w, 3] and labels int32 [N].
-      batch: int32 indices into them and the global slots, [n] each.
+      data: images uint8 [N, h, w, 3] and labels int32 [N] where the whole set is on the device, else empty.
+      batch: int32 indices into them, or images uint8 [n, h, w, 3] and labels int32 [n] themselves; and the global
+        slots, int32 [n].
       seed: uint32 [].
       step: int32 [].
 
@@ -65,17 +66,24 @@ def training_batch(
       have 3 * n rows, the views of a picture next to each other.
     """
     slots, block = batch["slots"], augmentation.block
-    images = to_unit(data["images"][batch["indices"]])
+    images, labels = _examples(data, batch)
+    images = to_unit(images)
     apply = apply_views if augmentation.views else apply_policy
     images = apply(augmentation.policy, step_key(seed, AUGMENT_STREAM, step), slots, images, block=block)
-    labels = jax.nn.one_hot(data["labels"][batch["indices"]], num_classes)
-    targets = optax.smooth_labels(labels, label_smoothing)
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, num_classes), label_smoothing)
     keys = slot_keys(step_key(seed, DROP_PATH_STREAM, step), slots)
     if augmentation.views:
         keys = jax.vmap(slot_keys, (0, None))(keys, jnp.arange(VIEWS))
         return images.reshape(-1, *images.shape[2:]), targets, keys.reshape(-1)
     images, targets = apply_mix(augmentation.mix, step_key(seed, MIX_STREAM, step), slots, images, targets, block=block)
     return images, targets, keys
+
+
+def _examples(data: dict, batch: dict) -> tuple[jax.Array, jax.Array]:
+    """Return the pictures and labels of a batch: those it brings, or those it points at."""
+    if "images" in batch:
+        return batch["images"], batch["labels"]
+    return data["images"][batch["indices"]], data["labels"][batch["indices"]]
 
 
 def make_train_step(

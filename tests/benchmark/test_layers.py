@@ -8,6 +8,7 @@ from jax import lax
 
 from bloodcell_jax.benchmark.layers import BLOCK, DEPTHWISE, MATRIX, NORM, layers_of
 from bloodcell_jax.models import create_model
+from bloodcell_jax.models.dense import Dense, PatchConv
 from bloodcell_jax.models.flops import forward_flops
 
 MODELS = [
@@ -24,10 +25,11 @@ def counted_by_the_compiler(layer):
     """Return XLA's FLOPs of the layer's product alone: no bias, and no padding, which it would count or not."""
     kernel = jax.ShapeDtypeStruct(layer.params["kernel"].shape, jnp.float32)
     places, channels = layer.output.shape[:-1], kernel.shape[-2]
-    if isinstance(layer.module, nn.Dense):
+    if isinstance(layer.module, nn.Dense | Dense):
         images = jax.ShapeDtypeStruct((*places, channels), jnp.float32)
         return jax.jit(jnp.matmul).lower(images, kernel).cost_analysis()["flops"]
-    strides = layer.module.strides if isinstance(layer.module, nn.Conv) else 1
+    strides = {nn.Conv: "strides", PatchConv: "size"}.get(type(layer.module))
+    strides = getattr(layer.module, strides) if strides else 1
     strides = (strides or 1,) * 2
     size = [(place - 1) * stride + k for place, stride, k in zip(places[1:], strides, kernel.shape, strict=False)]
     groups = layer.output.shape[-1] if layer.kind == DEPTHWISE else 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bloodcell_jax.data.dataset import Dataset
-from bloodcell_jax.data.duplicate_cache import cached_duplicate_groups
+from bloodcell_jax.data.launch_cache import cached_duplicate_groups
 from bloodcell_jax.data.splits import describe_splits, k_folds, split_dataset
 from bloodcell_jax.errors import DataError
 

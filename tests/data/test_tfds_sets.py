@@ -1,5 +1,6 @@
 """Any source, prepared into array_record, is the same data again; and any prepared set is read by its name."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -48,6 +49,26 @@ def test_preparing_again_changes_nothing_and_other_data_need_another_name(tmp_pa
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "sets").rglob("*")} == before
     with pytest.raises(UsageError, match=r"other data are prepared under this name.*another --name, or delete"):
         prepare(load_source(fill(tmp_path / "other", ("train", "val")), image_size=16), tmp_path / "sets", "cells")
+
+
+def test_it_appears_whole_or_not_at_all_and_takes_no_tensorflow_or_memory_for_large_sets(tmp_path, monkeypatch):
+    # TFDS's own writer keeps records in memory up to this many bytes and then asks for TensorFlow.
+    monkeypatch.setattr("tensorflow_datasets.core.shuffle.MAX_MEM_BUFFER_SIZE", 1)
+    monkeypatch.setattr("bloodcell_jax.data.tfds_sets._SHARD_BYTES", 3 * IMAGES[0].nbytes)
+    data = load_source(fill(tmp_path / "cells", ("train", "val")), image_size=16)
+    sets = tmp_path / "sets"
+    left = sets / ".cells.incomplete" / "blood_cells" / "cells"
+    left.mkdir(parents=True)
+    (left / "records").write_text("of an interrupted run")
+    broken = dataclasses.replace(data, ids=[*data.ids[:-1], None])
+    with pytest.raises(TypeError, match="got None"):
+        prepare(broken, sets, "cells")
+    assert list(sets.iterdir()) == []
+    prepare(data, sets, "cells")
+    assert [path.name for path in sets.iterdir()] == ["blood_cells"]
+    assert len(list(sets.rglob("*-train.array_record-*"))) == 3
+    again = load_source("tfds:blood_cells/cells", image_size=16, data_dir=str(sets))
+    assert (again.sha256(), again.ids) == (data.sha256(), data.ids)
 
 
 def test_names(tmp_path):

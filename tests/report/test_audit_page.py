@@ -1,16 +1,21 @@
 """The verb audit: its files, its page, its exit codes, and what it says."""
 
+import dataclasses
 import json
 import re
+import shlex
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from bloodcell_jax import cli
+from bloodcell_jax.data.audit import findings
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.synthetic import draw_cells
+from bloodcell_jax.report.audit_page import train_command
 
 # Names that are markup where they are not escaped.
 HOSTILE = '"><script>alert(1)<:script>'
@@ -173,3 +178,12 @@ def test_training_on_other_data_is_refused(output, tmp_path, capsys):
     assert f"clean.json: made for other data: n 63, sha256 {sha256}" in said
     assert "has n 9, sha256" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_the_suggested_command_reads_the_source_as_the_audit_did(folder):
+    found = findings.audit(load_source(f"folder:{folder}", image_size=32))
+    plain = shlex.split(train_command(found, Path("out")))
+    assert {"--config.data.image_size=32", "--config.data.clean=out/clean.json"} < set(plain)
+    skipped = dataclasses.replace(found, dataset=dataclasses.replace(found.dataset, skipped={"b.png": "an empty file"}))
+    words = shlex.split(train_command(skipped, Path("out"), "my sets"))
+    assert set(words) - set(plain) == {"--skip_bad", "--config.data.data_dir=my sets"}

@@ -15,6 +15,7 @@ from bloodcell_jax.config import (
     TrainConfig,
 )
 from bloodcell_jax.train.class_balance import class_weights, logit_offset
+from bloodcell_jax.train.feed import place_data
 from bloodcell_jax.train.losses import weighted_cross_entropy
 from bloodcell_jax.train.setup import prepare_run
 from bloodcell_jax.train.step import normalise, training_batch
@@ -99,9 +100,9 @@ def test_the_training_step_uses_both_epoch_by_epoch(tmp_path):
     counts = run.sampler.counts
     weights = class_weights("effective", counts, counts / counts.sum())
     step = jax.jit(run.train_step(run.stages[0]))
-    state, data, seed = run.initial_state(), run.place_data(), run.place_seed()
+    state, data, seed = run.initial_state(), place_data(run), run.place_seed()
     for at in (0, 31):
-        batch = run.batch(at)
+        batch = run.parallel.shard_batch(run.plan_batch(at))
         _, metrics = step(state, data, batch, seed)
         mix = run.sampler.quotas(at // 4) / 64
         offset = logit_offset("natural", counts, mix, weights)

@@ -34,7 +34,16 @@ def test_the_workdir_holds_what_is_promised(trained):
 def test_the_log_has_one_line_per_logged_step(trained):
     lines = read_metrics(trained)
     assert [line["step"] for line in lines] == list(range(2, 37, 2))
-    always = {"stage", "epoch", "train/loss", "train/accuracy", "lr", "perf/images_per_second", "perf/mfu"}
+    always = {
+        "stage",
+        "epoch",
+        "train/loss",
+        "train/accuracy",
+        "lr",
+        "perf/images_per_second",
+        "perf/mfu",
+        "perf/data_wait",
+    }
     always |= {f"norm/{name}" for name in ("gradient", "parameter", "update")}
     evaluated = {"val/loss", "val/accuracy", "val/f1_macro"}
     for line in lines:

@@ -8,10 +8,13 @@ import time
 
 import jax
 import numpy as np
+import psutil
 import pytest
 from ml_collections.config_flags import config_path
 
 from bloodcell_jax import cli
+from bloodcell_jax.data.sources import load_source
+from bloodcell_jax.data.tfds_sets import prepare
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.train.checkpoints import Checkpoints
 from bloodcell_jax.train.setup import param_shapes, prepare_run
@@ -93,6 +96,34 @@ def test_a_signal_saves_and_stops(start, trained, tmp_path):
     assert_same_run(workdir, trained)
 
 
+def test_a_streamed_run_killed_and_stopped_and_resumed_resident_is_the_undisturbed_one(start, trained, cells, tmp_path):
+    workdir = tmp_path / "run"
+    prepare(
+        load_source(f"npz:{cells}", image_size=32, class_names=("red", "green", "blue")), tmp_path / "sets", "cells"
+    )
+    flags = ["--config.data.source=tfds:blood_cells/cells", f"--config.data.data_dir={tmp_path / 'sets'}"]
+    streaming = [*flags, "--config.data.feed=streaming", "--config.data.workers=1"]
+    process = start(workdir, *streaming)
+    kill_at(process, workdir, 4, signal.SIGSTOP)
+    workers = psutil.Process(process.pid).children()
+    assert workers
+    process.send_signal(signal.SIGKILL)
+    finish(process, -signal.SIGKILL)
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert alive == []
+    process = start(workdir, *streaming)
+    kill_at(process, workdir, 12, signal.SIGSTOP)
+    # As a scheduler does: to every process of the job.
+    for each in (*psutil.Process(process.pid).children(), psutil.Process(process.pid)):
+        each.send_signal(signal.SIGTERM)
+        each.send_signal(signal.SIGCONT)
+    _, errors = finish(process, 75)
+    assert errors.splitlines()[-1].startswith("bloodcell: stopped by SIGTERM at step ")
+    assert "Traceback" not in errors
+    finish(start(workdir, *flags, "--config.data.feed=resident"))
+    assert_same_run(workdir, trained)
+
+
 def test_a_finished_run_says_so_and_makes_what_is_missing(start, trained, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
@@ -136,6 +167,10 @@ def test_what_may_not_change_is_refused_with_both_values(config_file, trained, t
     [
         (
             {"train.backend": "jit", "train.log_every": 5, "evaluate.batch_size": 8, "data.source": "npz:moved.npz"},
+            None,
+        ),
+        (
+            {"data.feed": "streaming", "data.workers": 3},
             None,
         ),
         ({"train.evaluate_every": 3, "train.checkpoint_every": 0, "train.keep_last": 5, "train.keep_best": 0}, None),

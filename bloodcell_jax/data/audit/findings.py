@@ -177,6 +177,7 @@ def audit(dataset: Dataset, *, crop: int | None = 200, predictions: str | Path |
     Raises:
       DataError: the predictions are not of this data set.
     """
+    dataset = dataset.in_memory()
     label_errors = None if predictions is None else _label_errors(dataset, Path(predictions))
     _log.info("audit: comparing %s pictures with each other", f"{len(dataset):,}")
     duplicates = find_duplicates(dataset.images)

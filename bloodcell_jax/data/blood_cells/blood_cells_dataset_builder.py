@@ -72,7 +72,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             builder=self, description="Single cells, prepared from one's own source.", **shared
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
+    def examples(self) -> dict[str, Iterator[dict]]:
+        """Return the examples of each split, as TFDS encodes them, in their order."""
+        return {
+            name: (example for _, example in rows) for name, rows in self._split_generators(dl_manager=None).items()
+        }
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager | None) -> dict:
         splits = self._data.splits or {WHOLE: np.arange(len(self._data))}
         return {name: self._generate_examples(indices) for name, indices in splits.items()}
 

@@ -1,0 +1,237 @@
+"""The streaming feed: how long a step waits for it, how many pictures it gives, and what it takes as data grow.
+
+    python benchmarks/streaming.py --folder=/var/tmp/streaming --output=benchmarks/results/streaming-cpu.json
+
+Makes data sets of synthetic pictures in `--folder` once, by `bloodcell_jax.data.tfds_sets.prepare`, and keeps them.
+
+- `feed`: pictures a second of the stream alone, decoded and collected by this process, by the number of workers; the
+  kinds alternate and the median of `--windows` counts.
+- `step`: the waiting share of training steps of `--model`, as `perf/data_wait` of a run says; the first step, which
+  waits for the first batch while the step compiles, is left out.
+- `growth`: small pictures, 20,000 to 2,000,000 rows: seconds until the data set is open (index and hash), until it is
+  split and until the first batch, and the memory of this process and of its workers, sampled from batch to batch.
+  Each size is measured in a process of its own.
+"""
+
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import psutil
+from absl import app, flags
+
+from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.sampling import create_sampler
+from bloodcell_jax.data.sources import load_source
+from bloodcell_jax.data.splits import split_dataset
+from bloodcell_jax.data.streaming import open_stream
+from bloodcell_jax.data.synthetic import CLASS_NAMES, draw_cells
+from bloodcell_jax.data.tfds_sets import prepare
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("folder", None, "where the data sets are made and kept", required=True)
+flags.DEFINE_string("output", None, "JSON file to write")
+flags.DEFINE_integer("pictures", 4000, "of the data set that `feed` and `step` read")
+flags.DEFINE_integer("image_size", 96, "pixels of these")
+flags.DEFINE_integer("batch_size", 64, "pictures")
+flags.DEFINE_multi_integer("workers", [0, 1, 2], "processes that decode")
+flags.DEFINE_integer("windows", 5, "timed repetitions of `feed`", lower_bound=1)
+flags.DEFINE_integer("window_batches", 40, "batches in each")
+flags.DEFINE_string("model", "convnext_atto", "network of `step`")
+flags.DEFINE_integer("steps", 30, "of `step`")
+flags.DEFINE_multi_integer("rows", [20_000, 200_000, 2_000_000], "of `growth`")
+flags.DEFINE_integer("growth_seconds", 60, "how long each size of `growth` is read")
+
+SMALL = 16
+
+
+class _Repeated:
+    """As many pictures as asked for: a few, again and again, with their number painted in, so that no two are equal."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, few: np.ndarray, count: int):
+        self._few, self.shape = few, (count, *few.shape[1:])
+        self.nbytes = int(np.prod(self.shape, dtype=np.int64))
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        picture = self._few[index % len(self._few)].copy()
+        picture[0, 0], picture[0, 1, 0] = [index % 256, index // 256 % 256, index // 65536], 255
+        return picture
+
+    def __iter__(self):
+        return (self[i] for i in range(self.shape[0]))
+
+
+def prepared(count: int, image_size: int) -> str:
+    """Return the name of a data set of `count` pictures, made where it is missing."""
+    name = f"cells_{count}_{image_size}"
+    if not (Path(FLAGS.folder) / "blood_cells" / name).exists():
+        few, labels = draw_cells(min(count, 512), size=image_size)
+        labels = np.resize(labels, count)
+        ids = tuple(map(str, range(count)))
+        prepare(Dataset(_Repeated(few, count), labels, CLASS_NAMES, ids, f"{count} cells"), FLAGS.folder, name)
+    return f"tfds:blood_cells/{name}"
+
+
+def open_set(count: int, image_size: int) -> Dataset:
+    """Return the data set, its pictures on the disk."""
+    return load_source(prepared(count, image_size), image_size=image_size, data_dir=FLAGS.folder, in_memory=False)
+
+
+class _Plan:
+    """A sampler's batches, one after the other."""
+
+    def __init__(self, dataset: Dataset, batch_size: int):
+        self._sampler = create_sampler("natural", dataset.labels, np.arange(len(dataset), dtype=np.int32), seed=0)
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return 1_000_000
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        return self._sampler.indices(step * self._batch_size, (step + 1) * self._batch_size)
+
+
+def measure_feed() -> dict[str, dict]:
+    """Return pictures a second of the stream alone, by workers."""
+    dataset = open_set(FLAGS.pictures, FLAGS.image_size)
+    plan, rates = _Plan(dataset, FLAGS.batch_size), {workers: [] for workers in FLAGS.workers}
+    for _ in range(FLAGS.windows):
+        for workers, measured in rates.items():
+            with open_stream(dataset.images, plan, workers=workers) as batches:
+                for _ in range(8 * max(workers, 1)):  # what was ready before the clock started
+                    next(batches)
+                start = time.perf_counter()
+                for _ in range(FLAGS.window_batches):
+                    next(batches)
+                seconds = time.perf_counter() - start
+            measured.append(FLAGS.window_batches * FLAGS.batch_size / seconds)
+    return {str(workers): {"images_per_second": statistics.median(m), "trials": m} for workers, m in rates.items()}
+
+
+def measure_step() -> dict:
+    """Return the share of a training step that waits for data, resident and streaming."""
+    import tempfile
+
+    from bloodcell_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, StageConfig, TrainConfig
+    from bloodcell_jax.train.job import train_and_evaluate
+    from bloodcell_jax.workdir import read_metrics
+
+    results = {}
+    for feed in ("resident", "streaming"):
+        data = DataConfig(
+            source=prepared(FLAGS.pictures, FLAGS.image_size),
+            data_dir=FLAGS.folder,
+            image_size=FLAGS.image_size,
+            group_duplicates=False,
+            splits=(0.98, 0.01, 0.01),
+            feed=feed,
+        )
+        config = Config(
+            data=data,
+            model=ModelConfig(variant=FLAGS.model, dtype="float32"),
+            augment=AugmentConfig(),
+            stages=[StageConfig(steps=FLAGS.steps)],
+            train=TrainConfig(batch_size=FLAGS.batch_size, log_every=1),
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            train_and_evaluate(config, folder)
+            lines = read_metrics(Path(folder))[2:]
+        results[feed] = {
+            "model": FLAGS.model,
+            "step_ms": 1e3 * statistics.median(FLAGS.batch_size / line["perf/images_per_second"] for line in lines),
+            "waiting_share_mean": statistics.mean(line["perf/data_wait"] for line in lines),
+            "waiting_share_largest": max(line["perf/data_wait"] for line in lines),
+        }
+    return results
+
+
+def _measure_growth(count: int, workers: int, seconds: float, pipe) -> None:
+    start = time.perf_counter()
+    dataset = open_set(count, SMALL)
+    data_hash = dataset.sha256()
+    opened = time.perf_counter() - start
+    split_dataset(dataset, (0.98, 0.01, 0.01), seed=0)
+    split = time.perf_counter() - start - opened
+    samples = []
+    with open_stream(dataset.images, _Plan(dataset, FLAGS.batch_size), workers=workers) as batches:
+        next(batches)
+        first = time.perf_counter() - start - opened - split
+        read, next_sample = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            next(batches)
+            read += 1
+            if time.perf_counter() >= next_sample:
+                next_sample += seconds / 12
+                samples.append({"seconds": time.perf_counter() - start, "batches": read} | _memory())
+    rate = read * FLAGS.batch_size / (time.perf_counter() - start - opened - split - first)
+    times = {"open_s": opened, "split_s": split, "first_batch_s": first, "images_per_second": rate}
+    pipe.send({"rows": count, "sha256": data_hash} | times | {"memory": samples})
+
+
+def _memory() -> dict:
+    """Return the memory that belongs to this process and to its workers alone, MB (shared pages are left out)."""
+    me = psutil.Process()
+    workers = [child.memory_full_info().uss / 1e6 for child in me.children() if child.memory_info().rss > 30e6]
+    return {"parent_mb": me.memory_full_info().uss / 1e6, "workers_mb": workers}
+
+
+def measure_growth() -> list[dict]:
+    """Return start-up and memory by rows, each in a process of its own."""
+    results = []
+    for count in FLAGS.rows:
+        prepared(count, SMALL)
+        receiver, sender = multiprocessing.get_context("fork").Pipe(duplex=False)
+        process = multiprocessing.get_context("fork").Process(
+            target=_measure_growth, args=(count, max(FLAGS.workers), FLAGS.growth_seconds, sender)
+        )
+        process.start()
+        results.append(receiver.recv())
+        process.join()
+    return results
+
+
+def environment() -> dict:
+    """Return where this was measured."""
+    names = ("bloodcell_jax", "jax", "grain", "array_record", "tensorflow-datasets", "numpy", "pillow")
+    return {
+        "command": " ".join(sys.argv),
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in names},
+        "pictures": FLAGS.pictures,
+        "image_size": FLAGS.image_size,
+        "batch_size": FLAGS.batch_size,
+        "small_image_size": SMALL,
+        "windows": FLAGS.windows,
+    }
+
+
+def main(_) -> None:
+    # Growth first: its processes are forked from this one, which must not have started JAX.
+    results = {"environment": environment(), "growth": measure_growth()}
+    results |= {"feed": measure_feed(), "step": measure_step()}
+    for grown in results["growth"]:
+        memory = [[sample["parent_mb"], *sample["workers_mb"]] for sample in grown["memory"]]
+        times = ", ".join(f"{name} {grown[f'{name}_s']:.2f} s" for name in ("open", "split", "first_batch"))
+        first, last = [round(mb) for mb in memory[0]], [round(mb) for mb in memory[-1]]
+        print(f"{grown['rows']:>10,} rows: {times}, MB at first {first}, at last {last}")
+    for workers, rate in results["feed"].items():
+        print(f"{workers:>10} workers: {rate['images_per_second']:,.0f} images/s")
+    for feed, step in results["step"].items():
+        print(f"{feed:>10}: step {step['step_ms']:.0f} ms, waits {step['waiting_share_mean']:.2%} of it")
+    if FLAGS.output:
+        Path(FLAGS.output).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app.run(main)

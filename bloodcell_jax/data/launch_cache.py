@@ -1,0 +1,67 @@
+"""What takes longer to find out about data than reading them, kept between launches in the user's cache."""
+
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from bloodcell_jax.data import duplicates
+from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.download import cache_folder
+
+logger = logging.getLogger(__name__)
+
+
+def cached_duplicate_groups(dataset: Dataset, data_hash: str) -> np.ndarray:
+    """Return `duplicate_groups` of a dataset, int32 [n], from the user's cache where it is known.
+
+    What is known holds for these very data (`data_hash`) and this version of the search.
+    """
+    path = _duplicates_path(data_hash)
+    groups = known_duplicate_groups(dataset, data_hash)
+    if groups is None:
+        groups = duplicates.duplicate_groups(dataset.in_memory().images)
+        _keep(path, lambda temporary: np.save(temporary, groups))
+    return groups
+
+
+def known_duplicate_groups(dataset: Dataset, data_hash: str) -> np.ndarray | None:
+    """Return what `cached_duplicate_groups` would without a search; None where there would be one."""
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        groups = np.load(_duplicates_path(data_hash), allow_pickle=False)
+        if groups.shape == (len(dataset),):
+            return groups
+    return None
+
+
+def cached_sha256(dataset: Dataset) -> str:
+    """Return `dataset.sha256()`; of pictures on the disk from the user's cache where these files were hashed before."""
+    if isinstance(dataset.images, np.ndarray) or dataset.known_sha256 is not None:
+        return dataset.sha256()
+    path = cache_folder("data") / "hashes" / f"{dataset.images.key[:32]}.txt"
+    with contextlib.suppress(OSError, ValueError):
+        known = path.read_text(encoding="ascii")
+        if len(known) == 64:
+            return known
+    logger.info("%s: hashing %s pictures, once", dataset.source, f"{len(dataset):,}")
+    data_hash = dataset.sha256()
+    _keep(path, lambda temporary: temporary.write_text(data_hash, encoding="ascii"))
+    return data_hash
+
+
+def _duplicates_path(data_hash: str) -> Path:
+    version = hashlib.sha256(Path(duplicates.__file__).read_bytes()).hexdigest()
+    return cache_folder("data") / "duplicates" / f"{data_hash[:32]}-{version[:8]}.npy"
+
+
+def _keep(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file of the cache; one that cannot be written costs time alone."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}{path.suffix}")
+        write(temporary)
+        temporary.replace(path)
