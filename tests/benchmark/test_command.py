@@ -114,26 +114,26 @@ import logging, resource, runpy
 import jax
 from bloodcell_jax.benchmark.command import prepare_programs
 
-logging.basicConfig(level="INFO")
+logging.basicConfig(level="INFO", force=True)
 config = runpy.run_path("configs/quickstart.py")["get_config"]()
 config.model.variant, config.model.layer_scale, config.data.image_size = "custom_cnn", None, 32
-config.augment.policy, config.train.batch_size = "none", 2048
+config.augment.policy, config.train.batch_size = "none", 1024
 config.stages[0].trainable = ("head/.*", "!.*")
 jax.devices()
 now = 1024 * int(open("/proc/self/status").read().split("VmSize:")[1].split()[0])
-resource.setrlimit(resource.RLIMIT_AS, (now + 2 * 2**30,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (now + 3 * 2**29,) * 2)
 run, step, inference = prepare_programs(config)
 print(run.config.train.batch_size)
 """
 
 
 def test_a_full_memory_halves_the_batch():
-    """The step needs 2.7 GB; the address space of its process has 2 left, for real."""
+    """Step and inference together need more than the 1.5 GiB left in the address space of the process, for real."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     done = subprocess.run([sys.executable, "-c", FULL_MEMORY], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     fits = int(done.stdout.splitlines()[-1])
-    assert fits in (1024, 512)
+    assert fits in (512, 256)
     assert f"out of memory with batch {2 * fits}; going on with {fits}" in done.stderr
 
 
