@@ -26,7 +26,7 @@ from bloodcell_jax.train.environment import count_parameters, describe_machine
 from bloodcell_jax.train.setup import Run
 from bloodcell_jax.train.utilization import measure_copy_rate, measure_matrix_rate
 
-_WINDOW_SECONDS = 0.5
+_WINDOW_SECONDS = 0.25
 _OURS = "bloodcell_jax"
 
 _log = logging.getLogger(__name__)

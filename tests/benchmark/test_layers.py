@@ -11,7 +11,6 @@ from bloodcell_jax.models import create_model
 from bloodcell_jax.models.flops import forward_flops
 
 MODELS = [
-    ("convnext_tiny", {}),
     ("convnext_atto", {"stem_stride": 2}),
     ("convnext_nano_ols", {}),
     ("convnextv2_atto", {}),
