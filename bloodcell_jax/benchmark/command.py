@@ -27,7 +27,7 @@ from bloodcell_jax.train.feed import resident_batch
 from bloodcell_jax.train.setup import Run
 from bloodcell_jax.train.utilization import measure_copy_rate, measure_matrix_rate
 
-_WINDOW_SECONDS = 0.5
+_WINDOW_SECONDS = 0.25
 _OURS = "bloodcell_jax"
 
 _log = logging.getLogger(__name__)

@@ -121,7 +121,8 @@ def _help(name: str, verb: Verb) -> str:
     lines = [verb.summary, "", verb.usage.strip("\n"), "", "Flags:"]
     for flag_name in values:
         flag = values[flag_name]
-        default = f" (default: {flag.default})" if flag.default else ""
+        shown = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
+        default = f" (default: {shown})" if shown else ""
         choices = getattr(flag.parser, "enum_values", None)
         value = "" if flag.boolean else f"={'|'.join(choices)}" if choices else "=..."
         # absl adds the choices in front and, on a line of its own, that a flag may be repeated.

@@ -20,7 +20,7 @@ from bloodcell_jax.models import create_model
 from bloodcell_jax.models.variants import VARIANTS
 from bloodcell_jax.train.environment import count_parameters
 
-TINY = ["--config=quickstart", "--config.model.variant=test_convnext2", "--config.data.image_size=32"]
+TINY = ["--config=quickstart", "--config.model.variant=test_convnext3", "--config.data.image_size=32"]
 KEYS = {"environment", "model", "image_size", "batch_size", "precision", "train", "inference", "augment", "start"}
 KEYS |= {"peers", "ratios"}
 PROGRAM_KEYS = {"images_per_second", "step_ms", "mfu", "peak_bytes"}
@@ -72,7 +72,7 @@ def test_results_with_peers(tmp_path):
     assert done.returncode == 0, done.stderr
     results = json.loads(output.read_text())
     check_contract(results, ["flax_stock", "torch"])
-    assert (results["model"], results["image_size"], results["batch_size"]) == ("test_convnext2", 32, 16)
+    assert (results["model"], results["image_size"], results["batch_size"]) == ("test_convnext3", 32, 16)
     assert results["precision"] == "float32"
     assert results["start"] is results["blocks"] is results["roofline"] is None
     assert results["checkpoint"]["bytes"] > 3 * 4 * results["parameters"]

@@ -12,7 +12,6 @@ from bloodcell_jax.models.dense import Dense, PatchConv
 from bloodcell_jax.models.flops import forward_flops
 
 MODELS = [
-    ("convnext_tiny", {}),
     ("convnext_atto", {"stem_stride": 2}),
     ("convnext_nano_ols", {}),
     ("convnextv2_atto", {}),
