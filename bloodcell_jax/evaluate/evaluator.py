@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from bloodcell_jax.data.stored_pictures import StoredPictures
 from bloodcell_jax.data.streaming import open_stream
-from bloodcell_jax.train.parallel import DataParallel
+from bloodcell_jax.train.parallel import ROWS, WHOLE, DataParallel
 from bloodcell_jax.train.step import normalise, to_unit
 
 
@@ -36,7 +36,8 @@ class Evaluator:
 
         whole, rows = parallel.replicated, parallel.split_rows
         self._gather = jax.jit(lambda images, indices: images[indices], in_shardings=(whole, rows), out_shardings=rows)
-        self.probabilities = jax.jit(probabilities, in_shardings=(whole, rows), out_shardings=whole)
+        each = parallel.on_each_device(probabilities, (WHOLE, ROWS), ROWS)
+        self.probabilities = jax.jit(each, in_shardings=(whole, rows), out_shardings=whole)
 
     def predict(
         self,

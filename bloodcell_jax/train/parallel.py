@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bloodcell_jax.errors import UsageError
 
 AXIS = "data"
+WHOLE, ROWS = PartitionSpec(), PartitionSpec(AXIS)
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,14 @@ class DataParallel:
     mesh: Mesh
 
     @property
-    def axis_name(self) -> str | None:
-        """The axis a step reduces over by itself; None where the compiler places the reduction."""
-        return AXIS if self.backend == "pmap" else None
-
-    @property
     def replicated(self) -> NamedSharding:
         """The sharding of a global array that every device holds whole."""
-        return NamedSharding(self.mesh, PartitionSpec())
+        return NamedSharding(self.mesh, WHOLE)
 
     @property
     def split_rows(self) -> NamedSharding:
         """The sharding of a global array whose first axis is cut over the devices."""
-        return NamedSharding(self.mesh, PartitionSpec(AXIS))
+        return NamedSharding(self.mesh, ROWS)
 
     def local_rows(self, batch_size: int) -> slice:
         """Return which slots of a global batch this process feeds."""
@@ -53,7 +49,7 @@ class DataParallel:
     @property
     def state_sharding(self) -> NamedSharding:
         """The sharding of the replicated arrays that a step takes and returns."""
-        return NamedSharding(self._step_mesh, PartitionSpec())
+        return NamedSharding(self._step_mesh, WHOLE)
 
     def place_state(self, tree: Any) -> Any:
         """Return a host tree, the same in every process, as replicated device arrays that a step takes."""
@@ -63,22 +59,17 @@ class DataParallel:
         """Return this process's rows [local batch, ...] of a global batch as device arrays that a step takes."""
         if self.backend == "jit":
             return jax.tree.map(self.global_batch, rows)
-        local = NamedSharding(self._step_mesh, PartitionSpec(AXIS))
+        local = NamedSharding(self._step_mesh, ROWS)
         devices = self._step_mesh.size
         return jax.tree.map(lambda x: jax.device_put(x.reshape(devices, -1, *x.shape[1:]), local), rows)
 
-    def on_each_device(self, function: Callable) -> Callable:
-        """Return `function(data, batch, seed, step)` as part of a step: every device runs it on its own rows.
+    def on_each_device(self, function: Callable, in_specs: Any, out_specs: Any) -> Callable:
+        """Return `function` as every device runs it on its own part of global arrays: `WHOLE` or its `ROWS`.
 
-        Under pmap it is so anyhow. Under jit the compiler would cut it up, and where it cannot (an FFT, a loop until
-        all rows are done) it has the devices exchange rows that they do not need.
+        The compiler is not asked to cut a program up: where it cannot (an FFT, a loop over rows until all are done) it
+        has the devices exchange rows that they do not need.
         """
-        if self.backend == "pmap":
-            return function
-        whole, rows = PartitionSpec(), PartitionSpec(AXIS)
-        return jax.shard_map(
-            function, mesh=self.mesh, in_specs=(whole, rows, whole, whole), out_specs=rows, check_vma=False
-        )
+        return jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
     def global_rows(self, rows: np.ndarray) -> jax.Array:
         """Return the rows of a batch, the same in every process, as a global array cut over all devices."""
@@ -103,6 +94,8 @@ class DataParallel:
     def compile_step(self, step: Callable, *arguments: Any) -> Callable:
         """Compile `step(state, data, batch, seed) -> (state, metrics)` for these arguments; the state is donated.
 
+        Every device runs it on its own rows of the batch, under both backends; the step reduces over `AXIS` itself.
+
         Across processes pmap compiles at its first call: ahead-of-time it would want global arrays.
         """
         if self.backend == "pmap":
@@ -110,13 +103,7 @@ class DataParallel:
                 step, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=(None, None), donate_argnums=0
             )
         else:
-            whole = self.replicated
-            mapped = jax.jit(
-                step,
-                in_shardings=(whole, whole, self.split_rows, whole),
-                out_shardings=(whole, whole),
-                donate_argnums=0,
-            )
+            mapped = jax.jit(self.on_each_device(step, (WHOLE, WHOLE, ROWS, WHOLE), (WHOLE, WHOLE)), donate_argnums=0)
         if self.backend == "pmap" and jax.process_count() > 1:
             return mapped
         return mapped.lower(*arguments).compile()

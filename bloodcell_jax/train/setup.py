@@ -24,7 +24,7 @@ from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
 from bloodcell_jax.train.class_balance import class_weights, logit_offset
 from bloodcell_jax.train.feed import choose_streaming
-from bloodcell_jax.train.parallel import DataParallel, create_parallel
+from bloodcell_jax.train.parallel import AXIS, DataParallel, create_parallel
 from bloodcell_jax.train.stages import Stage, plan_stages
 from bloodcell_jax.train.state import TrainState, begin_stage, create_state
 from bloodcell_jax.train.step import INIT_STREAM, make_train_step, step_key
@@ -96,9 +96,8 @@ class Run:
             label_smoothing=config.train.label_smoothing,
             jsd=config.train.jsd,
             ema_decay=config.train.ema_decay,
-            axis_name=self.parallel.axis_name,
+            axis_name=AXIS,
             class_weights=self._class_weights(),
-            on_each_device=self.parallel.on_each_device,
         )
 
     def plan_batch(self, step: int) -> dict[str, np.ndarray]:

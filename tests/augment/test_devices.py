@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from bloodcell_jax.augment import parse_mix, parse_policy
 from bloodcell_jax.augment.policies import Augmentation
-from bloodcell_jax.train.parallel import AXIS, DataParallel
+from bloodcell_jax.train.parallel import AXIS, ROWS, WHOLE, DataParallel
 from bloodcell_jax.train.step import training_batch
 
 BATCH, BLOCK = 32, 4
@@ -32,8 +32,10 @@ def drawn_on(backend, devices, augmentation):
     data, seed, step = (parallel.place_state(value) for value in (DATA, np.uint32(1), np.int32(3)))
     indices = np.random.default_rng(1).permutation(40)[:BATCH].astype(np.int32)
     batch = parallel.shard_batch({"indices": indices, "slots": np.arange(BATCH, dtype=np.int32)})
-    prepare = parallel.on_each_device(prepare)
-    mapped = jax.pmap(prepare, axis_name=AXIS, in_axes=(None, 0, None, None)) if backend == "pmap" else jax.jit(prepare)
+    if backend == "pmap":
+        mapped = jax.pmap(prepare, axis_name=AXIS, in_axes=(None, 0, None, None))
+    else:
+        mapped = jax.jit(parallel.on_each_device(prepare, (WHOLE, ROWS, WHOLE, WHOLE), ROWS))
     compiled = mapped.lower(data, batch, seed, step).compile()
     return [np.asarray(x).reshape(BATCH, -1) for x in compiled(data, batch, seed, step)], compiled.as_text()
 

@@ -99,11 +99,12 @@ def test_the_training_step_uses_both_epoch_by_epoch(tmp_path):
     assert (run.sampler.epoch_size, run.sampler.epochs) == (64, 8)
     counts = run.sampler.counts
     weights = class_weights("effective", counts, counts / counts.sum())
-    step = jax.jit(run.train_step(run.stages[0]))
     state, data, seed = run.initial_state(), place_data(run), run.place_seed()
+    batch = run.parallel.shard_batch(run.plan_batch(0))
+    step = run.parallel.compile_step(run.train_step(run.stages[0]), state, data, batch, seed)
     for at in (0, 31):
         batch = run.parallel.shard_batch(run.plan_batch(at))
-        _, metrics = step(state, data, batch, seed)
+        _, metrics = step(run.initial_state(), data, batch, seed)
         mix = run.sampler.quotas(at // 4) / 64
         offset = logit_offset("natural", counts, mix, weights)
         assert abs(offset).max() > 0.5

@@ -1,6 +1,7 @@
 """One step is the same computation on any number of devices and under either backend."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from bloodcell_jax.models.convnext import ConvNeXt, drop_path
 from bloodcell_jax.models.variants import Variant
 from bloodcell_jax.train.freezing import trainable_mask
 from bloodcell_jax.train.optimizers import create_optimizer, create_schedule
-from bloodcell_jax.train.parallel import AXIS, DataParallel
+from bloodcell_jax.train.parallel import AXIS, ROWS, WHOLE, DataParallel
 from bloodcell_jax.train.setup import init_params
 from bloodcell_jax.train.state import begin_stage, create_state
 from bloodcell_jax.train.step import MIX_STREAM, make_train_step, step_key, training_batch
@@ -82,8 +83,7 @@ class Trainer:
             label_smoothing=0.1,
             jsd=None,
             ema_decay=0.9,
-            axis_name=self.parallel.axis_name,
-            on_each_device=self.parallel.on_each_device,
+            axis_name=AXIS,
         )
         self._data = self.parallel.place_state({"images": IMAGES, "labels": LABELS})
         self._seed = self.parallel.place_state(np.uint32(SEED))
@@ -130,8 +130,10 @@ def drawn_on(backend, devices):
     # Each picture is a class of its own, so its label says which one a slot got.
     data = parallel.place_state({"images": IMAGES, "labels": np.arange(len(IMAGES), dtype=np.int32)})
     seed, step = parallel.place_state(np.uint32(SEED)), parallel.place_state(np.int32(3))
-    draw = parallel.on_each_device(draw)
-    mapped = jax.pmap(draw, axis_name=AXIS, in_axes=(None, 0, None, None)) if backend == "pmap" else jax.jit(draw)
+    if backend == "pmap":
+        mapped = jax.pmap(draw, axis_name=AXIS, in_axes=(None, 0, None, None))
+    else:
+        mapped = jax.jit(parallel.on_each_device(draw, (WHOLE, ROWS, WHOLE, WHOLE), ROWS))
     targets, augmented, kept = jax.device_get(mapped(data, batch_of(parallel, 3), seed, step))
     chosen = targets.reshape(BATCH, -1).argmax(1)
     return chosen, augmented.reshape(BATCH, SIZE, SIZE, 3), kept.reshape(BATCH, 4)
@@ -159,6 +161,13 @@ def test_five_steps_of_adamw_agree_on_every_parameter():
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), ours, theirs)
         for name, value in expected_metrics.items():
             np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("backend", ["pmap", "jit"])
+def test_a_step_is_one_all_reduce_and_no_other_collective(backend):
+    program = trainer("adamw", backend, 8).compiled.as_text()
+    collectives = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast"
+    assert re.findall(rf" ({collectives})(?:-start)?\(", program) == ["all-reduce"]
 
 
 def test_five_steps_of_lion_agree_but_for_single_signs():
