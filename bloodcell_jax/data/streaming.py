@@ -5,6 +5,7 @@ anywhere.
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -81,6 +82,10 @@ def open_stream(
     finally:
         iterator.close()
         told.close()
+        del iterator, told
+        # The iterator and its last batch refer to each other; left until the process ends, Python would complain of
+        # shared memory that nobody freed.
+        gc.collect()
 
 
 class _Batches:

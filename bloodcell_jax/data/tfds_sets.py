@@ -32,7 +32,8 @@ SPLIT_NAMES = {"train": "train", "validation": "val", "val": "val", "test": "tes
 # Beside the records of a set that `prepare` wrote: labels and ids, so that opening it reads no record.
 INDEX_NAME = "index.npz"
 _RECORDS_AT_A_TIME = 256
-_SHARD_BYTES = 2**30
+# At most; a read takes time in proportion to its shard's records: 27 ms of one of 1,400,000, 35 us of one of 20,000.
+_RECORDS_PER_SHARD, _SHARD_BYTES = 2**14, 2**30
 
 
 def prepare(dataset: Dataset, data_dir: str | Path, name: str) -> str:
@@ -88,7 +89,7 @@ def _write_records(dataset: Dataset, name: str, data_dir: Path) -> Path:
     builder = Builder(data=dataset, config=name, data_dir=data_dir, file_format="array_record")
     folder = Path(builder.info.data_dir)
     folder.mkdir(parents=True)
-    per_shard = max(1, _SHARD_BYTES * len(dataset) // dataset.images.nbytes)
+    per_shard = max(1, min(_RECORDS_PER_SHARD, _SHARD_BYTES * len(dataset) // dataset.images.nbytes))
     writer = tfds.core.SequentialWriter(builder.info, per_shard, file_format="array_record")
     examples = builder.examples()
     writer.initialize_splits(list(examples))
