@@ -1,0 +1,89 @@
+"""The forms of the depthwise convolution, 7x7, on every stage's shape: forward pass and kernel gradient.
+
+    python benchmarks/depthwise.py --output=benchmarks/results/depthwise-cpu.json
+
+Each form is a program of its own; all forms of a shape alternate, window by window, and the median counts. `with norm`
+is the forward pass followed by a LayerNorm, as in the network, where a compiler may tear the convolution apart. The
+input gradient is a forward pass with the filter turned round.
+"""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from bloodcell_jax.benchmark.timing import repeated, time_interleaved
+from bloodcell_jax.models import depthwise
+from bloodcell_jax.train.environment import describe_machine
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("batch_size", 32, "pictures", lower_bound=1)
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of pictures and filters")
+flags.DEFINE_multi_string("shape", None, "SIDExCHANNELS, may be repeated; unset: the stages of Tiny and Base at 96 px")
+flags.DEFINE_integer("windows", 5, "timed repetitions", lower_bound=1)
+flags.DEFINE_string("output", None, "JSON file to write")
+
+SHAPES = [f"{side}x{width << i}" for width in (96, 128) for i, side in enumerate((24, 12, 6, 3))]
+CONVOLUTIONS = {"grouped": depthwise.grouped_conv, "shifted": depthwise.shifted_sum, "dense": depthwise.dense_conv}
+GRADIENTS = {
+    "grouped": depthwise.grouped_gradient,
+    "accumulated": depthwise.accumulated_gradient,
+    "dense": depthwise.dense_gradient,
+}
+# One matrix per channel has a row and a column for each pixel.
+LARGEST_DENSE_SIDE = 12
+
+
+def normed(convolution):
+    """Return the convolution followed by a norm without parameters."""
+
+    def run(images, kernel):
+        outputs = convolution(images, kernel).astype(jnp.float32)
+        return jax.nn.standardize(outputs, axis=-1, epsilon=1e-6).astype(images.dtype)
+
+    return run
+
+
+def measure_shape(side: int, channels: int) -> dict[str, dict[str, float]]:
+    """Return milliseconds of every form, by what is computed."""
+    rng, shape = np.random.default_rng(0), (FLAGS.batch_size, side, side, channels)
+    images, cotangent, kernel = (
+        jnp.asarray(rng.standard_normal(size), FLAGS.dtype) for size in (shape, shape, (7, 7, 1, channels))
+    )
+    forms = {name: form for name, form in CONVOLUTIONS.items() if name != "dense" or side <= LARGEST_DENSE_SIDE}
+    gradients = {name: form for name, form in GRADIENTS.items() if name != "dense" or side <= LARGEST_DENSE_SIDE}
+    programs = {("forward", name): (form, (images, kernel)) for name, form in forms.items()}
+    programs |= {("with norm", name): (normed(form), (images, kernel)) for name, form in forms.items()}
+    programs |= {("kernel gradient", name): (form, (images, cotangent, kernel)) for name, form in gradients.items()}
+    timings = time_interleaved(
+        {key: _compiled(*program) for key, program in programs.items()}, windows=FLAGS.windows, window_seconds=0.1
+    )
+    results = {}
+    for (what, name), timing in timings.items():
+        results.setdefault(what, {})[name] = 1e3 * timing.seconds
+    return results
+
+
+def _compiled(function, arguments):
+    program = jax.jit(function).lower(*arguments).compile()
+    jax.block_until_ready(program(*arguments))
+    return repeated(lambda: program(*arguments))
+
+
+def main(_) -> None:
+    results = {}
+    for shape in FLAGS.shape or SHAPES:
+        results[shape] = measure_shape(*map(int, shape.split("x")))
+        for what, forms in results[shape].items():
+            print(f"{shape:10}{what:18}" + "".join(f"{name} {ms:8.2f}  " for name, ms in forms.items()), flush=True)
+    if FLAGS.output:
+        settings = {"batch_size": FLAGS.batch_size, "dtype": FLAGS.dtype, "windows": FLAGS.windows}
+        results = {"environment": describe_machine() | settings, "ms": results}
+        Path(FLAGS.output).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app.run(main)

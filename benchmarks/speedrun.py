@@ -1,0 +1,96 @@
+"""Time to accuracy: from the start of the process to a validation accuracy, the mean over seeds.
+
+    python benchmarks/speedrun.py --target=0.85 --output=speedrun.json -- --config.data.source=zip:pbc96.zip
+
+Each seed is a `launch.py train` of its own with an empty compilation cache, watched from outside and stopped (SIGTERM)
+at the first evaluation that reaches the target. `seconds` is all of it: imports, data, compiling, evaluations,
+checkpoints. `training_seconds` are the steps alone, as the run's own clock has them. Flags after `--` go to `train`.
+"""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from absl import app, flags
+
+from bloodcell_jax.train.environment import describe_machine
+from bloodcell_jax.workdir import read_config, read_metrics
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("config", "pbc_scratch", "as train takes it")
+flags.DEFINE_float("target", 0.85, "validation accuracy", lower_bound=0, upper_bound=1)
+flags.DEFINE_integer("seeds", 5, "runs", lower_bound=1)
+flags.DEFINE_string("output", None, "JSON file to write")
+
+LAUNCH = Path(__file__).resolve().parents[1] / "launch.py"
+
+
+def run_seed(seed: int, folder: Path, words: list[str]) -> dict:
+    """Train until the target is reached; returns times, None where it was not.
+
+    Raises:
+      SystemExit: the run failed.
+    """
+    workdir = folder / f"seed_{seed}"
+    command = [sys.executable, str(LAUNCH), "train", f"--config={FLAGS.config}", f"--workdir={workdir}"]
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / f"cache_{seed}")}
+    start = time.monotonic()
+    process = subprocess.Popen([*command, f"--config.seed={seed}", *words], env=environment, stdout=subprocess.DEVNULL)
+    while True:
+        ended = process.poll() is not None
+        lines = read_metrics(workdir)
+        reached = [line for line in lines if line.get("val/accuracy", 0) >= FLAGS.target]
+        if reached or ended:
+            break
+        time.sleep(0.1)
+    seconds = time.monotonic() - start
+    process.send_signal(signal.SIGTERM)
+    if process.wait() not in (0, 75):
+        raise SystemExit(f"seed {seed}: train ended with {process.returncode}")
+    best = max((line["val/accuracy"] for line in lines if "val/accuracy" in line), default=None)
+    if not reached:
+        return {"seed": seed, "seconds": None, "training_seconds": None, "best": best}
+    return {
+        "seed": seed,
+        "seconds": seconds,
+        "training_seconds": training_seconds(lines, reached[0]["step"], read_config(workdir).train.batch_size),
+        "step": reached[0]["step"],
+        "accuracy": reached[0]["val/accuracy"],
+    }
+
+
+def training_seconds(lines: list[dict], last: int, batch_size: int) -> float:
+    """Return the seconds that the steps up to `last` took, from the rates that their lines tell."""
+    seconds, before = 0.0, 0
+    for line in lines:
+        if line["step"] <= last:
+            seconds += (line["step"] - before) * batch_size / line["perf/images_per_second"]
+            before = line["step"]
+    return seconds
+
+
+def main(argv: list[str]) -> None:
+    runs = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(FLAGS.seeds):
+            runs.append(run_seed(seed, Path(folder), argv[1:]))
+            print(runs[-1], flush=True)
+    reached = [run for run in runs if run["seconds"] is not None]
+    results = {"environment": describe_machine() | {"cores": len(os.sched_getaffinity(0))}, "target": FLAGS.target}
+    results |= {"reached": len(reached), "runs": runs}
+    for name in ("seconds", "training_seconds"):
+        values = [run[name] for run in reached]
+        results[name] = {"mean": statistics.fmean(values), "values": values} if values else None
+    print(f"{len(reached)} of {len(runs)} reached {FLAGS.target}: {results['seconds']}, {results['training_seconds']}")
+    if FLAGS.output:
+        Path(FLAGS.output).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app.run(main)
