@@ -3,9 +3,7 @@
 The same as the console script `bloodcell`.
 """
 
-import sys
-
-from bloodcell_jax.cli import main
+from bloodcell_jax.cli import console
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    console()

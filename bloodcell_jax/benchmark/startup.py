@@ -14,7 +14,7 @@ from bloodcell_jax.benchmark.programs import measured_config, random_dataset
 from bloodcell_jax.config import Config, to_dict
 
 _EXAMPLES = 2048
-_LAUNCH = "import sys; from bloodcell_jax.cli import main; sys.exit(main(sys.argv))"
+_LAUNCH = "from bloodcell_jax.cli import console; console()"
 _READ_CONFIG = """
 import json
 from bloodcell_jax.config import from_dict
