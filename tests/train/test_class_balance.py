@@ -104,7 +104,8 @@ def test_the_training_step_uses_both_epoch_by_epoch(tmp_path):
     step = run.parallel.compile_step(run.train_step(run.stages[0]), state, data, batch, seed)
     for at in (0, 31):
         batch = run.parallel.shard_batch(run.plan_batch(at))
-        _, metrics = step(run.initial_state(), data, batch, seed)
+        # Virtual devices share their threads: what is started while they reduce can starve them.
+        _, metrics = jax.block_until_ready(step(run.initial_state(), data, batch, seed))
         mix = run.sampler.quotas(at // 4) / 64
         offset = logit_offset("natural", counts, mix, weights)
         assert abs(offset).max() > 0.5
