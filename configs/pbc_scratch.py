@@ -6,9 +6,9 @@ On 11,959 training and 1,704 val pictures of the PBC data set (Acevedo et al. 20
 (95 % interval 0.935 to 0.957), macro F1 0.940, seed 0, one trial. There are no patient identifiers, so pictures of one
 patient may be in both, and new patients will score lower.
 
-Time: 97 to 106 images/s on 2 x86-64 cores that nothing else uses (jax 0.10.2, float32), which makes 20 minutes for
-the 10 epochs. The trial above shared its cores and took 37 minutes of training, with an earlier version's draws of
-the augmentation.
+Time: 183 images/s on 2 x86-64 cores that nothing else uses (jax 0.10.2, float32, ten steps of one trial), which would
+make 11 minutes for the 10 epochs. The trial above ran on shared cores with an earlier version, whose steps were slower
+and whose draws of the augmentation were others; it has not been repeated.
 """
 
 from bloodcell_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, StageConfig, TrainConfig
