@@ -14,7 +14,8 @@ from bloodcell_jax.config import Config, DataConfig
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.evaluate.evaluator import Evaluator
 from bloodcell_jax.train.feed import place_data, resident_batch
-from bloodcell_jax.train.setup import Run, prepare_run
+from bloodcell_jax.train.prepare import prepare_run
+from bloodcell_jax.train.setup import Run
 from bloodcell_jax.train.step import training_batch
 
 _DEFAULT_CLASSES = 8

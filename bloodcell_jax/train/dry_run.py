@@ -7,7 +7,8 @@ from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.train.environment import count_parameters
 from bloodcell_jax.train.feed import open_batches, place_data
 from bloodcell_jax.train.freezing import decay_mask, partition
-from bloodcell_jax.train.setup import Run, prepare_run
+from bloodcell_jax.train.prepare import prepare_run
+from bloodcell_jax.train.setup import Run
 
 
 def describe_run(config: Config) -> str:
