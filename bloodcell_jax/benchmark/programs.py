@@ -37,9 +37,12 @@ def random_dataset(config: Config, count: int) -> Dataset:
 
 
 def measured_config(config: Config) -> Config:
-    """Return the configuration of what is measured: the last stage, from random weights, nothing read from a source."""
+    """Return the configuration of what is measured: the last stage, from random weights, nothing read from a source.
+
+    Its steps are those on pictures: without a backbone in them there would be nothing to measure.
+    """
     config = copy.deepcopy(config)
-    config.stages = config.stages[-1:]
+    config.stages = [replace(config.stages[-1], cached_views=None)]
     config.data = DataConfig(
         source="random pixels", image_size=config.data.image_size, group_duplicates=False, feed="resident"
     )

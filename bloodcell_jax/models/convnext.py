@@ -261,6 +261,11 @@ class ConvNeXt(nn.Module):
         return self.head(pooled).astype(jnp.float32), pooled
 
     @property
+    def feature_width(self) -> int:
+        """Channels of what `extract` returns."""
+        return self.variant.dims[-1]
+
+    @property
     def inner_stem_width(self) -> int:
         """Channels between the two convolutions of an overlapping stem."""
         width = self.variant.dims[0]

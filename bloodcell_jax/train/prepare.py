@@ -19,6 +19,7 @@ from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.splits import cuts_anything, split_dataset
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
+from bloodcell_jax.train.feature_cache import check_cacheable, check_trainable
 from bloodcell_jax.train.feed import choose_streaming
 from bloodcell_jax.train.parallel import create_parallel
 from bloodcell_jax.train.setup import Run, build_model, param_shapes
@@ -40,6 +41,7 @@ def prepare_run(config: Config, dataset: Dataset | None = None) -> Run:
     validate(config)
     augmentation = create_augmentation(config)
     parallel = create_parallel(config.train.backend, config.train.batch_size)
+    check_cacheable(config, augmentation)
     check_blocks(augmentation, config.train.batch_size, parallel.mesh.size)
     # Before the data: a misspelt variant or file should not wait for them.
     create_model(config.model.variant, 2)
@@ -75,7 +77,7 @@ def prepare_run(config: Config, dataset: Dataset | None = None) -> Run:
     )
     stages = plan_stages(config, shapes, epoch_size=sampler.epoch_size)
     sampler = replace(sampler, epochs=math.ceil(stages[-1].stop * config.train.batch_size / sampler.epoch_size))
-    return Run(
+    run = Run(
         config=config,
         dataset=dataset,
         data_hash=data_hash,
@@ -89,6 +91,8 @@ def prepare_run(config: Config, dataset: Dataset | None = None) -> Run:
         weights_info=weights_info,
         streams=streams,
     )
+    check_trainable(run)
+    return run
 
 
 def create_augmentation(config: Config) -> Augmentation:

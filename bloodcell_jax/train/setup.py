@@ -17,7 +17,14 @@ from bloodcell_jax.train.class_balance import class_weights, logit_offset
 from bloodcell_jax.train.parallel import AXIS, DataParallel
 from bloodcell_jax.train.stages import Stage
 from bloodcell_jax.train.state import TrainState, begin_stage, create_state
-from bloodcell_jax.train.step import INIT_STREAM, make_train_step, step_key
+from bloodcell_jax.train.step import (
+    INIT_STREAM,
+    StepInput,
+    features_input,
+    make_train_step,
+    pictures_input,
+    step_key,
+)
 from bloodcell_jax.weights import WeightsInfo, load_weights
 
 
@@ -73,20 +80,28 @@ class Run:
         """Return the pure step of a stage."""
         config = self.config
         return make_train_step(
-            self.model,
-            self.augmentation,
+            self._step_input(stage),
             stage.optimizer,
             stage.schedule,
             mask=stage.mask,
             first_step=stage.start,
             batch_size=config.train.batch_size,
-            mean=config.model.mean,
-            std=config.model.std,
-            label_smoothing=config.train.label_smoothing,
             jsd=config.train.jsd,
             ema_decay=config.train.ema_decay,
             axis_name=AXIS,
             class_weights=self._class_weights(),
+        )
+
+    def _step_input(self, stage: Stage) -> StepInput:
+        config = self.config
+        if stage.config.cached_views is not None:
+            return features_input(self.model, label_smoothing=config.train.label_smoothing)
+        return pictures_input(
+            self.model,
+            self.augmentation,
+            mean=config.model.mean,
+            std=config.model.std,
+            label_smoothing=config.train.label_smoothing,
         )
 
     def plan_batch(self, step: int) -> dict[str, np.ndarray]:
