@@ -6,12 +6,13 @@ drop path included; the stage's epochs show the views in turn. So everything is 
 configuration, and a resumed run computes the same features again instead of keeping them in its checkpoints.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from bloodcell_jax.augment.policies import Augmentation
@@ -51,16 +52,16 @@ def check_cacheable(config: Config, augmentation: Augmentation) -> None:
             )
 
 
-def check_trainable(run: "Run") -> None:
+def check_trainable(model: nn.Module, stages: Sequence["Stage"]) -> None:
     """Check that stages with cached features train nothing that lies before these.
 
     Raises:
       UsageError: one does; names the first such parameter.
     """
-    for number, stage in enumerate(run.stages):
+    for number, stage in enumerate(stages):
         if stage.config.cached_views is None:
             continue
-        behind = _paths_behind(run.model)
+        behind = _paths_behind(model)
         for path, trains in flatten_dict(stage.mask, sep="/").items():
             if trains and path not in behind:
                 groups = ", ".join(sorted({f"{path.partition('/')[0]}/.*" for path in behind}))
@@ -71,7 +72,7 @@ def check_trainable(run: "Run") -> None:
                 )
 
 
-def _paths_behind(model: Any) -> set[str]:
+def _paths_behind(model: nn.Module) -> set[str]:
     """Return the paths of the parameters that `classify` uses: those that may train on what `extract` gave."""
     features = np.zeros((1, model.feature_width), np.float32)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), features, method="classify"))

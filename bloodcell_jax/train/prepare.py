@@ -76,8 +76,9 @@ def prepare_run(config: Config, dataset: Dataset | None = None) -> Run:
         power=power_range(config.data.sampler_power),
     )
     stages = plan_stages(config, shapes, epoch_size=sampler.epoch_size)
+    check_trainable(model, stages)
     sampler = replace(sampler, epochs=math.ceil(stages[-1].stop * config.train.batch_size / sampler.epoch_size))
-    run = Run(
+    return Run(
         config=config,
         dataset=dataset,
         data_hash=data_hash,
@@ -91,8 +92,6 @@ def prepare_run(config: Config, dataset: Dataset | None = None) -> Run:
         weights_info=weights_info,
         streams=streams,
     )
-    check_trainable(run)
-    return run
 
 
 def create_augmentation(config: Config) -> Augmentation:
