@@ -1,6 +1,8 @@
 """A stage on cached features: they are the backbone's own, and training on them is training on their pictures."""
 
+import os
 import re
+import signal
 from dataclasses import replace
 
 import jax
@@ -22,19 +24,23 @@ from bloodcell_jax.config import (
 )
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.tfds_sets import prepare
-from bloodcell_jax.errors import UsageError
+from bloodcell_jax.errors import StoppedError, UsageError
 from bloodcell_jax.models import create_model
 from bloodcell_jax.models.flops import forward_flops
+from bloodcell_jax.train.checkpoints import Checkpoints
 from bloodcell_jax.train.feature_cache import FeatureCache, check_trainable
 from bloodcell_jax.train.feed import open_batches, place_data
+from bloodcell_jax.train.job import train_and_evaluate
 from bloodcell_jax.train.parallel import AXIS, DataParallel
 from bloodcell_jax.train.prepare import prepare_run
+from bloodcell_jax.train.progress import Progress
 from bloodcell_jax.train.step import normalise, training_batch
+from bloodcell_jax.workdir import read_metrics
 
 HEAD = ("head/.*", "head_norm/.*", "!.*")
 ADAMW = OptimizerConfig(name="adamw", learning_rate=1e-2, schedule="constant")
-# Draws for each picture, and deals pictures of a block out.
-POLICY = "d4|brightness:delta=0.3|cutout:p=0.5"
+# Draws for each picture, and deals the pictures of a block out.
+POLICY = "d4|cutout:p=0.5"
 
 
 def config_of(cells, *, views=2, policy=POLICY, drop_path=0.3):
@@ -46,9 +52,9 @@ def config_of(cells, *, views=2, policy=POLICY, drop_path=0.3):
         augment=AugmentConfig(policy=policy, block=2),
         stages=[
             StageConfig(name="head", steps=12, trainable=HEAD, cached_views=views, optimizer=ADAMW),
-            StageConfig(name="all", steps=2, optimizer=ADAMW),
+            StageConfig(name="last-stage", steps=2, trainable=("stage_3/.*", *HEAD), optimizer=ADAMW),
         ],
-        train=TrainConfig(batch_size=16, label_smoothing=0.1, log_every=1, evaluate_every=100),
+        train=TrainConfig(batch_size=16, label_smoothing=0.1, log_every=1, evaluate_every=100, checkpoint_every=4),
         evaluate=EvaluateConfig(batch_size=32),
     )
 
@@ -180,6 +186,41 @@ def test_streamed_pictures_give_the_same_features_and_the_same_batches(run, cach
                 np.testing.assert_array_equal(run.dataset.images[np.asarray(one["indices"])], other["images"])
     with open_batches(streamed, 13) as batches:
         assert len(list(batches)) == 1
+
+
+def all_of(workdir, run):
+    """Return what a run leaves to the bit: its log but for timings, its predictions and its last state."""
+    log = [{name: value for name, value in line.items() if "perf/" not in name} for line in read_metrics(workdir)]
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    trees = checkpoints.restore(14, run.state_shapes(run.stages[-1]).to_trees(), run.parallel.replicated)
+    checkpoints.close()
+    return log, (workdir / "eval/val/predictions.csv").read_bytes(), jax.device_get(trees)
+
+
+def test_it_goes_on_to_the_bit_and_hands_over_to_the_next_stage(run, cells, tmp_path, monkeypatch, capfd):
+    config, whole, broken = config_of(cells), tmp_path / "whole", tmp_path / "broken"
+    train_and_evaluate(config, whole)
+    assert "stage head: features of 84 examples in 2 views, 0.1 MB\n168 of 168  " in capfd.readouterr().err
+
+    def die(self, step):
+        if step == 7:
+            raise InterruptedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "advance", die)
+        with pytest.raises(InterruptedError):
+            train_and_evaluate(config, broken)
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "open_pass", lambda *_: lambda done: os.kill(os.getpid(), signal.SIGTERM))
+        words = "stopped by SIGTERM while computing the features of stage head, at step 4; run the same command"
+        with pytest.raises(StoppedError, match=words) as told:
+            train_and_evaluate(config, broken)
+    assert told.value.exit_code == 75
+    train_and_evaluate(config, broken)
+    (log, *rest), (log_of_broken, *rest_of_broken) = all_of(whole, run), all_of(broken, run)
+    assert [line["stage"] for line in log] == ["head"] * 12 + ["last-stage"] * 2
+    assert log == log_of_broken
+    jax.tree.map(np.testing.assert_array_equal, rest, rest_of_broken)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Real processes, killed and told to stop; the same command goes on to the bit."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -16,11 +15,9 @@ from ml_collections.config_flags import config_path
 from bloodcell_jax import cli
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.tfds_sets import prepare
-from bloodcell_jax.errors import StoppedError, UsageError
+from bloodcell_jax.errors import UsageError
 from bloodcell_jax.train.checkpoints import Checkpoints
-from bloodcell_jax.train.job import train_and_evaluate
 from bloodcell_jax.train.prepare import prepare_run
-from bloodcell_jax.train.progress import Progress
 from bloodcell_jax.train.setup import param_shapes
 from bloodcell_jax.train.stages import plan_stages
 from bloodcell_jax.workdir import check_resumable, read_config
@@ -126,32 +123,6 @@ def test_a_streamed_run_killed_and_stopped_and_resumed_resident_is_the_undisturb
     assert "Traceback" not in errors
     finish(start(workdir, *flags, "--config.data.feed=resident"))
     assert_same_run(workdir, trained)
-
-
-def test_a_stage_on_cached_features_goes_on_to_the_bit(trained, tmp_path, monkeypatch, capfd):
-    config = read_config(trained)
-    config.stages[0].cached_views, config.stages[1].steps = 2, 2
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train_and_evaluate(config, whole)
-    assert "stage head: features of 84 examples in 2 views, 0.1 MB\n168 of 168  " in capfd.readouterr().err
-
-    def die(self, step):
-        if step == 5:
-            raise InterruptedError
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Progress, "advance", die)
-        with pytest.raises(InterruptedError):
-            train_and_evaluate(config, broken)
-    with monkeypatch.context() as patched:
-        patched.setattr(Progress, "open_pass", lambda *_: lambda done: os.kill(os.getpid(), signal.SIGTERM))
-        words = "stopped by SIGTERM while computing the features of stage head, at step 4; run the same command"
-        with pytest.raises(StoppedError, match=words) as told:
-            train_and_evaluate(config, broken)
-    assert told.value.exit_code == 75
-    train_and_evaluate(config, broken)
-    assert [line["stage"] for line in metrics_of(whole)] == ["head"] * 3 + ["all"]
-    assert_same_run(broken, whole)
 
 
 def test_a_finished_run_says_so_and_makes_what_is_missing(start, trained, tmp_path):
