@@ -59,9 +59,8 @@ def config_of(cells, *, views=2, policy=POLICY, drop_path=0.3):
     )
 
 
-def features_of(run, cache, images=None):
-    params = run.parallel.global_view(run.initial_state().params)
-    return cache.compute(run, params, run.dataset.images if images is None else images)
+def features_of(run, cache):
+    return cache.compute(run, run.parallel.global_view(run.initial_state().params), run.dataset.images)
 
 
 def trained_on(run, steps=8):
@@ -143,14 +142,14 @@ def test_features_and_training_are_the_same_on_any_devices_and_backend(run, cach
         np.testing.assert_allclose(params[path], value, rtol=0, atol=1e-5, err_msg=path)
 
 
-def test_it_trains_as_on_the_pictures_themselves(cells):
+def test_it_trains_as_on_the_pictures_themselves(run, cells):
     cached, fresh = (
         trained_on(prepare_run(config_of(cells, views=views, policy="none", drop_path=0.0))) for views in (1, None)
     )
     np.testing.assert_allclose(cached[0], fresh[0], rtol=1e-5)
     for path, value in fresh[1].items():
         np.testing.assert_allclose(cached[1][path], value, rtol=0, atol=1e-5, err_msg=path)
-    initial = flatten_dict(jax.device_get(prepare_run(config_of(cells)).initial_state().params), sep="/")
+    initial = flatten_dict(jax.device_get(run.initial_state().params), sep="/")
     moved = {path for path, value in initial.items() if not np.array_equal(value, cached[1][path])}
     assert moved == {"head/kernel", "head/bias", "head_norm/scale", "head_norm/bias"}
 
