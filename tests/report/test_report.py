@@ -127,9 +127,9 @@ def test_what_was_trained_on_what_is_on_the_page(workdir):
     page = _page(workdir)
     for fact in (
         "convnext_atto on zip:cells.zip", "ab12" * 16, "3,373,240 parameters", "1,284", "NVIDIA H200",
-        "jax 0.10.2", "1 h 2 min", "median 912 images/s", "on cached features of 2 views", "bloodcell train --workdir=run", "val was cut from train",
-        "30 steps", "5e-05", Config().augment.policy, "1,404", "stage finetune, first logged at step 31",
-        '"label_smoothing"', *NAMES,
+        "jax 0.10.2", "1 h 2 min", "median 912 images/s", "on cached features of 2 views",
+        "bloodcell train --workdir=run", "val was cut from train", "30 steps", "5e-05", Config().augment.policy,
+        "1,404", "stage finetune, first logged at step 31", '"label_smoothing"', *NAMES,
     ):  # fmt: skip
         assert fact in page.text, fact
     assert "No patient-level split is possible where a source has no patient identifiers" in page.text
