@@ -1,7 +1,8 @@
 """What every test needs before JAX is imported, and a run small enough to be started, killed and resumed.
 
 Eight virtual devices, so that data parallelism is tested anywhere; and one compilation cache for all tests and the
-processes they start.
+processes they start. Under pytest-xdist every worker has a cache of its own: JAX writes an entry in place, so another
+process could read half of it.
 """
 
 import os
@@ -15,11 +16,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT_TORCH = str(ROOT / "tests" / "without_torch")
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+CACHE = ROOT / ".pytest_cache" / (WORKER or "main")
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "compilation")
-os.environ["BLOODCELL_JAX_DATA"] = str(ROOT / ".pytest_cache" / "data")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "compilation")
+os.environ["BLOODCELL_JAX_DATA"] = str(CACHE / "data")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 CONFIG = """
@@ -49,6 +52,14 @@ CONFIG = """
             evaluate=EvaluateConfig(batch_size=32),
         )
 """
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep together under pytest-xdist what shares compiled programs: a file, and all tests that look at whole runs."""
+    for item in items if WORKER else []:
+        group = "runs" if "start" in item.fixturenames else item.path.relative_to(ROOT)
+        item.add_marker(pytest.mark.xdist_group(str(group)))
 
 
 @pytest.fixture(scope="session")
