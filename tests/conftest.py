@@ -90,8 +90,8 @@ def start(config_file):
     two seconds where it is found.
     """
 
-    def start(workdir, *flags, devices=1, env=None):
-        command = [sys.executable, "launch.py", "train", f"--config={config_file}", f"--workdir={workdir}", *flags]
+    def start(workdir, *flags, config=config_file, devices=1, env=None):
+        command = [sys.executable, "launch.py", "train", f"--config={config}", f"--workdir={workdir}", *flags]
         settings = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": WITHOUT_TORCH}
         settings |= env or {}
         return subprocess.Popen(
