@@ -16,8 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT_TORCH = str(ROOT / "tests" / "without_torch")
-WORKER = os.environ.get("PYTEST_XDIST_WORKER")
-CACHE = ROOT / ".pytest_cache" / (WORKER or "main")
+CACHE = ROOT / ".pytest_cache" / os.environ.get("PYTEST_XDIST_WORKER", "main")
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -52,14 +51,6 @@ CONFIG = """
             evaluate=EvaluateConfig(batch_size=32),
         )
 """
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Keep together under pytest-xdist what shares compiled programs: a file, and all tests that look at whole runs."""
-    for item in items if WORKER else []:
-        group = "runs" if "start" in item.fixturenames else item.path.relative_to(ROOT)
-        item.add_marker(pytest.mark.xdist_group(str(group)))
 
 
 @pytest.fixture(scope="session")
