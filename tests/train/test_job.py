@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pytest
 
-from bloodcell_jax import cli
 from bloodcell_jax.config import from_dict, to_dict
 from bloodcell_jax.train.job import train_and_evaluate
 from bloodcell_jax.workdir import read_config, read_metrics
@@ -85,10 +84,11 @@ def test_a_second_call_goes_on_in_eight_devices_where_it_was_left(trained):
     assert (trained / "eval/test/predictions.csv").read_bytes() == before
 
 
-def test_dry_run_prints_parameters_data_and_cost_and_writes_nothing(config_file, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["bloodcell", "train", f"--config={config_file}", "--dry_run"]) == 0
-    output = capsys.readouterr().out
+def test_dry_run_prints_parameters_data_and_cost_and_writes_nothing(trained, start, tmp_path):
+    # After `trained` nothing is left to compile.
+    process = start(tmp_path / "run", "--dry_run")
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
     lines = [line.split() for line in output.splitlines()]
     assert ["head/kernel", "128x3", "yes", "trainable", "trainable"] in lines
     assert ["stage_0/block_0/layer_scale", "32", "no", "frozen", "trainable"] in lines
