@@ -8,13 +8,9 @@ training step of that network, to say which part of it each policy would be.
 """
 
 import json
-import os
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 
 import dm_pix as pix
@@ -26,6 +22,7 @@ from absl import app, flags
 from bloodcell_jax import augment
 from bloodcell_jax.augment.operations import IMAGE_OPERATIONS
 from bloodcell_jax.data.synthetic import draw_cells
+from bloodcell_jax.train.environment import describe_machine
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("batch_size", 256, "pictures", lower_bound=32)
@@ -150,28 +147,13 @@ def _numbers(cost: dict, batch_bytes: int) -> str:
     return f"{cost['ms']:9.1f}{cost['images_per_second']:11,.0f}{cost['temporary_bytes'] / batch_bytes:11.1f}x"
 
 
-def environment() -> dict:
-    """Return where this was measured."""
-    return {
-        "command": " ".join(sys.argv),
-        "device": jax.devices()[0].device_kind,
-        "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in ("bloodcell_jax", "jax", "jaxlib", "dm-pix", "numpy")},
-        "batch_size": FLAGS.batch_size,
-        "image_size": FLAGS.image_size,
-        "dtype": FLAGS.dtype,
-        "windows": FLAGS.windows,
-    }
-
-
 def main(_) -> None:
     pictures, _ = draw_cells(FLAGS.batch_size, size=FLAGS.image_size)
     images = jnp.asarray(pictures / np.float32(255), FLAGS.dtype)
     operations, policies = measure_operations(images), measure_policies(images)
     print(table(operations, policies, images.nbytes))
-    results = {"environment": environment(), "operations": operations, "policies": policies}
+    settings = {name: FLAGS[name].value for name in ("batch_size", "image_size", "dtype", "windows")}
+    results = {"environment": describe_machine() | settings, "operations": operations, "policies": policies}
     if FLAGS.model:
         step = results["step"] = measure_model_step(images)
         print(f"\n{step['model']}, batch {step['batch_size']}: {step['ms']:.0f} ms a step without augmentation; of it")

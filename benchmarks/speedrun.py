@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
             runs.append(run_seed(seed, Path(folder), argv[1:]))
             print(runs[-1], flush=True)
     reached = [run for run in runs if run["seconds"] is not None]
-    results = {"environment": describe_machine() | {"cores": len(os.sched_getaffinity(0))}, "target": FLAGS.target}
+    results = {"environment": describe_machine(), "target": FLAGS.target}
     results |= {"reached": len(reached), "runs": runs}
     for name in ("seconds", "training_seconds"):
         values = [run[name] for run in reached]

@@ -15,12 +15,8 @@ Makes data sets of synthetic pictures in `--folder` once, by `bloodcell_jax.data
 
 import json
 import multiprocessing
-import os
-import platform
 import statistics
-import sys
 import time
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -199,26 +195,13 @@ def measure_growth() -> list[dict]:
     return results
 
 
-def environment() -> dict:
-    """Return where this was measured."""
-    names = ("bloodcell_jax", "jax", "grain", "array_record", "tensorflow-datasets", "numpy", "pillow")
-    return {
-        "command": " ".join(sys.argv),
-        "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in names},
-        "pictures": FLAGS.pictures,
-        "image_size": FLAGS.image_size,
-        "batch_size": FLAGS.batch_size,
-        "small_image_size": SMALL,
-        "windows": FLAGS.windows,
-    }
-
-
 def main(_) -> None:
     # Growth first: its processes are forked from this one, which must not have started JAX.
-    results = {"environment": environment(), "growth": measure_growth()}
+    growth = measure_growth()
+    from bloodcell_jax.train.environment import describe_machine
+
+    settings = {name: FLAGS[name].value for name in ("pictures", "image_size", "batch_size", "windows")}
+    results = {"environment": describe_machine() | settings | {"small_image_size": SMALL}, "growth": growth}
     results |= {"feed": measure_feed(), "step": measure_step()}
     for grown in results["growth"]:
         memory = [[sample["parent_mb"], *sample["workers_mb"]] for sample in grown["memory"]]

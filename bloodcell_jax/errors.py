@@ -43,6 +43,11 @@ class StoppedError(UserError):
         self.exit_code = exit_code
 
 
+# The second is what XLA makes of an allocation that fails in its library of matrix products for the CPU.
+_MEMORY_FULL = ("RESOURCE_EXHAUSTED", "YNNPACK operation failed")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether Python or XLA says by this error that memory is full, the host's or a device's."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error))
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY_FULL)
+    return said or isinstance(error, MemoryError)

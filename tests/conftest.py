@@ -1,7 +1,8 @@
 """What every test needs before JAX is imported, and a run small enough to be started, killed and resumed.
 
 Eight virtual devices, so that data parallelism is tested anywhere; and one compilation cache for all tests and the
-processes they start.
+processes they start. Under pytest-xdist every worker has a cache of its own: JAX writes an entry in place, so another
+process could read half of it.
 """
 
 import os
@@ -15,11 +16,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT_TORCH = str(ROOT / "tests" / "without_torch")
+CACHE = ROOT / ".pytest_cache" / os.environ.get("PYTEST_XDIST_WORKER", "main")
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "compilation")
-os.environ["BLOODCELL_JAX_DATA"] = str(ROOT / ".pytest_cache" / "data")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "compilation")
+os.environ["BLOODCELL_JAX_DATA"] = str(CACHE / "data")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 CONFIG = """
@@ -79,8 +81,8 @@ def start(config_file):
     two seconds where it is found.
     """
 
-    def start(workdir, *flags, devices=1, env=None):
-        command = [sys.executable, "launch.py", "train", f"--config={config_file}", f"--workdir={workdir}", *flags]
+    def start(workdir, *flags, config=config_file, devices=1, env=None):
+        command = [sys.executable, "launch.py", "train", f"--config={config}", f"--workdir={workdir}", *flags]
         settings = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": WITHOUT_TORCH}
         settings |= env or {}
         return subprocess.Popen(

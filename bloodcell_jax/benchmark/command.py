@@ -4,7 +4,6 @@ import contextlib
 import gc
 import logging
 import os
-import platform
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -56,7 +55,7 @@ def run_benchmark(config: Config, *, peers: list[str], parts: list[str], windows
     matrix, copy = measure_matrix_rate(jnp.dtype(run.config.model.dtype)), measure_copy_rate()
     rates = Rates(matrix, copy)
     results = {
-        "environment": describe_machine() | {"machine": platform.machine(), "cores": len(os.sched_getaffinity(0))},
+        "environment": describe_machine(),
         "model": run.config.model.variant,
         "parameters": count_parameters(run.param_shapes),
         "image_size": run.config.data.image_size,

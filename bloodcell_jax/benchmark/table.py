@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from bloodcell_jax.text_table import aligned
+
 
 def format_results(results: dict[str, Any]) -> str:
     """Return the results as tables; what was not measured is left out."""
@@ -61,7 +63,7 @@ def _programs(results: dict) -> str:
     device = results["train"]["device_peak_bytes"]
     if device is not None:
         notes.append(f"the device's own peak was {device / 2**20:,.0f} MiB")
-    return "\n".join([_aligned(rows), *(["; ".join(notes)] if notes else [])])
+    return "\n".join([aligned(rows), *(["; ".join(notes)] if notes else [])])
 
 
 def _roofline(results: dict) -> str:
@@ -72,7 +74,7 @@ def _roofline(results: dict) -> str:
     ]
     together = sum(part["ms"] for part in results["roofline"].values())
     rows.append(("together", f"{together:.2f}", f"{together / results['train']['step_ms']:.1%}", ""))
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _blocks(results: dict) -> str:
@@ -81,7 +83,7 @@ def _blocks(results: dict) -> str:
         ("x".join(map(str, row["shape"])), str(row["count"]), f"{row['forward_ms']:.2f}", f"{row['train_ms']:.2f}")
         for row in results["blocks"]
     ]
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _rest(results: dict) -> str:
@@ -106,7 +108,7 @@ def _peers(results: dict) -> str:
         for kind in ("train", "inference"):
             cells += [f"{peer[kind]['images_per_second']:,.1f}", f"{results['ratios'][name][kind]:.2f}"]
         rows.append(tuple(cells))
-    lines = [_aligned(rows)] if results["peers"] else []
+    lines = [aligned(rows)] if results["peers"] else []
     lines += [f"{name}: {note}" for name, peer in results["peers"].items() for note in peer["notes"]]
     lines += [f"{name} is left out: {reason}" for name, reason in results["peers_left_out"].items()]
     return "\n".join([*lines, "Ours augments its pictures in the step; the peers are given prepared ones."])
@@ -114,11 +116,3 @@ def _peers(results: dict) -> str:
 
 def _number(value: float | None, form: str, unit: float = 1) -> str:
     return "-" if value is None else format(value / unit, form)
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    )

@@ -6,6 +6,7 @@ from flax.traverse_util import flatten_dict
 
 from bloodcell_jax.config import Config
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.text_table import aligned
 from bloodcell_jax.train.environment import count_parameters
 from bloodcell_jax.train.feature_cache import FeatureCache
 from bloodcell_jax.train.feed import open_batches, place_data
@@ -31,7 +32,7 @@ def parameter_table(run: Run) -> str:
         rows.append((path, "x".join(map(str, leaf.shape)), "yes" if decays[path] else "no", *states))
     counts = [f"{count_parameters(partition(run.param_shapes, stage.mask)[0]):,}" for stage in run.stages]
     rows.append((f"trainable of {count_parameters(shapes):,}", "", "", *counts))
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def data_summary(dataset: Dataset, splits: dict) -> str:
@@ -41,7 +42,7 @@ def data_summary(dataset: Dataset, splits: dict) -> str:
     rows += [(name, *(str(count[i]) for count in counts)) for i, name in enumerate(dataset.class_names)]
     rows.append(("all", *(str(len(indices)) for indices in splits.values())))
     height, width = dataset.images.shape[1:3]
-    return f"{dataset.source}: {len(dataset)} pictures of {width}x{height}\n{_aligned(rows)}"
+    return f"{dataset.source}: {len(dataset)} pictures of {width}x{height}\n{aligned(rows)}"
 
 
 def stage_costs(run: Run) -> str:
@@ -71,11 +72,4 @@ def stage_costs(run: Run) -> str:
                 f"{memory.temp_size_in_bytes / 2**20:,.0f}",
             )
         )
-    return "\n".join([_aligned(rows), *kept])
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return "\n".join([aligned(rows), *kept])

@@ -1,5 +1,6 @@
 """What a run ran on and with: `environment.json`."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from bloodcell_jax.train.freezing import partition
 from bloodcell_jax.train.setup import Run
 from bloodcell_jax.weights.info import info_to_dict
 
-_PACKAGES = ("bloodcell_jax", "jax", "jaxlib", "flax", "optax", "dm-pix", "orbax-checkpoint", "numpy", "pillow")
+_PACKAGES = ("bloodcell_jax", "jax", "jaxlib", "flax", "optax", "dm-pix", "orbax-checkpoint", "grain", "array_record")
+_PACKAGES += ("numpy", "pillow")
 
 
 def describe_environment(run: Run) -> dict:
@@ -50,10 +52,13 @@ def describe_environment(run: Run) -> dict:
 
 
 def describe_machine() -> dict:
-    """Return the command, versions, devices and git revision of this process."""
+    """Return the command, versions, processor, devices and git revision of this process."""
     return {
         "command": " ".join(sys.argv),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "machine": platform.machine(),
+        # macOS does not say which of them this process may use.
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "devices": [f"{device.device_kind} {device.id}" for device in jax.devices()],
         "processes": jax.process_count(),
         "git_revision": _git_revision(),

@@ -1,5 +1,7 @@
 """Mixed images: the mass of the label is the mass of the pixels, and partners stay in their block."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,11 +16,14 @@ KEYS = jax.random.split(KEY, 1000)
 WHITE, BLACK = jnp.ones((24, 20, 3)), jnp.zeros((24, 20, 3))
 
 
-def mixed(operation, keys=KEYS, **options):
+@functools.partial(jax.jit, static_argnames=("operation", "compat"))
+def mix_all(operation, alpha, **options):
+    return jax.vmap(lambda key: operation(key, WHITE, BLACK, alpha=alpha, **options))(KEYS)
+
+
+def mixed(operation, alpha=1.0, **options):
     """Return what white mixed with black comes to, and the shares."""
-    mix = jax.jit(jax.vmap(lambda key: operation(key, WHITE, BLACK, **options)))
-    images, shares = mix(keys)
-    return np.asarray(images), np.asarray(shares)
+    return jax.device_get(mix_all(operation, alpha, **options))
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 5.0])
@@ -82,10 +87,13 @@ TARGETS = jnp.asarray(np.eye(64)[LABELS], jnp.float32)
 IMAGES = jnp.broadcast_to(jnp.arange(64.0)[:, None, None, None] / 64, (64, 4, 4, 3))
 
 
+@functools.partial(jax.jit, static_argnames="mix")
+def apply_to_all(mix, key):
+    return augment.apply_mix(mix, key, SLOTS, IMAGES, TARGETS, block=16)
+
+
 def apply(text, key=KEY):
-    mix = augment.parse_mix(text)
-    images, targets = jax.jit(lambda: augment.apply_mix(mix, key, SLOTS, IMAGES, TARGETS, block=16))()
-    return np.asarray(images), np.asarray(targets)
+    return jax.device_get(apply_to_all(augment.parse_mix(text), key))
 
 
 def test_each_image_is_mixed_with_another_of_its_block_and_so_is_its_target():

@@ -22,9 +22,15 @@ from bloodcell_jax.workdir import read_metrics
 def config_of(cells):
     return Config(
         data=DataConfig(source=f"npz:{cells}", image_size=32),
-        model=ModelConfig(variant="test_convnext2", dtype="float32", drop_path=0.1, layer_scale=0.5),
+        model=ModelConfig(variant="custom_cnn", dtype="float32"),
         augment=AugmentConfig(policy="d4|augmix:width=1,depth=1", block=2),
-        stages=[StageConfig(steps=3, optimizer=OptimizerConfig(name="adamw", learning_rate=1e-3))],
+        stages=[
+            StageConfig(
+                steps=3,
+                trainable=("head/.*", "!.*"),
+                optimizer=OptimizerConfig(name="adamw", learning_rate=1e-3),
+            )
+        ],
         train=TrainConfig(batch_size=16, jsd=12.0, log_every=1),
         evaluate=EvaluateConfig(batch_size=32),
     )

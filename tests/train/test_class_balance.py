@@ -91,7 +91,13 @@ def test_the_training_step_uses_both_epoch_by_epoch(tmp_path):
             ),
             model=ModelConfig(variant="custom_cnn", dtype="float32"),
             augment=AugmentConfig(policy="none"),
-            stages=[StageConfig(steps=32, optimizer=OptimizerConfig(name="sgd", learning_rate=1e-3))],
+            stages=[
+                StageConfig(
+                    steps=32,
+                    trainable=("head/.*", "!.*"),
+                    optimizer=OptimizerConfig(name="sgd", learning_rate=1e-3),
+                )
+            ],
             train=TrainConfig(backend="jit", batch_size=16, class_weights="effective", logit_adjustment="natural"),
         )
     )
@@ -102,18 +108,25 @@ def test_the_training_step_uses_both_epoch_by_epoch(tmp_path):
     state, data, seed = run.initial_state(), place_data(run), run.place_seed()
     batch = run.parallel.shard_batch(run.plan_batch(0))
     step = run.parallel.compile_step(run.train_step(run.stages[0]), state, data, batch, seed)
+    start = jax.device_get(state)
+
+    @jax.jit
+    def logits_and_targets(batch):
+        pictures, targets, keys = training_batch(
+            data, batch, seed, start.step, augmentation=run.augmentation, num_classes=3, label_smoothing=0.0
+        )
+        pictures = normalise(pictures, run.config.model.mean, run.config.model.std)
+        logits, _ = run.model.apply({"params": start.params}, pictures, train=True, keys=keys)
+        return logits, targets
+
     for at in (0, 31):
         batch = run.parallel.shard_batch(run.plan_batch(at))
         # Virtual devices share their threads: what is started while they reduce can starve them.
-        _, metrics = jax.block_until_ready(step(run.initial_state(), data, batch, seed))
+        _, metrics = jax.block_until_ready(step(run.parallel.place_state(start), data, batch, seed))
         mix = run.sampler.quotas(at // 4) / 64
         offset = logit_offset("natural", counts, mix, weights)
         assert abs(offset).max() > 0.5
         np.testing.assert_allclose(batch["logit_offset"], np.tile(offset, (16, 1)), rtol=1e-6)
-        pictures, targets, keys = training_batch(
-            data, batch, seed, state.step, augmentation=run.augmentation, num_classes=3, label_smoothing=0.0
-        )
-        pictures = normalise(pictures, run.config.model.mean, run.config.model.std)
-        logits, _ = run.model.apply({"params": state.params}, pictures, train=True, keys=keys)
+        logits, targets = logits_and_targets(batch)
         expected = -(targets * weights * jax.nn.log_softmax(logits + offset)).sum(1).mean()
         np.testing.assert_allclose(metrics["train/loss"], expected, rtol=1e-4)

@@ -25,7 +25,8 @@ from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
 
 BATCH, SIZE, CLASSES, SEED = 16, 32, 3, 7
 POLICY = AugmentConfig().policy
-SETUPS = [("pmap", 1), ("pmap", 8), ("jit", 8)]
+# Each is compared with one device under jit.
+SETUPS = [("pmap", 8), ("jit", 8)]
 
 rng = np.random.default_rng(0)
 IMAGES = rng.integers(0, 256, (64, SIZE, SIZE, 3), dtype=np.uint8)
@@ -48,9 +49,10 @@ ADAMW = OptimizerConfig(name="adamw", learning_rate=1e-3, warmup_steps=10, weigh
 LION = OptimizerConfig(name="lion", learning_rate=1e-4, schedule="constant")
 RECIPES = {
     "adamw": (MODEL, ADAMW, POLICY, (".*",)),
-    "lion": (MODEL, LION, POLICY, (".*",)),
+    # What is frozen has no gradient to compile.
+    "lion": (MODEL, LION, POLICY, ("(head|stage_3)/.*", "!.*")),
     "head": (MODEL, ADAMW, POLICY, ("head/.*", "!.*")),
-    "mixed": (STILL, ADAMW, "none", (".*",)),
+    "mixed": (STILL, ADAMW, "none", ("head/.*", "!.*")),
 }
 
 
@@ -223,7 +225,7 @@ def test_the_loss_is_the_cross_entropy_of_smoothed_and_mixed_targets_over_the_wh
     slots, key = jnp.arange(BATCH, dtype=jnp.int32), step_key(SEED, MIX_STREAM, 0)
     pictures, targets = apply_mix(parse_mix("mixup:alpha=2"), key, slots, pictures, jnp.asarray(targets), block=2)
     pictures = (pictures - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
-    logits, _ = STILL.apply({"params": initial_params()}, jnp.asarray(pictures, jnp.float32))
+    logits, _ = jax.jit(STILL.apply)({"params": initial_params()}, jnp.asarray(pictures, jnp.float32))
     logits = np.asarray(logits, np.float64)
     log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     np.testing.assert_allclose(metrics["train/loss"], -(targets * log_probabilities).sum(1).mean(), rtol=1e-5)
