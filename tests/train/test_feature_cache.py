@@ -1,5 +1,6 @@
 """A stage on cached features: they are the backbone's own, and training on them is training on their pictures."""
 
+import contextlib
 import os
 import re
 import signal
@@ -30,8 +31,9 @@ from bloodcell_jax.models.flops import forward_flops
 from bloodcell_jax.train.checkpoints import Checkpoints
 from bloodcell_jax.train.feature_cache import FeatureCache, check_trainable
 from bloodcell_jax.train.feed import open_batches, place_data
-from bloodcell_jax.train.job import train_and_evaluate
+from bloodcell_jax.train.loop import Loop
 from bloodcell_jax.train.parallel import AXIS, DataParallel
+from bloodcell_jax.train.preemption import StopSignals
 from bloodcell_jax.train.prepare import prepare_run
 from bloodcell_jax.train.progress import Progress
 from bloodcell_jax.train.step import normalise, training_batch
@@ -187,18 +189,23 @@ def test_streamed_pictures_give_the_same_features_and_the_same_batches(run, cach
         assert len(list(batches)) == 1
 
 
+def train(run, workdir):
+    workdir.mkdir(exist_ok=True)
+    with StopSignals() as signals, contextlib.closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
+        Loop(run, workdir, checkpoints, signals).train()
+
+
 def all_of(workdir, run):
-    """Return what a run leaves to the bit: its log but for timings, its predictions and its last state."""
+    """Return what training leaves to the bit: its log but for timings, and its last state."""
     log = [{name: value for name, value in line.items() if "perf/" not in name} for line in read_metrics(workdir)]
-    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-    trees = checkpoints.restore(14, run.state_shapes(run.stages[-1]).to_trees(), run.parallel.replicated)
-    checkpoints.close()
-    return log, (workdir / "eval/val/predictions.csv").read_bytes(), jax.device_get(trees)
+    with contextlib.closing(Checkpoints(workdir / "checkpoints", read_only=True)) as checkpoints:
+        trees = checkpoints.restore(14, run.state_shapes(run.stages[-1]).to_trees(), run.parallel.replicated)
+    return log, jax.device_get(trees)
 
 
-def test_it_goes_on_to_the_bit_and_hands_over_to_the_next_stage(run, cells, tmp_path, monkeypatch, capfd):
-    config, whole, broken = config_of(cells), tmp_path / "whole", tmp_path / "broken"
-    train_and_evaluate(config, whole)
+def test_it_goes_on_to_the_bit_and_hands_over_to_the_next_stage(run, tmp_path, monkeypatch, capfd):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(run, whole)
     assert "stage head: features of 84 examples in 2 views, 0.1 MB\n168 of 168  " in capfd.readouterr().err
 
     def die(self, step):
@@ -208,18 +215,18 @@ def test_it_goes_on_to_the_bit_and_hands_over_to_the_next_stage(run, cells, tmp_
     with monkeypatch.context() as patched:
         patched.setattr(Progress, "advance", die)
         with pytest.raises(InterruptedError):
-            train_and_evaluate(config, broken)
+            train(run, broken)
     with monkeypatch.context() as patched:
         patched.setattr(Progress, "open_pass", lambda *_: lambda done: os.kill(os.getpid(), signal.SIGTERM))
         words = "stopped by SIGTERM while computing the features of stage head, at step 4; run the same command"
         with pytest.raises(StoppedError, match=words) as told:
-            train_and_evaluate(config, broken)
+            train(run, broken)
     assert told.value.exit_code == 75
-    train_and_evaluate(config, broken)
-    (log, *rest), (log_of_broken, *rest_of_broken) = all_of(whole, run), all_of(broken, run)
+    train(run, broken)
+    (log, state), (log_of_broken, state_of_broken) = all_of(whole, run), all_of(broken, run)
     assert [line["stage"] for line in log] == ["head"] * 12 + ["last-stage"] * 2
     assert log == log_of_broken
-    jax.tree.map(np.testing.assert_array_equal, rest, rest_of_broken)
+    jax.tree.map(np.testing.assert_array_equal, state, state_of_broken)
 
 
 @pytest.mark.parametrize(
