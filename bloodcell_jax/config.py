@@ -137,6 +137,12 @@ class StageConfig:
         (".*",),
         "ordered regexes over parameter paths, the first full match wins; !REGEX freezes; every parameter must match",
     )
+    cached_views: int | None = option(
+        None,
+        "of a stage that trains the head alone: augment every example in so many fixed ways, run the frozen backbone "
+        "once on each, and train on its features; unset: freshly augmented pictures in every epoch",
+        minimum=1,
+    )
     optimizer: OptimizerConfig = option(None, "update rule of this stage", factory=OptimizerConfig)
 
 

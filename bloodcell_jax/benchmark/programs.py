@@ -14,7 +14,8 @@ from bloodcell_jax.config import Config, DataConfig
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.evaluate.evaluator import Evaluator
 from bloodcell_jax.train.feed import place_data, resident_batch
-from bloodcell_jax.train.setup import Run, prepare_run
+from bloodcell_jax.train.prepare import prepare_run
+from bloodcell_jax.train.setup import Run
 from bloodcell_jax.train.step import training_batch
 
 _DEFAULT_CLASSES = 8
@@ -36,9 +37,12 @@ def random_dataset(config: Config, count: int) -> Dataset:
 
 
 def measured_config(config: Config) -> Config:
-    """Return the configuration of what is measured: the last stage, from random weights, nothing read from a source."""
+    """Return the configuration of what is measured: the last stage, from random weights, nothing read from a source.
+
+    Its steps are those on pictures: without a backbone in them there would be nothing to measure.
+    """
     config = copy.deepcopy(config)
-    config.stages = config.stages[-1:]
+    config.stages = [replace(config.stages[-1], cached_views=None)]
     config.data = DataConfig(
         source="random pixels", image_size=config.data.image_size, group_duplicates=False, feed="resident"
     )

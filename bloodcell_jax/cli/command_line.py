@@ -10,6 +10,7 @@ from absl import flags
 from absl import logging as absl_logging
 
 from bloodcell_jax import config_flags
+from bloodcell_jax.cli.allocator import tune_allocator
 from bloodcell_jax.cli.benchmark import BENCHMARK
 from bloodcell_jax.cli.convert import CONVERT
 from bloodcell_jax.cli.data import AUDIT, PREPARE
@@ -135,16 +136,5 @@ def _help(name: str, verb: Verb) -> str:
 
 def console() -> None:
     """Run the console script `bloodcell`, or `launch.py`."""
-    _use_huge_pages()
+    tune_allocator()
     sys.exit(main(sys.argv))
-
-
-def _use_huge_pages() -> None:
-    """Begin the process again with huge pages for large allocations, if nobody set up the allocator; Linux only.
-
-    XLA:CPU allocates the temporary memory of a step, a gigabyte for ConvNeXt-Tiny, anew for each one. In pages of 4 KiB
-    that takes an eighth of the step (docs/performance.md). The C library reads the setting when a process starts.
-    """
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -63,6 +63,11 @@ class Sampler:
         return np.array([len(members) for members in self.by_class])
 
     @property
+    def members(self) -> tuple[np.ndarray, ...]:
+        """The examples of each class that epochs choose from."""
+        return self.by_class if self.kind != "under" or self.redraw else self._subset()
+
+    @property
     def epoch_size(self) -> int:
         """How many examples one epoch shows; every epoch as many."""
         return int(self.quotas(0).sum())
@@ -96,13 +101,12 @@ class Sampler:
 
     def _draw_epoch(self, epoch: int) -> np.ndarray:
         generator = _generator(self.seed, _EPOCH_STREAM, epoch)
-        members = self.by_class if self.kind != "under" or self.redraw else self._subset()
-        chosen = [_repeat_evenly(own, n, generator) for own, n in zip(members, self.quotas(epoch), strict=True)]
+        chosen = [_repeat_evenly(own, n, generator) for own, n in zip(self.members, self.quotas(epoch), strict=True)]
         return generator.permutation(np.concatenate(chosen)).astype(np.int32)
 
-    def _subset(self) -> list[np.ndarray]:
+    def _subset(self) -> tuple[np.ndarray, ...]:
         generator = _generator(self.seed, _SUBSET_STREAM)
-        return [generator.permutation(members)[: self.samples_per_class] for members in self.by_class]
+        return tuple(generator.permutation(members)[: self.samples_per_class] for members in self.by_class)
 
 
 def create_sampler(

@@ -200,7 +200,15 @@ class ConvNeXt(nn.Module):
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
 
-    @nn.compact
+    def setup(self):
+        self.head_norm = LayerNorm(self.variant.norm_eps, self.dtype, self.param_dtype)
+        self.head = nn.Dense(
+            self.num_classes,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            kernel_init=_scaled(_init_weights, self.head_init_scale),
+        )
+
     def __call__(self, images, *, train: bool = False, keys: jax.Array | None = None):
         """Return (logits, features).
 
@@ -217,14 +225,23 @@ class ConvNeXt(nn.Module):
           UsageError: the pictures are too small.
           ValueError: drop path is on and there are no keys.
         """
+        x, features = self.extract(images, train=train, keys=keys)
+        logits, features["pooled"] = self.classify(x)
+        return logits, features
+
+    @nn.compact
+    def extract(self, images, *, train: bool = False, keys: jax.Array | None = None):
+        """Return what `classify` takes, float32 [n, c], and the features before it; arguments and errors as above.
+
+        It is the mean over the map; of variants that normalise before that mean, of the normalised map.
+        """
         if train and self.drop_path > 0 and keys is None:
             raise ValueError("drop path needs keys, one per example")
         keys = keys if train else None
         variant = self.variant
         dtypes = (self.dtype, self.param_dtype)
-        norm = partial(LayerNorm, variant.norm_eps, *dtypes)
         features = {}
-        x = norm(name="stem_norm")(self._stem(images.astype(self.dtype)))
+        x = LayerNorm(variant.norm_eps, *dtypes, name="stem_norm")(self._stem(images.astype(self.dtype)))
         features["stem"] = x
         rates = self._drop_path_rates()
         for i, depth in enumerate(variant.depths):
@@ -235,18 +252,18 @@ class ConvNeXt(nn.Module):
             height, width, least = *images.shape[1:3], 8 * self.stem_stride
             raise UsageError(f"pictures of {height}x{width} pixels: too small; resize them to {least}x{least} or more")
         if variant.norm_before_pool:
-            x = norm(name="head_norm")(x).astype(jnp.float32).mean((1, 2))
-        else:
-            x = norm(name="head_norm")(x.astype(jnp.float32).mean((1, 2)))
-        features["pooled"] = x
-        head = nn.Dense(
-            self.num_classes,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            kernel_init=_scaled(_init_weights, self.head_init_scale),
-            name="head",
-        )
-        return head(x).astype(jnp.float32), features
+            x = self.head_norm(x)
+        return x.astype(jnp.float32).mean((1, 2)), features
+
+    def classify(self, x):
+        """Return logits float32 [n, num_classes] of what `extract` returned, and what the head took, [n, c]."""
+        pooled = x if self.variant.norm_before_pool else self.head_norm(x)
+        return self.head(pooled).astype(jnp.float32), pooled
+
+    @property
+    def feature_width(self) -> int:
+        """Channels of what `extract` returns."""
+        return self.variant.dims[-1]
 
     @property
     def inner_stem_width(self) -> int:

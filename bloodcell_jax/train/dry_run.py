@@ -1,14 +1,18 @@
 """What `--dry_run` prints: parameters, data and the cost of a step, without training it."""
 
+import jax
+import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from bloodcell_jax.config import Config
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.text_table import aligned
 from bloodcell_jax.train.environment import count_parameters
+from bloodcell_jax.train.feature_cache import FeatureCache
 from bloodcell_jax.train.feed import open_batches, place_data
 from bloodcell_jax.train.freezing import decay_mask, partition
-from bloodcell_jax.train.setup import Run, prepare_run
+from bloodcell_jax.train.prepare import prepare_run
+from bloodcell_jax.train.setup import Run
 
 
 def describe_run(config: Config) -> str:
@@ -42,12 +46,20 @@ def data_summary(dataset: Dataset, splits: dict) -> str:
 
 
 def stage_costs(run: Run) -> str:
-    """Return, per stage, steps and what XLA says of its compiled step: FLOPs and memory on one device."""
+    """Return, per stage, steps and what XLA says of its compiled step: FLOPs and memory on one device.
+
+    Features that a stage keeps are named after it; they are not computed.
+    """
     rows = [("stage", "steps", "batch", "GFLOP/step/device", "arguments MiB", "temporary MiB")]
-    data, seed = place_data(run), run.place_seed()
-    with open_batches(run, 0) as batches:
-        batch = next(batches)
+    pictures, seed, kept = place_data(run), run.place_seed(), []
     for stage in run.stages:
+        data = pictures
+        if stage.config.cached_views is not None:
+            cache = FeatureCache.of_stage(run, stage)
+            data = {"features": jax.ShapeDtypeStruct(cache.shape, jnp.float32)}
+            kept.append(f"{stage.config.name} runs the backbone once for each view and keeps {cache}")
+        with open_batches(run, stage.start) as batches:
+            batch = next(batches)
         compiled = run.parallel.compile_step(run.train_step(stage), run.state_shapes(stage), data, batch, seed)
         cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
         rows.append(
@@ -60,4 +72,4 @@ def stage_costs(run: Run) -> str:
                 f"{memory.temp_size_in_bytes / 2**20:,.0f}",
             )
         )
-    return aligned(rows)
+    return "\n".join([aligned(rows), *kept])

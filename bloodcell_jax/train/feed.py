@@ -4,6 +4,7 @@ Both show a step the same examples, to the bit.
 """
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from bloodcell_jax.data.host_memory import free_host_memory
 from bloodcell_jax.data.sampling import Sampler
 from bloodcell_jax.data.streaming import default_workers, open_stream
 from bloodcell_jax.train.distributed import any_process
+from bloodcell_jax.train.feature_cache import FeatureCache
+from bloodcell_jax.train.stages import Stage
 
 if TYPE_CHECKING:
     from bloodcell_jax.train.setup import Run
@@ -66,18 +69,18 @@ def _size(size: int) -> str:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """The examples that one process feeds to each step, by the step's number: a function of the seed and the step."""
+    """The examples that one process feeds to each of some steps: a function of the seed and the step."""
 
     sampler: Sampler
     batch_size: int
     rows: slice
-    steps: int
+    steps: np.ndarray
 
     def __len__(self) -> int:
-        return self.steps
+        return len(self.steps)
 
-    def __getitem__(self, step: int) -> np.ndarray:
-        start = step * self.batch_size
+    def __getitem__(self, number: int) -> np.ndarray:
+        start = int(self.steps[number]) * self.batch_size
         return self.sampler.indices(start + self.rows.start, start + self.rows.stop)
 
 
@@ -98,24 +101,44 @@ def open_batches(run: "Run", first_step: int) -> Iterator[Iterator[dict[str, jax
     """Open what steps take as `batch`, step by step from `first_step` on, on the devices.
 
     It holds the global slots, and the example indices where the set is resident; the pictures and their labels, read
-    and placed two steps ahead, where it is streamed.
+    and placed two steps ahead, where it is streamed; rows of features in stages that keep these.
 
     Raises, while it is iterated:
       DataError, MachineError: as `open_stream` says.
     """
-    plan_batch, shard_batch = run.plan_batch, run.parallel.shard_batch
-    if not run.streams:
-        yield (resident_batch(run, step) for step in range(first_step, run.total_steps))
-        return
-    size = run.config.train.batch_size
-    plan = TrainingPlan(run.sampler, size, run.parallel.local_rows(size), run.total_steps)
+    with _open_pictures(run, first_step) as pictures:
+        left = ((stage, range(max(first_step, stage.start), stage.stop)) for stage in run.stages)
+        yield itertools.chain.from_iterable(_stage_batches(run, stage, steps, pictures) for stage, steps in left)
 
-    def place(step: int, images: np.ndarray) -> dict[str, jax.Array]:
-        return shard_batch(_without(plan_batch(step), "indices") | {"images": images})
+
+def _stage_batches(
+    run: "Run", stage: Stage, steps: range, pictures: Iterator[dict[str, jax.Array]]
+) -> Iterator[dict[str, jax.Array]]:
+    if stage.config.cached_views is None:
+        return itertools.islice(pictures, len(steps))
+    cache = FeatureCache.of_stage(run, stage)
+    return (cache.batch(run, step) for step in steps)
+
+
+@contextlib.contextmanager
+def _open_pictures(run: "Run", first_step: int) -> Iterator[Iterator[dict[str, jax.Array]]]:
+    """Open the batches of those steps from `first_step` on that are given pictures."""
+    on_pictures = [np.arange(stage.start, stage.stop) for stage in run.stages if stage.config.cached_views is None]
+    steps = np.concatenate([np.arange(0), *on_pictures])
+    start = int(np.searchsorted(steps, first_step))
+    if not run.streams or start == len(steps):
+        yield (resident_batch(run, int(step)) for step in steps[start:])
+        return
+    plan_batch, shard_batch = run.plan_batch, run.parallel.shard_batch
+    size = run.config.train.batch_size
+    plan = TrainingPlan(run.sampler, size, run.parallel.local_rows(size), steps)
+
+    def place(number: int, images: np.ndarray) -> dict[str, jax.Array]:
+        return shard_batch(_without(plan_batch(int(steps[number])), "indices") | {"images": images})
 
     workers = run.config.data.workers
     workers = default_workers() if workers is None else workers
-    with open_stream(run.dataset.images, plan, workers=workers, place=place, start=first_step) as batches:
+    with open_stream(run.dataset.images, plan, workers=workers, place=place, start=start) as batches:
         yield batches
 
 

@@ -18,8 +18,9 @@ from bloodcell_jax.train.distributed import check_equal_everywhere
 from bloodcell_jax.train.environment import describe_environment
 from bloodcell_jax.train.loop import Loop
 from bloodcell_jax.train.preemption import StopSignals
+from bloodcell_jax.train.prepare import prepare_run
 from bloodcell_jax.train.preview import write_preview
-from bloodcell_jax.train.setup import Run, prepare_run
+from bloodcell_jax.train.setup import Run
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from bloodcell_jax.data.stored_pictures import StoredPictures
 from bloodcell_jax.errors import DivergedError
 from bloodcell_jax.evaluate.evaluator import Evaluator
 from bloodcell_jax.evaluate.metrics import quick_metrics
 from bloodcell_jax.train.checkpoints import Checkpoints, restore_params
+from bloodcell_jax.train.feature_cache import FeatureCache
 from bloodcell_jax.train.feed import open_batches, place_data
 from bloodcell_jax.train.logging import MetricsLog
 from bloodcell_jax.train.preemption import StopSignals
@@ -89,8 +91,7 @@ class Loop:
         """Return probabilities [len(indices), classes] of pictures of the dataset; None where `stop` said yes."""
         # Several processes must run the same batches, so one of them alone cannot stop.
         stop = stop if jax.process_count() == 1 else lambda: False
-        images = self._run.parallel.global_view(self._data["images"]) if self._data else self._run.dataset.images
-        return self._evaluator.predict(params, images, indices, stop=stop)
+        return self._evaluator.predict(params, self._pictures(), indices, stop=stop)
 
     def _restore(self) -> tuple[TrainState, int, float]:
         run, steps = self._run, self._checkpoints.steps()
@@ -107,18 +108,18 @@ class Loop:
 
     def _run_stage(self, stage: Stage, state: TrainState, step: int, batches: Iterator[dict]) -> TrainState:
         run = self._run
-        seed, batch = run.place_seed(), next(batches)
+        data, seed, batch = self._stage_data(stage, state, step), run.place_seed(), next(batches)
         self._progress.note(
             f"stage {stage.config.name}: steps {step} to {stage.stop} of {run.total_steps}; compiling the step"
         )
-        train_step = run.parallel.compile_step(run.train_step(stage), state, self._data, batch, seed)
+        train_step = run.parallel.compile_step(run.train_step(stage), state, data, batch, seed)
         self._utilization = Utilization.of_stage(run, stage)
         self._clock.start()
         self._waited = 0.0
         while True:
             self._profiler.before_step(step)
             with jax.transfer_guard("disallow"), jax.profiler.StepTraceAnnotation("train_step", step_num=step):
-                state, metrics = train_step(state, self._data, batch, seed)
+                state, metrics = train_step(state, data, batch, seed)
             step += 1
             if self._synchronous:
                 jax.block_until_ready(metrics)
@@ -127,6 +128,29 @@ class Loop:
             if step == stage.stop:
                 return state
             batch = self._next(batches)
+
+    def _stage_data(self, stage: Stage, state: TrainState, step: int) -> dict[str, jax.Array]:
+        """Return what the steps of a stage take as `data`: the pictures, or the features that it keeps of them."""
+        if stage.config.cached_views is None:
+            return self._data
+        run, name = self._run, stage.config.name
+        cache, params = FeatureCache.of_stage(run, stage), run.parallel.global_view(state.params)
+        shown = self._progress.open_pass(f"stage {name}: {cache}", cache.shape[0])
+
+        def report(done: int) -> None:
+            shown(done)
+            if self._signals.agreed():
+                raise self._signals.error(f"while computing the features of stage {name}, at step {step}")
+
+        # They stand for the stage's forward passes, so their time counts as training.
+        self._clock.start()
+        features = cache.compute(run, params, self._pictures(), report)
+        self._clock.lap()
+        return run.parallel.place_state({"features": features})
+
+    def _pictures(self) -> jax.Array | np.ndarray | StoredPictures:
+        """Return all pictures of the dataset as passes over them take them."""
+        return self._run.parallel.global_view(self._data["images"]) if self._data else self._run.dataset.images
 
     def _next(self, batches: Iterator[dict]) -> dict:
         start = time.monotonic()

@@ -2,6 +2,9 @@
 
 import sys
 import time
+from collections.abc import Callable
+
+_SECONDS_BETWEEN_NOTES = 10
 
 
 class Progress:
@@ -38,6 +41,22 @@ class Progress:
             f"loss {line['train/loss']:.4f}  accuracy {line['train/accuracy']:.3f}  lr {line['lr']:.2e}  "
             f"{speed}  {left} left"
         )
+
+    def open_pass(self, what: str, total: int) -> Callable[[int], None]:
+        """Note the start of a long pass; returns what is told how many of `total` are done, and notes that at times."""
+        start = noted = time.monotonic()
+        self.note(what)
+
+        def show(done: int) -> None:
+            nonlocal noted
+            now = time.monotonic()
+            if done < total and now - noted < _SECONDS_BETWEEN_NOTES:
+                return
+            noted, rate = now, done / max(now - start, 1e-9)
+            left = f"{_clock((total - done) / rate)} left" if done < total else f"took {_clock(now - start)}"
+            self.note(f"{done:,} of {total:,}  {rate:,.0f} images/s  {left}")
+
+        return show
 
     def note(self, text: str) -> None:
         """Print a line, above the bar where there is one."""

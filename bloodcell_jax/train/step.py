@@ -4,8 +4,9 @@ Randomness is a function of (seed, stream, step, global slot) alone, so a step d
 same drop path for an example wherever its slot is computed.
 """
 
-import functools
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,7 @@ def training_batch(
     images = to_unit(images)
     apply = apply_views if augmentation.views else apply_policy
     images = apply(augmentation.policy, step_key(seed, AUGMENT_STREAM, step), slots, images, block=block)
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, num_classes), label_smoothing)
+    targets = _targets(labels, num_classes, label_smoothing)
     keys = slot_keys(step_key(seed, DROP_PATH_STREAM, step), slots)
     if augmentation.views:
         keys = jax.vmap(slot_keys, (0, None))(keys, jnp.arange(VIEWS))
@@ -86,18 +87,75 @@ def _examples(data: dict, batch: dict) -> tuple[jax.Array, jax.Array]:
     return data["images"][batch["indices"]], data["labels"][batch["indices"]]
 
 
-def make_train_step(
+def _targets(labels: jax.Array, num_classes: int, label_smoothing: float) -> jax.Array:
+    return optax.smooth_labels(jax.nn.one_hot(labels, num_classes), label_smoothing)
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """What the network is given in a step, and how it answers: all that differs between kinds of steps.
+
+    Attributes:
+      prepare: (data, batch, seed, step) -> (inputs, targets float32 [n, classes]).
+      logits: (params, inputs) -> float32 [n, classes], or [views * n, classes].
+    """
+
+    prepare: Callable[[dict, dict, jax.Array, jax.Array], tuple[Any, jax.Array]]
+    logits: Callable[[Any, Any], jax.Array]
+
+
+def pictures_input(
     model: nn.Module,
     augmentation: Augmentation,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    label_smoothing: float,
+) -> StepInput:
+    """Return the input of a step on freshly augmented pictures; `data` and `batch` are those of `training_batch`."""
+
+    def prepare(data, batch, seed, step):
+        images, targets, keys = training_batch(
+            data,
+            batch,
+            seed,
+            step,
+            augmentation=augmentation,
+            num_classes=model.num_classes,
+            label_smoothing=label_smoothing,
+        )
+        return (images, keys), targets
+
+    def logits(params, inputs):
+        images, keys = inputs
+        return model.apply({"params": params}, normalise(images, mean, std), train=True, keys=keys)[0]
+
+    return StepInput(prepare, logits)
+
+
+def features_input(model: nn.Module, *, label_smoothing: float) -> StepInput:
+    """Return the input of a step on features that `model.extract` gave before.
+
+    `data` holds features float32 [rows, c], and `batch` int32 [n] rows of them and labels.
+    """
+
+    def prepare(data, batch, seed, step):
+        return data["features"][batch["rows"]], _targets(batch["labels"], model.num_classes, label_smoothing)
+
+    def logits(params, features):
+        return model.apply({"params": params}, features, method="classify")[0]
+
+    return StepInput(prepare, logits)
+
+
+def make_train_step(
+    step_input: StepInput,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     *,
     mask: dict,
     first_step: int,
     batch_size: int,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    label_smoothing: float,
     jsd: float | None,
     ema_decay: float | None,
     axis_name: str,
@@ -106,7 +164,7 @@ def make_train_step(
     """Return the pure `(state, data, batch, seed) -> (state, metrics)` of one stage.
 
     Args:
-      augmentation: what training pictures go through.
+      step_input: what the network is given of data and batch.
       schedule: learning rate by the stage's finished updates, for the log; `optimizer` holds its own.
       mask: tree of bools, the trainable parameters. Only they are differentiated, so nothing is computed or kept
         for frozen ones.
@@ -116,17 +174,12 @@ def make_train_step(
       axis_name: the axis of the devices, each of which runs the step on its rows of the global batch.
       class_weights: of the loss, float32 [classes]; None weighs all alike.
 
-    `data`, `batch` and `seed` are those of `training_batch`; where predictions are to follow another class prior than
-    training shows, `batch` also holds logit_offset float32 [n, classes], which counts in the loss alone. Metrics are
-    of this step before its update, over the global batch.
+    Where predictions are to follow another class prior than training shows, `batch` also holds logit_offset float32
+    [n, classes], which counts in the loss alone. Metrics are of this step before its update, over the global batch.
     """
-    prepare = functools.partial(
-        training_batch, augmentation=augmentation, num_classes=model.num_classes, label_smoothing=label_smoothing
-    )
 
-    def loss_and_hits(trainable, frozen, images, targets, keys, logit_offset):
-        variables = {"params": merge(trainable, frozen)}
-        logits, _ = model.apply(variables, normalise(images, mean, std), train=True, keys=keys)
+    def loss_and_hits(trainable, frozen, inputs, targets, logit_offset):
+        logits = step_input.logits(merge(trainable, frozen), inputs)
         losses, shown = classification_losses(
             logits, targets, jsd, class_weights=class_weights, logit_offset=logit_offset
         )
@@ -135,10 +188,10 @@ def make_train_step(
         return losses.sum() / batch_size, hits
 
     def train_step(state, data, batch, seed):
-        images, targets, keys = prepare(data, batch, seed, state.step)
+        inputs, targets = step_input.prepare(data, batch, seed, state.step)
         trainable, frozen = partition(state.params, mask)
         grad_fn = jax.value_and_grad(loss_and_hits, has_aux=True)
-        (loss, hits), gradients = grad_fn(trainable, frozen, images, targets, keys, batch.get("logit_offset", 0.0))
+        (loss, hits), gradients = grad_fn(trainable, frozen, inputs, targets, batch.get("logit_offset", 0.0))
         loss, hits, gradients = jax.lax.psum((loss, hits, gradients), axis_name)
         new_state, norms = apply_gradients(state, gradients, optimizer, mask, ema_decay)
         metrics = {

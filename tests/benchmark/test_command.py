@@ -129,7 +129,8 @@ print(run.config.train.batch_size)
 
 def test_a_full_memory_halves_the_batch():
     """Step and inference together need more than the 1.5 GiB left in the address space of the process, for real."""
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    # One heap: those of threads reserve addresses, more of them on a busy machine.
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "MALLOC_ARENA_MAX": "1"}
     done = subprocess.run([sys.executable, "-c", FULL_MEMORY], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     fits = int(done.stdout.splitlines()[-1])

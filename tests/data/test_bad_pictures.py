@@ -21,7 +21,7 @@ from bloodcell_jax.data.pictures import decode
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.train.environment import describe_environment
-from bloodcell_jax.train.setup import prepare_run
+from bloodcell_jax.train.prepare import prepare_run
 
 SIZE = 16
 # Smooth, so that lossy formats stay close.

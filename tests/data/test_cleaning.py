@@ -14,7 +14,7 @@ from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.command import evaluate_source
-from bloodcell_jax.train.setup import prepare_run
+from bloodcell_jax.train.prepare import prepare_run
 from bloodcell_jax.workdir import read_json, write_json
 
 rng = np.random.default_rng(0)

@@ -38,7 +38,7 @@ def stored(folder, **options):
 
 def plan_of(data, rows=slice(0, 16), steps=12):
     sampler = create_sampler("natural", data.labels, np.arange(len(data), dtype=np.int32), seed=5)
-    return TrainingPlan(sampler, 16, rows, steps)
+    return TrainingPlan(sampler, 16, rows, np.arange(steps))
 
 
 def test_pictures_on_the_disk_stand_in_for_the_array(prepared):

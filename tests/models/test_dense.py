@@ -22,11 +22,14 @@ def value_and_gradients(module, params, x, cotangent):
     ("ours", "theirs", "shape"),
     [
         (Dense(7, *DTYPES, INIT), nn.Dense(7, kernel_init=INIT), (2, 3, 5, 4)),
+        # Many rows: the kernel's gradient is found in two halves, transposed where the output is the narrower.
+        (Dense(7, *DTYPES, INIT), nn.Dense(7, kernel_init=INIT), (3, 4, 4, 5)),
+        (Dense(3, *DTYPES, INIT), nn.Dense(3, kernel_init=INIT), (3, 4, 4, 5)),
         (PatchConv(6, 2, *DTYPES, INIT), nn.Conv(6, (2, 2), 2, padding="VALID", kernel_init=INIT), (2, 6, 8, 3)),
         # What does not fill a patch is left out, as the published models do with odd maps.
         (PatchConv(5, 4, *DTYPES, INIT), nn.Conv(5, (4, 4), 4, padding="VALID", kernel_init=INIT), (1, 9, 14, 3)),
     ],
-    ids=["dense", "downsampling", "stem of an odd picture"],
+    ids=["dense", "many rows, wider", "many rows, narrower", "downsampling", "stem of an odd picture"],
 )
 def test_same_parameters_outputs_and_gradients_as_flax(ours, theirs, shape):
     x = jax.random.normal(jax.random.key(0), shape)

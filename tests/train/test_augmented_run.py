@@ -14,8 +14,8 @@ from bloodcell_jax.config import (
     TrainConfig,
 )
 from bloodcell_jax.train.job import train_and_evaluate
+from bloodcell_jax.train.prepare import prepare_run
 from bloodcell_jax.train.preview import DRAWS, PICTURES, augmented_examples
-from bloodcell_jax.train.setup import prepare_run
 from bloodcell_jax.workdir import read_metrics
 
 

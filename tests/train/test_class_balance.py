@@ -17,7 +17,7 @@ from bloodcell_jax.config import (
 from bloodcell_jax.train.class_balance import class_weights, logit_offset
 from bloodcell_jax.train.feed import place_data
 from bloodcell_jax.train.losses import weighted_cross_entropy
-from bloodcell_jax.train.setup import prepare_run
+from bloodcell_jax.train.prepare import prepare_run
 from bloodcell_jax.train.step import normalise, training_batch
 
 COUNTS = np.array([5000, 100, 20])

@@ -11,9 +11,10 @@ from bloodcell_jax.data import host_memory
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.tfds_sets import prepare
 from bloodcell_jax.errors import MachineError, UsageError
-from bloodcell_jax.train import feed, setup
+from bloodcell_jax.train import feed
+from bloodcell_jax.train import prepare as preparation
 from bloodcell_jax.train.feed import choose_streaming, open_batches, place_data
-from bloodcell_jax.train.setup import prepare_run
+from bloodcell_jax.train.prepare import prepare_run
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +95,8 @@ def test_what_does_not_fit_into_the_host_is_said_before_it_is_read(sets, monkeyp
 
 
 def test_duplicates_that_cannot_be_compared_are_said(sets, monkeypatch):
-    monkeypatch.setattr(setup, "free_host_memory", lambda: 0)
-    monkeypatch.setattr(setup, "known_duplicate_groups", lambda *_: None)
+    monkeypatch.setattr(preparation, "free_host_memory", lambda: 0)
+    monkeypatch.setattr(preparation, "known_duplicate_groups", lambda *_: None)
     with pytest.raises(UsageError, match=r"config\.data\.group_duplicates: tfds:blood_cells/cells leaves splits"):
         prepare_run(config_of(sets, "streaming"))
     assert prepare_run(config_of(sets, "streaming", group_duplicates=False)).streams

@@ -17,7 +17,8 @@ from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.tfds_sets import prepare
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.train.checkpoints import Checkpoints
-from bloodcell_jax.train.setup import param_shapes, prepare_run
+from bloodcell_jax.train.prepare import prepare_run
+from bloodcell_jax.train.setup import param_shapes
 from bloodcell_jax.train.stages import plan_stages
 from bloodcell_jax.workdir import check_resumable, read_config
 

@@ -20,7 +20,7 @@ from bloodcell_jax.train.optimizers import create_optimizer, create_schedule
 from bloodcell_jax.train.parallel import AXIS, ROWS, WHOLE, DataParallel
 from bloodcell_jax.train.setup import init_params
 from bloodcell_jax.train.state import begin_stage, create_state
-from bloodcell_jax.train.step import MIX_STREAM, make_train_step, step_key, training_batch
+from bloodcell_jax.train.step import MIX_STREAM, make_train_step, pictures_input, step_key, training_batch
 from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
 
 BATCH, SIZE, CLASSES, SEED = 16, 32, 3, 7
@@ -72,17 +72,15 @@ class Trainer:
         schedule = create_schedule(optimizer, steps=5, steps_per_epoch=5)
         self._optimizer = create_optimizer(optimizer, schedule)
         self._mask = trainable_mask(initial_params(), trainable)
+        mix = parse_mix("mixup:alpha=2" if recipe == "mixed" else "none")
+        augmentation = Augmentation(parse_policy(policy), mix, block=2)
         step = make_train_step(
-            model,
-            Augmentation(parse_policy(policy), parse_mix("mixup:alpha=2" if recipe == "mixed" else "none"), block=2),
+            pictures_input(model, augmentation, mean=IMAGENET_MEAN, std=IMAGENET_STD, label_smoothing=0.1),
             self._optimizer,
             schedule,
             mask=self._mask,
             first_step=0,
             batch_size=BATCH,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
-            label_smoothing=0.1,
             jsd=None,
             ema_decay=0.9,
             axis_name=AXIS,

@@ -10,7 +10,8 @@ from flax.traverse_util import flatten_dict
 from bloodcell_jax.config import Config, DataConfig, ModelConfig
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.models import create_model
-from bloodcell_jax.train.setup import init_params, prepare_run
+from bloodcell_jax.train.prepare import prepare_run
+from bloodcell_jax.train.setup import init_params
 from bloodcell_jax.weights import save_weights
 from bloodcell_jax.weights.info import variant_info
 
