@@ -97,9 +97,8 @@ def _updates_where(
     def skip(gradients, opt_state, trainable):
         return jax.tree.map(jnp.zeros_like, gradients), opt_state
 
-    ways = {"cpu": by_branch, "default": by_choice}
-    ways = {platform: partial(way, good, optimizer.update, skip) for platform, way in ways.items()}
-    return jax.lax.platform_dependent(gradients, opt_state, trainable, **ways)
+    branch, choice = (partial(way, good, optimizer.update, skip) for way in (by_branch, by_choice))
+    return jax.lax.platform_dependent(gradients, opt_state, trainable, cpu=branch, default=choice)
 
 
 def by_branch(good: jax.Array, update: Callable, skip: Callable, *operands: Any) -> Any:
