@@ -2,7 +2,7 @@
 
     python benchmarks/augmentation.py --output=benchmarks/results/augmentation-cpu.json
 
-Each operation runs jitted on a batch with a key for each picture. Ours and dm-pix's alternate, in windows after a
+Each operation runs jitted on a batch with a key for each image. Ours and dm-pix's alternate, in windows after a
 warm-up; the median counts. Temporary memory is the compiled program's, over the batch's own size. `--model` adds a
 training step of that network, to say which part of it each policy would be.
 """
@@ -22,16 +22,16 @@ from absl import app, flags
 from bloodcell_jax import augment
 from bloodcell_jax.augment.operations import IMAGE_OPERATIONS
 from bloodcell_jax.data.synthetic import draw_cells
-from bloodcell_jax.train.environment import describe_machine
+from bloodcell_jax.run.environment import describe_machine
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("batch_size", 256, "pictures", lower_bound=32)
+flags.DEFINE_integer("batch_size", 256, "images", lower_bound=32)
 flags.DEFINE_integer("image_size", 96, "pixels")
-flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of the pictures")
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of the images")
 flags.DEFINE_integer("windows", 7, "timed repetitions", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file to write")
 flags.DEFINE_string("model", None, "network whose training step the policies are set against, such as convnext_base")
-flags.DEFINE_integer("model_batch_size", 32, "pictures of that step")
+flags.DEFINE_integer("model_batch_size", 32, "images of that step")
 
 POLICIES = {
     "default": "d4|brightness:delta=0.2|contrast:delta=0.2|saturation:delta=0.2|hue:delta=0.02",
@@ -120,7 +120,7 @@ def measure_policies(images: jax.Array) -> dict[str, dict]:
 
 
 def measure_model_step(images: jax.Array) -> dict:
-    """Return the time of a forward and backward pass of a network on pictures of this size."""
+    """Return the time of a forward and backward pass of a network on images of this size."""
     from bloodcell_jax.models import create_model
 
     model = create_model(FLAGS.model, num_classes=8, dtype=jnp.dtype(FLAGS.dtype))
@@ -148,8 +148,8 @@ def _numbers(cost: dict, batch_bytes: int) -> str:
 
 
 def main(_) -> None:
-    pictures, _ = draw_cells(FLAGS.batch_size, size=FLAGS.image_size)
-    images = jnp.asarray(pictures / np.float32(255), FLAGS.dtype)
+    cells, _ = draw_cells(FLAGS.batch_size, size=FLAGS.image_size)
+    images = jnp.asarray(cells / np.float32(255), FLAGS.dtype)
     operations, policies = measure_operations(images), measure_policies(images)
     print(table(operations, policies, images.nbytes))
     settings = {name: FLAGS[name].value for name in ("batch_size", "image_size", "dtype", "windows")}

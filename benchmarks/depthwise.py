@@ -17,11 +17,11 @@ from absl import app, flags
 
 from bloodcell_jax.benchmark.timing import repeated, time_interleaved
 from bloodcell_jax.models import depthwise
-from bloodcell_jax.train.environment import describe_machine
+from bloodcell_jax.run.environment import describe_machine
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("batch_size", 32, "pictures", lower_bound=1)
-flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of pictures and filters")
+flags.DEFINE_integer("batch_size", 32, "images", lower_bound=1)
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of images and filters")
 flags.DEFINE_multi_string("shape", None, "SIDExCHANNELS, may be repeated; unset: the stages of Tiny and Base at 96 px")
 flags.DEFINE_integer("windows", 5, "timed repetitions", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file to write")

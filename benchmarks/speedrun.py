@@ -19,8 +19,8 @@ from pathlib import Path
 
 from absl import app, flags
 
-from bloodcell_jax.train.environment import describe_machine
-from bloodcell_jax.workdir import read_config, read_metrics
+from bloodcell_jax.run.environment import describe_machine
+from bloodcell_jax.workdir import Workdir
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("config", "pbc_scratch", "as train takes it")
@@ -44,7 +44,7 @@ def run_seed(seed: int, folder: Path, words: list[str]) -> dict:
     process = subprocess.Popen([*command, f"--config.seed={seed}", *words], env=environment, stdout=subprocess.DEVNULL)
     while True:
         ended = process.poll() is not None
-        lines = read_metrics(workdir)
+        lines = Workdir(workdir).read_metrics()
         reached = [line for line in lines if line.get("val/accuracy", 0) >= FLAGS.target]
         if reached or ended:
             break
@@ -56,10 +56,11 @@ def run_seed(seed: int, folder: Path, words: list[str]) -> dict:
     best = max((line["val/accuracy"] for line in lines if "val/accuracy" in line), default=None)
     if not reached:
         return {"seed": seed, "seconds": None, "training_seconds": None, "best": best}
+    config = Workdir(workdir).read_config()
     return {
         "seed": seed,
         "seconds": seconds,
-        "training_seconds": training_seconds(lines, reached[0]["step"], read_config(workdir).train.batch_size),
+        "training_seconds": training_seconds(lines, reached[0]["step"], config.train.batch_size),
         "step": reached[0]["step"],
         "accuracy": reached[0]["val/accuracy"],
     }

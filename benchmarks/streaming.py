@@ -1,14 +1,14 @@
-"""The streaming feed: how long a step waits for it, how many pictures it gives, and what it takes as data grow.
+"""The streaming feed: how long a step waits for it, how many images it gives, and what it takes as data grow.
 
     python benchmarks/streaming.py --folder=/var/tmp/streaming --output=benchmarks/results/streaming-cpu.json
 
-Makes data sets of synthetic pictures in `--folder` once, by `bloodcell_jax.data.tfds_sets.prepare`, and keeps them.
+Makes data sets of synthetic images in `--folder` once, by `bloodcell_jax.data.tfds_sets.prepare`, and keeps them.
 
-- `feed`: pictures a second of the stream alone, decoded and collected by this process, by the number of workers; the
+- `feed`: images a second of the stream alone, decoded and collected by this process, by the number of workers; the
   kinds alternate and the median of `--windows` counts.
 - `step`: the waiting share of training steps of `--model`, as `perf/data_wait` of a run says; the first step, which
   waits for the first batch while the step compiles, is left out.
-- `growth`: small pictures, 20,000 to 2,000,000 rows: seconds until the data set is open (index and hash), until it is
+- `growth`: small images, 20,000 to 2,000,000 rows: seconds until the data set is open (index and hash), until it is
   split and until the first batch, and the memory of this process and of its workers, sampled from batch to batch.
   Each size is measured in a process of its own.
 """
@@ -34,9 +34,9 @@ from bloodcell_jax.data.tfds_sets import prepare
 FLAGS = flags.FLAGS
 flags.DEFINE_string("folder", None, "where the data sets are made and kept", required=True)
 flags.DEFINE_string("output", None, "JSON file to write")
-flags.DEFINE_integer("pictures", 4000, "of the data set that `feed` and `step` read")
+flags.DEFINE_integer("images", 4000, "of the data set that `feed` and `step` read")
 flags.DEFINE_integer("image_size", 96, "pixels of these")
-flags.DEFINE_integer("batch_size", 64, "pictures")
+flags.DEFINE_integer("batch_size", 64, "images")
 flags.DEFINE_multi_integer("workers", [0, 1, 2], "processes that decode")
 flags.DEFINE_integer("windows", 5, "timed repetitions of `feed`", lower_bound=1)
 flags.DEFINE_integer("window_batches", 40, "batches in each")
@@ -49,7 +49,7 @@ SMALL = 16
 
 
 class _Repeated:
-    """As many pictures as asked for: a few, again and again, with their number painted in, so that no two are equal."""
+    """As many images as asked for: a few, again and again, with their number painted in, so that no two are equal."""
 
     dtype = np.dtype(np.uint8)
 
@@ -58,16 +58,16 @@ class _Repeated:
         self.nbytes = int(np.prod(self.shape, dtype=np.int64))
 
     def __getitem__(self, index: int) -> np.ndarray:
-        picture = self._few[index % len(self._few)].copy()
-        picture[0, 0], picture[0, 1, 0] = [index % 256, index // 256 % 256, index // 65536], 255
-        return picture
+        image = self._few[index % len(self._few)].copy()
+        image[0, 0], image[0, 1, 0] = [index % 256, index // 256 % 256, index // 65536], 255
+        return image
 
     def __iter__(self):
         return (self[i] for i in range(self.shape[0]))
 
 
 def prepared(count: int, image_size: int) -> str:
-    """Return the name of a data set of `count` pictures, made where it is missing."""
+    """Return the name of a data set of `count` images, made where it is missing."""
     name = f"cells_{count}_{image_size}"
     if not (Path(FLAGS.folder) / "blood_cells" / name).exists():
         few, labels = draw_cells(min(count, 512), size=image_size)
@@ -78,7 +78,7 @@ def prepared(count: int, image_size: int) -> str:
 
 
 def open_set(count: int, image_size: int) -> Dataset:
-    """Return the data set, its pictures on the disk."""
+    """Return the data set, its images on the disk."""
     return load_source(prepared(count, image_size), image_size=image_size, data_dir=FLAGS.folder, in_memory=False)
 
 
@@ -97,8 +97,8 @@ class _Plan:
 
 
 def measure_feed() -> dict[str, dict]:
-    """Return pictures a second of the stream alone, by workers."""
-    dataset = open_set(FLAGS.pictures, FLAGS.image_size)
+    """Return images a second of the stream alone, by workers."""
+    dataset = open_set(FLAGS.images, FLAGS.image_size)
     plan, rates = _Plan(dataset, FLAGS.batch_size), {workers: [] for workers in FLAGS.workers}
     for _ in range(FLAGS.windows):
         for workers, measured in rates.items():
@@ -118,13 +118,13 @@ def measure_step() -> dict:
     import tempfile
 
     from bloodcell_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, StageConfig, TrainConfig
-    from bloodcell_jax.train.job import train_and_evaluate
-    from bloodcell_jax.workdir import read_metrics
+    from bloodcell_jax.run.job import train_and_evaluate
+    from bloodcell_jax.workdir import Workdir
 
     results = {}
     for feed in ("resident", "streaming"):
         data = DataConfig(
-            source=prepared(FLAGS.pictures, FLAGS.image_size),
+            source=prepared(FLAGS.images, FLAGS.image_size),
             data_dir=FLAGS.folder,
             image_size=FLAGS.image_size,
             group_duplicates=False,
@@ -140,7 +140,7 @@ def measure_step() -> dict:
         )
         with tempfile.TemporaryDirectory() as folder:
             train_and_evaluate(config, folder)
-            lines = read_metrics(Path(folder))[2:]
+            lines = Workdir(Path(folder)).read_metrics()[2:]
         results[feed] = {
             "model": FLAGS.model,
             "step_ms": 1e3 * statistics.median(FLAGS.batch_size / line["perf/images_per_second"] for line in lines),
@@ -198,9 +198,9 @@ def measure_growth() -> list[dict]:
 def main(_) -> None:
     # Growth first: its processes are forked from this one, which must not have started JAX.
     growth = measure_growth()
-    from bloodcell_jax.train.environment import describe_machine
+    from bloodcell_jax.run.environment import describe_machine
 
-    settings = {name: FLAGS[name].value for name in ("pictures", "image_size", "batch_size", "windows")}
+    settings = {name: FLAGS[name].value for name in ("images", "image_size", "batch_size", "windows")}
     results = {"environment": describe_machine() | settings | {"small_image_size": SMALL}, "growth": growth}
     results |= {"feed": measure_feed(), "step": measure_step()}
     for grown in results["growth"]:

@@ -17,7 +17,7 @@ _PUBLIC = {
     "load_weights": "bloodcell_jax.weights",
     "read_weights_info": "bloodcell_jax.weights",
     "save_weights": "bloodcell_jax.weights",
-    "train_and_evaluate": "bloodcell_jax.train.job",
+    "train_and_evaluate": "bloodcell_jax.run.job",
     "trainable_mask": "bloodcell_jax.train.freezing",
 }
 

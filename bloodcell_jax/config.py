@@ -16,9 +16,21 @@ from typing import Any
 from bloodcell_jax.errors import UsageError
 
 
-def option(default: Any, help: str, *, choices=None, minimum=None, maximum=None, factory=None) -> Any:
-    """Return a dataclass field whose metadata hold its help text and what values are legal (bounds inclusive)."""
-    metadata = {"help": help, "choices": choices, "minimum": minimum, "maximum": maximum}
+def option(
+    default: Any, help: str, *, choices=None, minimum=None, maximum=None, factory=None, may_change: bool = False
+) -> Any:
+    """Return a dataclass field whose metadata hold its help text and its legal values.
+
+    Args:
+      default: its value unless the user sets another.
+      help: what `--help` says.
+      choices: legal values; None: any of its type.
+      minimum: lowest legal value.
+      maximum: highest legal value.
+      factory: makes the default of a mutable field.
+      may_change: a run may be resumed with another value.
+    """
+    metadata = {"help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "may_change": may_change}
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -28,49 +40,63 @@ def option(default: Any, help: str, *, choices=None, minimum=None, maximum=None,
 class DataConfig:
     source: str = option(
         "synthetic:2000",
-        "npz:PATH, folder:PATH, zip:PATH, medmnist:NAME_OR_PATH, tfds:NAME or synthetic:N (PATH alone is recognised "
-        "by its kind)",
+        "KIND:PLACE; the kinds are listed under Sources. A bare path is recognized by what it is",
+        may_change=True,  # the data hash must be equal
     )
     data_dir: str | None = option(
-        None, "folder of prepared data sets (tfds:) and local copies (medmnist:); unset: ~/tensorflow_datasets"
+        None,
+        "folder of prepared datasets (tfds:) and of local copies (medmnist:); unset: ~/tensorflow_datasets",
+        may_change=True,
     )
-    skip_bad: bool = option(False, "leave out picture files that cannot be read, each named; --skip_bad sets it")
-    image_size: int = option(96, "pixels; every picture becomes image_size x image_size", minimum=16)
+    skip_bad: bool = option(
+        False,
+        "leave out image files that cannot be read and name each of them; --skip_bad sets it",
+        may_change=True,
+    )
+    image_size: int = option(96, "pixels; every image becomes image_size x image_size", minimum=16)
     crop: int | None = option(
-        200, "picture files larger on both sides are centre-cropped to it; none: to the centred square", minimum=1
+        200,
+        "pixels; an image file that is larger on both sides is center-cropped to crop x crop; "
+        "none: every file is cropped to its centered square",
+        minimum=1,
     )
-    class_names: tuple[str, ...] = option((), "names in label order; empty: taken from the source")
-    clean: str | None = option(None, "clean.json of the verb audit; the examples it names are left out")
+    class_names: tuple[str, ...] = option((), "names in label order; empty: the source's own")
+    clean: str | None = option(None, "clean.json of the verb audit; the examples that it names are left out")
     splits: tuple[float, ...] = option(
-        (0.7, 0.15, 0.15), "train, val, test fractions, where the source names no splits"
+        (0.7, 0.15, 0.15), "train, val and test fractions; used if the source has no splits of its own"
     )
     group_duplicates: bool = option(
-        True, "pictures that show the same cell go to the same split, where the source's own splits do not decide"
+        True, "keep images that show the same cell in the same split, unless the source's own splits decide"
     )
     sampler: str = option(
         "natural",
-        "natural: each example once an epoch; under: samples_per_class of each class; over: every class "
-        "repeated to the largest; balanced: all classes alike in an epoch of the natural length; power: classes in "
-        "proportion to size ** sampler_power",
+        "natural: each example once an epoch; under: samples_per_class examples of each class; over: every class "
+        "repeated to the size of the largest; balanced: all classes equally often in an epoch of the natural length; "
+        "power: classes in proportion to size ** sampler_power",
         choices=("natural", "under", "over", "balanced", "power"),
     )
     samples_per_class: int | None = option(
-        None, "examples per class of sampler=under; unset: the smallest class", minimum=1
+        None, "examples per class for sampler=under; unset: the size of the smallest class", minimum=1
     )
-    sampler_redraw: bool = option(False, "sampler=under takes other examples in each epoch")
+    sampler_redraw: bool = option(False, "draw other examples in each epoch for sampler=under")
     sampler_power: str = option(
-        "0.5", "of sampler=power: 1 is natural, 0 is balanced; FIRST..LAST, as 1..0, goes from one to the other"
+        "0.5",
+        "exponent for sampler=power: 1 is natural, 0 is balanced; FIRST..LAST, such as 1..0, changes it linearly over "
+        "the epochs",
     )
     feed: str = option(
         "auto",
-        "resident: all pictures lie on every device; streaming: batches are read and decoded ahead of their steps; "
-        "auto: resident where memory allows",
+        "resident: all images lie on every device; streaming: batches are read and decoded ahead of their steps; "
+        "auto: resident if memory allows",
         choices=("auto", "resident", "streaming"),
+        may_change=True,
     )
     workers: int | None = option(
         None,
-        "processes that decode pictures for streaming; 0: threads of this one; unset: half the cores, 16 at most",
+        "processes that decode images for feed=streaming; 0: threads of the main process; unset: half the cores, 16 at "
+        "most",
         minimum=0,
+        may_change=True,
     )
 
 
@@ -80,18 +106,26 @@ class ModelConfig:
     weights: str | None = option(
         None,
         "a checkpoint in any published layout, or a published name such as convnext_base.fb_in22k_ft_in1k (downloaded "
-        "once); unset: random initialisation",
+        "once); unset: random initialization",
     )
-    num_classes: int | None = option(None, "unset: the number of classes in the data", minimum=2)
-    drop_path: float = option(0.0, "stochastic depth of the last block, linear from 0", minimum=0.0, maximum=0.99)
+    num_classes: int | None = option(None, "size of the head; unset: the number of classes in the data", minimum=2)
+    drop_path: float = option(
+        0.0, "drop path rate of the last block; it rises linearly from 0 at the first", minimum=0.0, maximum=0.99
+    )
     layer_scale: float | None = option(None, "initial layer scale; unset: the variant's own", minimum=0.0)
     head_init_scale: float = option(1.0, "factor on the head's initial weights", minimum=0.0)
-    stem_stride: int = option(4, "4, or 2 to keep twice the resolution on small pictures", choices=(2, 4))
+    stem_stride: int = option(4, "4, or 2 to keep twice the resolution of small images", choices=(2, 4))
     norm_eps: float | None = option(None, "LayerNorm epsilon; unset: the variant's own", minimum=0.0)
-    activation: str | None = option(None, "unset: the variant's own (erf GELU)", choices=("gelu", "gelu_tanh", "silu"))
-    mean: tuple[float, ...] = option((), "per channel, of pictures in [0, 1]; empty: the weights' or ImageNet's")
-    std: tuple[float, ...] = option((), "per channel, of pictures in [0, 1]; empty: the weights' or ImageNet's")
-    dtype: str = option("bfloat16", "of the computation; parameters are float32", choices=("bfloat16", "float32"))
+    activation: str | None = option(
+        None, "activation function; unset: the variant's own (erf GELU)", choices=("gelu", "gelu_tanh", "silu")
+    )
+    mean: tuple[float, ...] = option((), "mean per channel of images in [0, 1]; empty: the weights' or ImageNet's")
+    std: tuple[float, ...] = option(
+        (), "standard deviation per channel of images in [0, 1]; empty: the weights' or ImageNet's"
+    )
+    dtype: str = option(
+        "bfloat16", "precision of the computation; parameters are float32", choices=("bfloat16", "float32")
+    )
     remat: bool = option(False, "recompute each block in the backward pass to save memory")
 
 
@@ -99,11 +133,12 @@ class ModelConfig:
 class AugmentConfig:
     policy: str = option(
         "d4|brightness:delta=0.2|contrast:delta=0.2|saturation:delta=0.2|hue:delta=0.02",
-        "operations joined by |, each name[:key=value,...]; none: no augmentation (docs/augmentation.md lists them)",
+        "operations joined by |, each name[:key=value,...]; none: no augmentation. The operations are listed under "
+        "Augmentation",
     )
     mix: str = option(
         "none",
-        "mixup, cutmix or fmix with options, such as mixup:alpha=0.2; of several, joined by |, each image gets one",
+        "mixup, cutmix or fmix with options, such as mixup:alpha=0.2; each image gets one of several joined by |",
     )
     block: int = option(
         32,
@@ -116,31 +151,44 @@ class AugmentConfig:
 class OptimizerConfig:
     name: str = option("adamw", "update rule", choices=("adamw", "adam", "lion", "sgd"))
     learning_rate: float = option(1e-3, "peak learning rate", minimum=0.0)
-    schedule: str = option("cosine", "after the warm-up", choices=("cosine", "linear", "constant"))
-    warmup_epochs: float = option(0.0, "linear warm-up from 0", minimum=0.0)
-    warmup_steps: int | None = option(None, "linear warm-up in steps; wins over warmup_epochs", minimum=0)
+    schedule: str = option(
+        "cosine", "shape of the learning rate after the warm-up", choices=("cosine", "linear", "constant")
+    )
+    warmup_epochs: float = option(0.0, "epochs of linear warm-up from 0", minimum=0.0)
+    warmup_steps: int | None = option(None, "steps of linear warm-up; wins over warmup_epochs", minimum=0)
     final_scale: float = option(0.0, "last learning rate as a fraction of the peak", minimum=0.0, maximum=1.0)
-    weight_decay: float = option(0.0, "decoupled; never on biases, norms and layer scales", minimum=0.0)
-    b1: float | None = option(None, "unset: 0.9", minimum=0.0, maximum=0.9999999)
-    b2: float | None = option(None, "unset: 0.999, of Lion 0.99", minimum=0.0, maximum=0.9999999)
-    momentum: float = option(0.9, "of sgd", minimum=0.0, maximum=0.9999999)
-    clip_norm: float | None = option(None, "clip the gradient's global norm; unset: never", minimum=0.0)
-    moment_dtype: str = option("float32", "of the first moment", choices=("float32", "bfloat16"))
+    weight_decay: float = option(
+        0.0, "decoupled weight decay of kernels; biases, norms and layer scales never decay", minimum=0.0
+    )
+    b1: float | None = option(None, "decay of the first moment; unset: 0.9", minimum=0.0, maximum=0.9999999)
+    b2: float | None = option(
+        None, "decay of the second moment; unset: 0.999, or 0.99 for lion", minimum=0.0, maximum=0.9999999
+    )
+    momentum: float = option(0.9, "momentum of sgd", minimum=0.0, maximum=0.9999999)
+    clip_norm: float | None = option(None, "largest global norm of the gradient; unset: no clipping", minimum=0.0)
+    moment_dtype: str = option("float32", "precision of the first moment", choices=("float32", "bfloat16"))
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Decay of the first and of the second moment."""
+        default_b2 = 0.99 if self.name == "lion" else 0.999
+        return 0.9 if self.b1 is None else self.b1, default_b2 if self.b2 is None else self.b2
 
 
 @dataclass(kw_only=True)
 class StageConfig:
-    name: str = option("train", "shown in logs and reports")
-    epochs: float | None = option(None, "length in epochs of the sampler's plan", minimum=0.0)
+    name: str = option("train", "name in logs and reports")
+    epochs: float | None = option(None, "length in epochs of the sampler", minimum=0.0)
     steps: int | None = option(None, "length in steps; wins over epochs", minimum=1)
     trainable: tuple[str, ...] = option(
         (".*",),
-        "ordered regexes over parameter paths, the first full match wins; !REGEX freezes; every parameter must match",
+        "ordered regular expressions over parameter paths; the first full match decides; !REGEX freezes; every "
+        "parameter must match one",
     )
     cached_views: int | None = option(
         None,
-        "of a stage that trains the head alone: augment every example in so many fixed ways, run the frozen backbone "
-        "once on each, and train on its features; unset: freshly augmented pictures in every epoch",
+        "for a stage that trains the head alone: augment every example in this many fixed ways, run the frozen "
+        "backbone once on each, and train on the features; unset: freshly augmented images in every epoch",
         minimum=1,
     )
     optimizer: OptimizerConfig = option(None, "update rule of this stage", factory=OptimizerConfig)
@@ -148,61 +196,75 @@ class StageConfig:
 
 @dataclass(kw_only=True)
 class TrainConfig:
-    backend: str = option("pmap", "how a step is spread over the devices", choices=("pmap", "jit"))
+    backend: str = option("pmap", "how a step is spread over the devices", choices=("pmap", "jit"), may_change=True)
     batch_size: int = option(64, "examples per step over all devices", minimum=1)
-    label_smoothing: float = option(0.0, "mass spread over all classes", minimum=0.0, maximum=0.99)
+    label_smoothing: float = option(
+        0.0, "probability mass of a target that is spread over all classes", minimum=0.0, maximum=0.99
+    )
     class_weights: str = option(
         "none",
-        "of the loss: inverse to a class's size, or to its effective number of examples",
+        "weight of each class in the loss: the inverse of its size, or of its effective number of examples",
         choices=("none", "inverse", "effective"),
     )
     class_weights_beta: float = option(
         0.999,
-        "of class_weights=effective: 0 weighs all alike, towards 1 it becomes inverse",
+        "beta for class_weights=effective: 0 weighs all classes alike; towards 1 it becomes inverse",
         minimum=0.0,
         maximum=0.9999999,
     )
     logit_adjustment: str = option(
         "none",
-        "class prior that predictions follow, whatever mix the sampler and the class weights make: natural, the "
-        "training split's own; balanced, all classes alike; none, the mix",
+        "class prior that predictions follow, whatever the sampler and the class weights show: natural, the training "
+        "split's own; balanced, all classes alike; none, what training shows",
         choices=("none", "natural", "balanced"),
     )
     jsd: float | None = option(
         None, "weight of AugMix's consistency loss, 12 in its paper; needs augmix in augment.policy", minimum=0.0
     )
     ema_decay: float | None = option(
-        None, "average the parameters with this decay and evaluate the average", minimum=0.0, maximum=1.0
+        None,
+        "decay of the moving average of the parameters; evaluation uses the average; unset: no average",
+        minimum=0.0,
+        maximum=1.0,
     )
-    deterministic: bool = option(False, "bit-equal reruns on NVIDIA too (slower there; CPU and TPU always are)")
-    log_every: int = option(20, "steps between lines of metrics.jsonl", minimum=1)
-    evaluate_every: int = option(0, "steps between evaluations on val; 0: once an epoch", minimum=0)
-    checkpoint_every: int = option(0, "steps between checkpoints besides those at evaluations; 0: none", minimum=0)
-    keep_last: int = option(2, "latest checkpoints kept", minimum=1)
-    keep_best: int = option(1, "best checkpoints kept", minimum=0)
+    deterministic: bool = option(
+        False, "bit-identical reruns on NVIDIA too, which is slower; CPU and TPU always are bit-identical"
+    )
+    log_every: int = option(20, "steps between lines of metrics.jsonl", minimum=1, may_change=True)
+    evaluate_every: int = option(0, "steps between evaluations on val; 0: once an epoch", minimum=0, may_change=True)
+    checkpoint_every: int = option(
+        0, "steps between checkpoints besides those at evaluations; 0: none", minimum=0, may_change=True
+    )
+    keep_last: int = option(2, "number of latest checkpoints to keep", minimum=1, may_change=True)
+    keep_best: int = option(1, "number of best checkpoints to keep", minimum=0, may_change=True)
     best_metric: str = option(
-        "val/f1_macro", "what the best checkpoint is best at", choices=("val/f1_macro", "val/accuracy", "val/loss")
+        "val/f1_macro",
+        "metric that decides which checkpoint is the best",
+        choices=("val/f1_macro", "val/accuracy", "val/loss"),
     )
     max_bad_steps: int = option(
-        10, "consecutive steps with non-finite gradients (each skipped) before the run ends", minimum=0
+        10, "consecutive steps with non-finite gradients (each is skipped) before the run ends", minimum=0
     )
 
 
 @dataclass(kw_only=True)
 class EvaluateConfig:
-    batch_size: int = option(256, "pictures per forward pass over all devices", minimum=1)
+    batch_size: int = option(256, "images per forward pass over all devices", minimum=1, may_change=True)
 
 
 @dataclass(kw_only=True)
 class Config:
     seed: int = option(
-        0, "of the split, the order, the initial weights and everything drawn", minimum=0, maximum=2**32 - 1
+        0,
+        "seed of the split, the order, the initial weights and every random draw",
+        minimum=0,
+        maximum=2**32 - 1,
     )
     data: DataConfig = option(None, "what to learn from", factory=DataConfig)
     model: ModelConfig = option(None, "the network", factory=ModelConfig)
-    augment: AugmentConfig = option(None, "what training pictures go through", factory=AugmentConfig)
+    augment: AugmentConfig = option(None, "how training images are augmented", factory=AugmentConfig)
     stages: list[StageConfig] = option(None, "run one after the other", factory=lambda: [StageConfig(epochs=10.0)])
-    train: TrainConfig = option(None, "the loop", factory=TrainConfig)
+    train: TrainConfig = option(None, "the training loop", factory=TrainConfig)
     evaluate: EvaluateConfig = option(None, "evaluation and prediction", factory=EvaluateConfig)
 
 

@@ -18,7 +18,7 @@ class UsageError(UserError):
 
 
 class DataError(UserError):
-    """A data source, picture or checkpoint file that cannot be used."""
+    """A data source, image or checkpoint file that cannot be used."""
 
     exit_code = 3
 

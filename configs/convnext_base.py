@@ -5,7 +5,7 @@ bloodcell train --config=convnext_base --workdir=runs/base --config.data.source=
 
 The head is new and its first gradients are large, so it is fitted alone while the backbone is frozen (a step without
 a backward pass), then everything is fine-tuned at a rate at which the ImageNet features survive. Made for an
-accelerator: one step of 64 pictures costs 1.0 TFLOP. Its accuracy has not been measured yet.
+accelerator: one step of 64 images costs 1.0 TFLOP. Its accuracy has not been measured yet.
 --config.stages[0].cached_views=1 keeps the backbone's features while the head is fitted, a third of that stage's work
 (docs/performance.md, "The head-only stage").
 """

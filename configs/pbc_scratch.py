@@ -2,8 +2,8 @@
 
 bloodcell train --config=pbc_scratch --workdir=runs/pbc --config.data.source=zip:pbc96.zip
 
-On 11,959 training and 1,704 val pictures of the PBC data set (Acevedo et al. 2020) at 96 px: val accuracy 0.946
-(95 % interval 0.935 to 0.957), macro F1 0.940, seed 0, one trial. There are no patient identifiers, so pictures of one
+On 11,959 training and 1,704 val images of the PBC data set (Acevedo et al. 2020) at 96 px: val accuracy 0.946
+(95 % interval 0.935 to 0.957), macro F1 0.940, seed 0, one trial. There are no patient identifiers, so images of one
 patient may be in both, and new patients will score lower.
 
 Time: 183 images/s on 2 x86-64 cores that nothing else uses (jax 0.10.2, float32, ten steps of one trial), which would

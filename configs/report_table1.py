@@ -12,7 +12,7 @@ ROW is one of
 
 ConvNeXt-Base was frozen for the head's training and mostly so afterwards: here its last stage is fine-tuned. What the
 report did not say (batch, rates) is ours. Without `weights` the backbone is random and the rows tell nothing. One step
-of 64 pictures of 96 px costs 1.0 TFLOP with the whole backward pass, a third with a frozen backbone. Accuracies have
+of 64 images of 96 px costs 1.0 TFLOP with the whole backward pass, a third with a frozen backbone. Accuracies have
 not been measured yet: no ImageNet weights were at hand.
 """
 

@@ -1,6 +1,6 @@
 """Draw the contact sheet of every operation: `python docs/augmentation_sheet.py --output=docs/images/augmentation.jpg`.
 
-A row for each operation at its defaults, a column for each picture; mixes show a picture with its neighbour.
+A row for each operation at its defaults, a column for each image; mixes show an image with its neighbor.
 """
 
 import jax
@@ -13,9 +13,9 @@ from bloodcell_jax import augment, load_source
 from bloodcell_jax.augment.operations import MIXES, OPERATIONS
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("source", "synthetic:64", "where the pictures come from")
-flags.DEFINE_string("output", None, "the picture to write", required=True)
-flags.DEFINE_integer("columns", 8, "pictures a row")
+flags.DEFINE_string("source", "synthetic:64", "where the images come from")
+flags.DEFINE_string("output", None, "the image to write", required=True)
+flags.DEFINE_integer("columns", 8, "images a row")
 flags.DEFINE_integer("seed", 0, "of the draws")
 
 NAME_WIDTH, SIZE, GAP = 150, 96, 3
@@ -26,9 +26,9 @@ PRESETS = {
 }
 
 
-def rows(pictures: np.ndarray) -> dict[str, np.ndarray]:
-    """Return pictures by the name of their row, uint8 [columns, h, w, 3]."""
-    images = jnp.asarray(pictures / np.float32(255))
+def rows(cells: np.ndarray) -> dict[str, np.ndarray]:
+    """Return cells by the name of their row, uint8 [columns, h, w, 3]."""
+    images = jnp.asarray(cells / np.float32(255))
     slots, key = jnp.arange(len(images), dtype=jnp.int32), jax.random.key(FLAGS.seed)
     changed = {"as they are": images}
     for text, name in ({name: name for name in OPERATIONS} | PRESETS).items():
@@ -49,10 +49,10 @@ def main(_) -> None:
     cell = SIZE + GAP
     sheet = Image.new("RGB", (NAME_WIDTH + FLAGS.columns * cell, len(shown) * cell), "white")
     write = ImageDraw.Draw(sheet)
-    for i, (name, pictures) in enumerate(shown.items()):
+    for i, (name, images) in enumerate(shown.items()):
         write.text((6, i * cell + SIZE // 2 - 6), name, fill="black", font_size=14)
-        for j, picture in enumerate(pictures):
-            sheet.paste(Image.fromarray(picture), (NAME_WIDTH + j * cell, i * cell))
+        for j, image in enumerate(images):
+            sheet.paste(Image.fromarray(image), (NAME_WIDTH + j * cell, i * cell))
     sheet.save(FLAGS.output, quality=85)
     print(f"{FLAGS.output}: {len(shown)} rows")
 

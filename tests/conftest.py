@@ -55,7 +55,7 @@ CONFIG = """
 
 @pytest.fixture(scope="session")
 def cells(tmp_path_factory):
-    """Return the path of an npz of 120 noisy pictures of 32 px in three colours."""
+    """Return the path of an npz of 120 noisy images of 32 px in three colors."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), 40)
     images = rng.integers(0, 120, (120, 32, 32, 3), dtype=np.uint8)
@@ -67,7 +67,7 @@ def cells(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def config_file(cells, tmp_path_factory):
-    """Return the path of a configuration of two stages, 36 steps in all, on these pictures."""
+    """Return the path of a configuration of two stages, 36 steps in all, on these images."""
     path = tmp_path_factory.mktemp("config") / "tiny.py"
     path.write_text(textwrap.dedent(CONFIG.format(cells=cells)))
     return path
@@ -90,6 +90,32 @@ def start(config_file):
         )
 
     return start
+
+
+@pytest.fixture(scope="session")
+def run_steps():
+    """Return a function that runs the first steps of a run as the loop does: their metrics, and the state after them.
+
+    No step transfers anything between host and devices.
+    """
+    import jax
+
+    from bloodcell_jax.run.compilation import compile_stage
+    from bloodcell_jax.run.inputs import RunInputs
+
+    def run_steps(run, count):
+        stage, state, seed, metrics = run.stages[0], run.initial_state(), run.place_seed(), []
+        stage_input = RunInputs(run).of_stage(stage)
+        data, step = stage_input.place_data(state.params), compile_stage(run, stage, stage_input)
+        with stage_input.open_batches(0) as batches:
+            for _ in range(count):
+                batch = next(batches)
+                with jax.transfer_guard("disallow"):
+                    state, values = step(state, data, batch, seed)
+                metrics.append(jax.device_get(jax.block_until_ready(values)))
+        return metrics, jax.device_get(state)
+
+    return run_steps
 
 
 @pytest.fixture(scope="session")

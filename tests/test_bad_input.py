@@ -54,7 +54,7 @@ ARRAYS = {
     "wrong dtype": ({"images": GOOD.astype(np.int64), "labels": LABELS}, "images are int64; save uint8"),
     "wrong shape": ({"images": GOOD[..., 0], "labels": LABELS}, "images have shape [12, 16, 16]"),
     "four channels": ({"images": np.zeros((4, 8, 8, 4), np.uint8), "labels": LABELS[:4]}, "expected [n, height, width"),
-    "no pictures": ({"images": GOOD[:0], "labels": LABELS[:0]}, "images have shape [0, 16, 16, 3]"),
+    "no images": ({"images": GOOD[:0], "labels": LABELS[:0]}, "images have shape [0, 16, 16, 3]"),
     "labels below 0": ({"images": GOOD, "labels": LABELS - 1}, "labels span -1 to 1, out of range"),
     "labels far out": ({"images": GOOD, "labels": LABELS * 10**6}, "out of range"),
     "another count": ({"images": GOOD, "labels": LABELS[:-1]}, "12 images but 11 labels"),
@@ -63,9 +63,9 @@ ARRAYS = {
     "floats too large": ({"images": GOOD * 1.0, "labels": LABELS}, "floats must lie in 0 to 1"),
     "floats below 0": ({"images": floats(-0.1), "labels": LABELS}, "floats must lie in 0 to 1"),
     "NaN": ({"images": floats(np.nan), "labels": LABELS}, "images hold NaN or infinity"),
-    "an empty class": ({"images": GOOD, "labels": LABELS * 2}, "class 1 has no picture"),
+    "an empty class": ({"images": GOOD, "labels": LABELS * 2}, "class 1 has no image"),
     "one class": ({"images": GOOD, "labels": LABELS * 0}, "only one class (0)"),
-    "two of a class": ({"images": GOOD, "labels": np.array([0] * 10 + [1] * 2)}, "class 1 has 2 pictures"),
+    "two of a class": ({"images": GOOD, "labels": np.array([0] * 10 + [1] * 2)}, "class 1 has 2 images"),
     "pickled objects": ({"images": np.array([{}, None]), "labels": LABELS[:2]}, "cannot be read as .npz"),
 }
 
@@ -97,19 +97,19 @@ def make_folder(root, count=4, classes=("a", "b")):
             Image.fromarray(GOOD[i]).save(root / name / f"{i}.png")
 
 
-def test_a_truncated_picture(here, capsys):
+def test_a_truncated_image(here, capsys):
     make_folder(here / "cells")
-    picture = here / "cells" / "b" / "2.png"
-    picture.write_bytes(picture.read_bytes()[:300])
+    image = here / "cells" / "b" / "2.png"
+    image.write_bytes(image.read_bytes()[:300])
     refused(capsys, train("--config.data.source=folder:cells"), 3, "b/2.png")
     assert not (here / "run").exists()
 
 
-def test_a_class_folder_without_pictures(here, capsys):
+def test_a_class_folder_without_images(here, capsys):
     make_folder(here / "cells")
     (here / "cells" / "c").mkdir()
     (here / "cells" / "c" / "notes.txt").write_text("none yet")
-    refused(capsys, train("--config.data.source=folder:cells"), 3, "class folder c holds no picture", "remove")
+    refused(capsys, train("--config.data.source=folder:cells"), 3, "class folder c holds no image", "remove")
 
 
 def test_only_one_class_folder(here, capsys):
@@ -117,7 +117,7 @@ def test_only_one_class_folder(here, capsys):
     refused(capsys, train("--config.data.source=folder:cells"), 3, "only one class (a)")
 
 
-def test_pictures_outside_class_folders(here, capsys):
+def test_images_outside_class_folders(here, capsys):
     make_folder(here / "cells")
     Image.fromarray(GOOD[0]).save(here / "cells" / "stray.png")
     refused(capsys, train("--config.data.source=folder:cells"), 3, "stray.png lies in no class folder")
@@ -181,7 +181,7 @@ def test_sources(here, capsys, source, code, words):
         (["--config.model.variant=convnext_atoo"], ["convnext_atoo", "did you mean convnext_atto"]),
         (["--config.data.splits=(0.5,0.1,0.1)"], ["config.data.splits", "add to 1"]),
         (["--config.seed=-1"], ["config.seed=-1", "at least 0"]),
-        (["--config.data.image_size=24"], ["pictures of 24x24 pixels: too small", "32x32 or more"]),
+        (["--config.data.image_size=24"], ["images of 24x24 pixels: too small", "32x32 or more"]),
         (["--config.train.batch_size=12"], ["12: 8 devices do not divide it", "8 or 16"]),
         (["--config.train.batch_size=4"], ["4: 8 devices do not divide it", "8"]),
         (["--workdirr=x"], ["--workdirr: no such flag"]),
@@ -250,9 +250,9 @@ def test_a_tilde_is_the_home_folder(here, capsys, monkeypatch):
 
 
 def test_a_workdir_in_use(here, capsys):
-    from bloodcell_jax.workdir import owned
+    from bloodcell_jax.workdir import Workdir
 
-    with owned(here / "run"):
+    with Workdir(here / "run").locked():
         before = sorted(path.name for path in (here / "run").iterdir())
         code = train("--config.data.source=synthetic:24")
         refused(capsys, code, 5, "in use")

@@ -7,7 +7,7 @@ import pytest
 
 from bloodcell_jax.config import validate
 from bloodcell_jax.errors import UsageError
-from bloodcell_jax.train.prepare import check_blocks, create_augmentation
+from bloodcell_jax.run.create import check_blocks, create_augmentation
 
 FOLDER = Path(__file__).parents[1] / "configs"
 REPORT = runpy.run_path(str(FOLDER / "report_table1.py"))

@@ -6,11 +6,11 @@ options by keyword. It keeps dtype, shape and range, runs under jit and vmap, an
 `apply_policy` runs a policy string's operations on a batch, and `apply_mix` mixes its images and targets.
 """
 
-from bloodcell_jax.augment.colour import (
+from bloodcell_jax.augment.color import (
     brightness,
     channel_shift,
-    colour_degeneration,
-    colour_jitter,
+    color_degeneration,
+    color_jitter,
     contrast,
     from_keras_factor,
     gamma,
@@ -18,7 +18,7 @@ from bloodcell_jax.augment.colour import (
     saturation,
 )
 from bloodcell_jax.augment.compression import jpeg
-from bloodcell_jax.augment.enhance import enhance_brightness, enhance_colour, enhance_contrast, sharpness
+from bloodcell_jax.augment.enhance import enhance_brightness, enhance_color, enhance_contrast, sharpness
 from bloodcell_jax.augment.filters import gaussian_blur, gaussian_noise
 from bloodcell_jax.augment.geometry import affine, affine_matrix, d4, random_resized_crop, warp
 from bloodcell_jax.augment.levels import autocontrast, equalize, invert, posterize, solarize, solarize_add
@@ -38,14 +38,14 @@ __all__ = [
     "autocontrast",
     "brightness",
     "channel_shift",
-    "colour_degeneration",
-    "colour_jitter",
+    "color_degeneration",
+    "color_jitter",
     "contrast",
     "cutmix",
     "cutout",
     "d4",
     "enhance_brightness",
-    "enhance_colour",
+    "enhance_color",
     "enhance_contrast",
     "equalize",
     "fmix",

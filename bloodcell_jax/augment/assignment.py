@@ -1,6 +1,6 @@
-"""Which operation each picture gets, so that an operation runs on its own pictures alone.
+"""Which operation each image gets, so that an operation runs on its own images alone.
 
-Under vmap a choice between operations runs all of them on every picture. Here pictures are dealt out instead: the
+Under vmap a choice between operations runs all of them on every image. Here images are dealt out instead: the
 global batch is cut into blocks of consecutive slots, inside a block each operation gets its share of a random order,
 and it runs once on the rows of all blocks together. Fourteen operations on a block of 32 cost at most 42 rows, not 448.
 
@@ -104,7 +104,7 @@ def assign_share(key: jax.Array, numbers: jax.Array, block: int, share: float) -
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring operations of an assignment that one function carries out.
+    """Neighboring operations of an assignment that one function carries out.
 
     Attributes:
       first, last: the operations.

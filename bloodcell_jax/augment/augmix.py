@@ -44,7 +44,7 @@ def augmix(
       alpha: of both distributions.
       ops: `augmix`, or `all`, which adds four that overlap with the corruptions of ImageNet-C.
       compat: `kerascv` repeats the faults of KerasCV 0.9 (docs/augmentation.md), to replicate the report.
-      fill: what lies outside the picture, see `warp`.
+      fill: what lies outside the image, see `warp`.
     """
     plan, width = _plan(severity, ops, compat), int(width)
     numbers = block_numbers(slots, block)

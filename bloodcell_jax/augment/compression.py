@@ -1,8 +1,8 @@
-"""JPEG on the device: what libjpeg's encoder and decoder do to a picture, without the lossless steps between them.
+"""JPEG on the device: what libjpeg's encoder and decoder do to an image, without the lossless steps between them.
 
 ITU-T T.81 with libjpeg's arithmetic: whole numbers wherever libjpeg has them, its slow DCT (`JDCT_ISLOW`), 4:2:0
 chroma averaged on the way in and "fancy" (triangle-filtered) on the way out. Only sums inside the DCT that need more
-than 24 bits are rounded here: of 4,352 pictures at 17 qualities 60 differed from Pillow's, in one value or two by one
+than 24 bits are rounded here: of 4,352 images at 17 qualities 60 differed from Pillow's, in one value or two by one
 level.
 """
 
@@ -14,7 +14,7 @@ from bloodcell_jax.augment.pixels import Strength, draw, from_levels, to_levels
 
 BLOCK = 8
 
-# T.81, tables K.1 and K.2: quantisation steps at quality 50, by vertical and horizontal frequency.
+# T.81, tables K.1 and K.2: quantization steps at quality 50, by vertical and horizontal frequency.
 LUMINANCE = np.array(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
@@ -62,21 +62,21 @@ def compress(image: jax.Array, quality: jax.Array | float) -> jax.Array:
     """Return an image [h, w, 3] of any size as it comes out of a JPEG file of a quality from 1 to 100."""
     luma, *chroma = _to_luma_chroma(to_levels(image).astype(jnp.int32))
     shape = luma.shape
-    luma = _quantise(luma, quantisation_steps(LUMINANCE, quality))
+    luma = _quantize(luma, quantisation_steps(LUMINANCE, quality))
     steps = quantisation_steps(CHROMINANCE, quality)
-    chroma = jax.vmap(lambda plane: _upsample(_quantise(_downsample(plane), steps), shape))(jnp.stack(chroma))
+    chroma = jax.vmap(lambda plane: _upsample(_quantize(_downsample(plane), steps), shape))(jnp.stack(chroma))
     return from_levels(_to_rgb(luma, *chroma).astype(jnp.float32), image.dtype)
 
 
 def quantisation_steps(table: np.ndarray, quality: jax.Array | float) -> jax.Array:
-    """Return the quantisation steps [8, 8] of a quality, float32, by libjpeg's scaling of those of quality 50."""
+    """Return the quantization steps [8, 8] of a quality, float32, by libjpeg's scaling of those of quality 50."""
     quality = jnp.clip(jnp.round(quality), 1, 100)
     # Whole numbers are floored; 1e-3 puts quotients that are whole on the right side.
     percent = jnp.where(quality < 50, jnp.floor(5000 / quality + 1e-3), 200 - 2 * quality)
     return jnp.clip(jnp.floor((table * percent + 50) / 100 + 1e-3), 1, 255)
 
 
-def _quantise(plane: jax.Array, steps: jax.Array) -> jax.Array:
+def _quantize(plane: jax.Array, steps: jax.Array) -> jax.Array:
     """Return a plane [h, w] of levels after the DCT of its 8x8 blocks was rounded to multiples of `steps`, int32."""
     height, width = plane.shape
     padded = _pad(plane, BLOCK, BLOCK)

@@ -34,7 +34,7 @@ def gaussian_noise(key: jax.Array, image: jax.Array, *, sigma: Strength = 0.05) 
 def blur(image: jax.Array, sigma: jax.Array | float, *, radius: int) -> jax.Array:
     """Return an image [h, w, c] blurred with a Gaussian of `sigma` pixels, cut off at `radius`."""
     offsets = jnp.arange(-radius, radius + 1)
-    # Below 0.05 pixels all neighbours' weights underflow to 0, so this floor changes nothing and spares 0 / 0.
+    # Below 0.05 pixels all neighbors' weights underflow to 0, so this floor changes nothing and spares 0 / 0.
     weights = jnp.exp(-0.5 * jnp.square(offsets / jnp.maximum(sigma, 1e-3)))
     weights = weights / weights.sum()
     height, width, channels = image.shape

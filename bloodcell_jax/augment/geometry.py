@@ -29,12 +29,12 @@ def d4(key: jax.Array, image: jax.Array) -> jax.Array:
     height, width, _ = image.shape
     if height != width:
         raise UsageError(f"d4: an image of {height}x{width} pixels is not square; resize it or leave d4 out")
-    # Three bits are the 8 symmetries. dm_pix.rot90 refuses a traced k, and choosing among 8 pictures makes them all.
+    # Three bits are the 8 symmetries. dm_pix.rot90 refuses a traced k, and choosing among 8 images makes them all.
     transposed, mirrored, upside_down = jax.random.bernoulli(key, shape=(3,))
     image = jnp.where(transposed, image.swapaxes(0, 1), image)
     image = jnp.where(mirrored, pix.flip_left_right(image), image)
     # A gather of rows, not a third select: the CPU compiler computes a gather once but repeats selects inside every
-    # later operation (the default policy on 256 pictures of 96 px: 50 ms against 125).
+    # later operation (the default policy on 256 images of 96 px: 50 ms against 125).
     rows = jnp.arange(height)
     return image[jnp.where(upside_down, rows[::-1], rows)]
 
@@ -49,7 +49,7 @@ def affine(
     zoom: Strength = 0.0,
     fill: str = "reflect",
 ) -> jax.Array:
-    """Rotate, shear, translate and zoom an image [h, w, c] about its centre, all in one bilinear gather.
+    """Rotate, shear, translate and zoom an image [h, w, c] about its center, all in one bilinear gather.
 
     Each strength is the largest change either way, or the range (low, high) to draw from.
 
@@ -58,7 +58,7 @@ def affine(
       shear: tangent of the angle, drawn for each axis.
       translate: as a part of the height and width, drawn for each axis.
       zoom: the factor is 1 plus it, one for both axes. A cell's size tells its class: keep it within 0.1.
-      fill: what lies outside: `reflect` (the image mirrored at its border), `edge` (its border) or `constant` (grey).
+      fill: what lies outside: `reflect` (the image mirrored at its border), `edge` (its border) or `constant` (gray).
     """
     shape = image.shape[:2]
     drawn_degrees, drawn_zoom = draw(jax.random.fold_in(key, 0), degrees), draw(jax.random.fold_in(key, 1), zoom)
@@ -92,7 +92,7 @@ def random_resized_crop(
     part, stretch = draw(jax.random.fold_in(key, 0), area), jnp.exp(draw(jax.random.fold_in(key, 1), log_aspect) / 2)
     scale_x, scale_y = jnp.minimum(jnp.sqrt(part) * stretch, 1), jnp.minimum(jnp.sqrt(part) / stretch, 1)
     left, top = jax.random.uniform(jax.random.fold_in(key, 2), (2,)) * (1 - jnp.stack([scale_x, scale_y]))
-    # Pixel centres: output pixel i looks at (i + 1/2) * scale + offset - 1/2.
+    # Pixel centers: output pixel i looks at (i + 1/2) * scale + offset - 1/2.
     matrix = jnp.array(
         [
             [scale_x, 0, left * width + scale_x / 2 - 0.5],
@@ -115,8 +115,8 @@ def affine_matrix(
     """Return the matrix [2, 3] that takes an output pixel (x, y, 1) to where it comes from in the input.
 
     Args:
-      shape: (h, w) of the image; everything turns about its centre.
-      degrees: anticlockwise.
+      shape: (h, w) of the image; everything turns about its center.
+      degrees: counterclockwise.
       shear_x, shear_y: tangents; `shear_x` moves rows along x.
       translate_x, translate_y: to the right and down, as parts of width and height.
       zoom: above 1 enlarges.
@@ -127,9 +127,9 @@ def affine_matrix(
     # Rotation times shear, written out with one product a sum: see `warp`.
     xx, xy = (cos - sin * shear_y) / zoom, (cos * shear_x - sin) / zoom
     yx, yy = (sin + cos * shear_y) / zoom, (sin * shear_x + cos) / zoom
-    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
-    moved_x, moved_y = centre_x + translate_x * width, centre_y + translate_y * height
-    offset_x, offset_y = centre_x - xx * moved_x - xy * moved_y, centre_y - yx * moved_x - yy * moved_y
+    center_x, center_y = (width - 1) / 2, (height - 1) / 2
+    moved_x, moved_y = center_x + translate_x * width, center_y + translate_y * height
+    offset_x, offset_y = center_x - xx * moved_x - xy * moved_y, center_y - yx * moved_x - yy * moved_y
     return jnp.stack([jnp.stack([xx, xy, offset_x]), jnp.stack([yx, yy, offset_y])])
 
 
@@ -137,11 +137,11 @@ def warp(image: jax.Array, matrix: jax.Array, *, fill: str = "reflect") -> jax.A
     """Return the image [h, w, c] whose pixel (x, y) is the input at `matrix @ (x, y, 1)`, bilinear.
 
     No sum here has two products: the compiler may fuse a product into a sum, and of two it takes either, which differs
-    between batch sizes, so that pictures would differ in the last bit between numbers of devices.
+    between batch sizes, so that images would differ in the last bit between numbers of devices.
 
     Args:
       matrix: [2, 3], may be traced.
-      fill: what lies outside: `reflect`, `edge` or `constant` (grey, 0.5).
+      fill: what lies outside: `reflect`, `edge` or `constant` (gray, 0.5).
     """
     height, width, channels = image.shape
     y, x = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")

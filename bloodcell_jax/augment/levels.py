@@ -1,4 +1,4 @@
-"""Operations on grey levels, as Pillow's ImageOps define them on uint8: exact on the 0..255 grid.
+"""Operations on gray levels, as Pillow's ImageOps define them on uint8: exact on the 0..255 grid.
 
 Values are first rounded to levels. dm-pix's `solarize` compares the floats themselves, which in bfloat16 puts a level
 on either side of its own threshold; the others do not exist there.

@@ -1,4 +1,4 @@
-"""What hides parts of a picture: boxes and grids, filled with something neutral.
+"""What hides parts of an image: boxes and grids, filled with something neutral.
 
 What fills them is a word: `mean` (of each channel; the default), `noise` (Gaussian, with each channel's mean and
 standard deviation) or `black`, as the papers have it, though black is not neutral on a smear: it looks like a nucleus.
@@ -49,7 +49,7 @@ def random_erasing(
 
 
 def cutout(key: jax.Array, image: jax.Array, *, size: Strength = 0.4, fill: str = "mean") -> jax.Array:
-    """Hide a square whose centre is any pixel of an image [h, w, c], so that parts of it may lie outside.
+    """Hide a square whose center is any pixel of an image [h, w, c], so that parts of it may lie outside.
 
     DeVries & Taylor 2017 (arXiv:1708.04552).
 
@@ -60,8 +60,8 @@ def cutout(key: jax.Array, image: jax.Array, *, size: Strength = 0.4, fill: str 
     size_key, place_key, fill_key = jax.random.split(key, 3)
     shape = jnp.array(image.shape[:2])
     side = jnp.round(draw_setting(size_key, size) * min(image.shape[:2]))
-    centre = jnp.floor(jax.random.uniform(place_key, (2,)) * shape)
-    corner = centre - jnp.floor(side / 2)
+    center = jnp.floor(jax.random.uniform(place_key, (2,)) * shape)
+    corner = center - jnp.floor(side / 2)
     return _hide(fill_key, image, _box(image.shape[:2], corner, jnp.stack([side, side])), fill)
 
 
@@ -103,7 +103,7 @@ def grid_squares(
     degrees: jax.Array | float,
     phase: jax.Array,
 ) -> jax.Array:
-    """Return which pixels [h, w] lie in the squares of a grid that is turned about the image's centre.
+    """Return which pixels [h, w] lie in the squares of a grid that is turned about the image's center.
 
     The pixels are turned back instead of the grid, and then lie in a square or not: no canvas, gather or rounding.
 
@@ -111,13 +111,13 @@ def grid_squares(
       shape: (h, w).
       unit: distance of the squares as a part of the shorter side.
       ratio: a square's side as a part of the unit, 0 for none, 1 for all.
-      degrees: anticlockwise.
-      phase: [2], how far along x and y the centre lies inside its unit, from 0 to 1; the square lies at 0 to `ratio`.
+      degrees: counterclockwise.
+      phase: [2], how far along x and y the center lies inside its unit, from 0 to 1; the square lies at 0 to `ratio`.
     """
     height, width = shape
     y, x = jnp.arange(height)[:, None] - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2
     angle = jnp.deg2rad(degrees)
-    # Anticlockwise as seen, with y pointing down.
+    # Counterclockwise as seen, with y pointing down.
     along_x, along_y = jnp.cos(angle) * x - jnp.sin(angle) * y, jnp.sin(angle) * x + jnp.cos(angle) * y
     pixels_per_unit = unit * min(shape)
 

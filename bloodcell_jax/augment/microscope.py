@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bloodcell_jax.augment.pixels import Strength, draw, draw_amount, to_float32, to_grey, to_unit_range
+from bloodcell_jax.augment.pixels import Strength, draw, draw_amount, to_float32, to_gray, to_unit_range
 
 # Optical density in red, green and blue of the dyes of blood smears (May-Grünwald-Giemsa, Wright): methylene blue and
-# eosin, as measured by Landini for his colour deconvolution, and what is orthogonal to both. Each has length 1.
+# eosin, as measured by Landini for his color deconvolution, and what is orthogonal to both. Each has length 1.
 _DYES = np.array([[0.834750233, 0.513556283, 0.196330403], [0.092789, 0.954111, 0.283111]])
 _DYES = np.vstack([_DYES, np.cross(*_DYES)])
 _DYES /= np.linalg.norm(_DYES, axis=1, keepdims=True)
@@ -48,13 +48,13 @@ def illumination(
 ) -> jax.Array:
     """Light an image [h, w, c] unevenly: more from one side, and less far from the lens's axis.
 
-    The field has mean 1, so that `brightness` alone changes how bright a picture is.
+    The field has mean 1, so that `brightness` alone changes how bright an image is.
 
     Args:
-      gradient: the light rises by this part of its mean from the centre to the border, in any direction; drawn
+      gradient: the light rises by this part of its mean from the center to the border, in any direction; drawn
         uniformly from [0, gradient) or from the range (low, high), up to 1.
       vignetting: part of the light that is lost at the distance of half a diagonal from the axis, growing with the
-        square of the distance; drawn likewise. The axis goes through the picture's middle half.
+        square of the distance; drawn likewise. The axis goes through the image's middle half.
     """
     gradient_key, direction_key, vignetting_key, axis_key = jax.random.split(key, 4)
     field = light(
@@ -79,10 +79,10 @@ def light(
 
     Args:
       shape: (h, w).
-      gradient: rise from the centre to the border as a part of the light at the centre.
-      direction: of the rise, in radians, anticlockwise from the right.
+      gradient: rise from the center to the border as a part of the light at the center.
+      direction: of the rise, in radians, counterclockwise from the right.
       vignetting: part lost at half a diagonal from the axis.
-      axis: [2], where the lens's axis meets the picture, x and y from -1 to 1.
+      axis: [2], where the lens's axis meets the image, x and y from -1 to 1.
     """
     height, width = shape
     y, x = jnp.linspace(-1, 1, height)[:, None], jnp.linspace(-1, 1, width)
@@ -102,5 +102,5 @@ def white_balance(key: jax.Array, image: jax.Array, *, delta: Strength = 0.1) ->
     pixels = to_float32(image)
     means = pixels.mean((0, 1))
     # A black image has no luminance to keep.
-    kept = to_grey(means) / jnp.maximum(to_grey(means * gains), _DARKEST)
+    kept = to_gray(means) / jnp.maximum(to_gray(means * gains), _DARKEST)
     return to_unit_range(pixels * gains * kept, image.dtype)

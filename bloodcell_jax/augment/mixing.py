@@ -23,7 +23,7 @@ def cutmix(
 ) -> tuple[jax.Array, jax.Array]:
     """Paste a box of the other image [h, w, c] (Yun et al. 2019, arXiv:1905.04899).
 
-    Lambda ~ Beta(alpha, alpha), the box's sides are sqrt(1 - lambda) of the image's, and its centre lies anywhere; what
+    Lambda ~ Beta(alpha, alpha), the box's sides are sqrt(1 - lambda) of the image's, and its center lies anywhere; what
     leaves the image is cut off.
 
     Args:
@@ -32,11 +32,11 @@ def cutmix(
     """
     height, width, _ = image.shape
     drawn = _draw_lambda(jax.random.fold_in(key, 0), alpha)
-    centre_y, centre_x = (
+    center_y, center_x = (
         jax.random.randint(jax.random.fold_in(key, 1 + axis), (), 0, size) for axis, size in enumerate((height, width))
     )
-    rows = _near(centre_y, jnp.sqrt(1 - drawn) * height, height)
-    columns = _near(centre_x, jnp.sqrt(1 - drawn) * width, width)
+    rows = _near(center_y, jnp.sqrt(1 - drawn) * height, height)
+    columns = _near(center_x, jnp.sqrt(1 - drawn) * width, width)
     box = rows[:, None] & columns
     share = drawn if compat == "kerascv" else 1 - box.mean(dtype=jnp.float32)
     return jnp.where(box[..., None], other, image), share
@@ -91,11 +91,11 @@ def _draw_lambda(key: jax.Array, alpha: jax.Array | float) -> jax.Array:
     return jax.random.beta(key, alpha, alpha, dtype=jnp.float32)
 
 
-def _near(centre: jax.Array, side: jax.Array, size: int) -> jax.Array:
-    """Return which of `size` places lie in a box of whole places about a centre, cut off at the border."""
+def _near(center: jax.Array, side: jax.Array, size: int) -> jax.Array:
+    """Return which of `size` places lie in a box of whole places about a center, cut off at the border."""
     half = side.astype(jnp.int32) // 2
     places = jnp.arange(size)
-    return (places >= centre - half) & (places < centre + half)
+    return (places >= center - half) & (places < center + half)
 
 
 def _amplitude(shape: tuple[int, int], decay: jax.Array | float) -> jax.Array:

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bloodcell_jax.augment import colour, compression, enhance, filters, geometry, levels, masks, microscope, mixing
+from bloodcell_jax.augment import color, compression, enhance, filters, geometry, levels, masks, microscope, mixing
 from bloodcell_jax.augment.augmix import augmix
 from bloodcell_jax.augment.options import Magnitude, Number, Option, Text, Value, Word
 from bloodcell_jax.augment.randaugment import parse_timm, randaugment, trivialaugment
@@ -20,7 +20,7 @@ class Operation:
       function: what carries it out.
       options: its options and what they may be, besides `p`.
       defaults: of its options.
-      cheap: on the device it costs no more than moving the pictures that go through it to a batch of their own.
+      cheap: on the device it costs no more than moving the images that go through it to a batch of their own.
     """
 
     function: Callable
@@ -52,15 +52,15 @@ IMAGE_OPERATIONS = {
     "random_resized_crop": _operation(
         geometry.random_resized_crop, area=Number(0.01, 1, drawn=True), log_aspect=Magnitude(2)
     ),
-    "brightness": _operation(colour.brightness, cheap=True, delta=Magnitude(1)),
-    "contrast": _operation(colour.contrast, cheap=True, delta=Magnitude(1)),
-    "saturation": _operation(colour.saturation, cheap=True, delta=Magnitude(1)),
-    "hue": _operation(colour.hue, cheap=True, delta=Magnitude(0.5)),
-    "gamma": _operation(colour.gamma, cheap=True, delta=Magnitude(2)),
-    "channel_shift": _operation(colour.channel_shift, cheap=True, delta=Magnitude(1)),
-    "colour_degeneration": _operation(colour.colour_degeneration, cheap=True, factor=Number(0, 1, drawn=True)),
-    "colour_jitter": _operation(
-        colour.colour_jitter,
+    "brightness": _operation(color.brightness, cheap=True, delta=Magnitude(1)),
+    "contrast": _operation(color.contrast, cheap=True, delta=Magnitude(1)),
+    "saturation": _operation(color.saturation, cheap=True, delta=Magnitude(1)),
+    "hue": _operation(color.hue, cheap=True, delta=Magnitude(0.5)),
+    "gamma": _operation(color.gamma, cheap=True, delta=Magnitude(2)),
+    "channel_shift": _operation(color.channel_shift, cheap=True, delta=Magnitude(1)),
+    "color_degeneration": _operation(color.color_degeneration, cheap=True, factor=Number(0, 1, drawn=True)),
+    "color_jitter": _operation(
+        color.color_jitter,
         brightness=Magnitude(1),
         contrast=Magnitude(1),
         saturation=Magnitude(1),

@@ -21,7 +21,7 @@ def to_float32(image: jax.Array) -> jax.Array:
       UsageError: the image is not of floats.
     """
     if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise UsageError(f"an image of {image.dtype} is not float in [0, 1]; divide pictures of uint8 by 255 first")
+        raise UsageError(f"an image of {image.dtype} is not float in [0, 1]; divide images of uint8 by 255 first")
     return jnp.asarray(image, jnp.float32)
 
 
@@ -59,16 +59,16 @@ def draw_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def to_levels(image: jax.Array) -> jax.Array:
-    """Return the grey levels 0..255, float32, that an image's values round to."""
+    """Return the gray levels 0..255, float32, that an image's values round to."""
     return jnp.round(to_float32(image) * 255)
 
 
 def from_levels(levels: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Return the image in [0, 1] of grey levels 0..255."""
+    """Return the image in [0, 1] of gray levels 0..255."""
     return to_unit_range(levels / 255, dtype)
 
 
-def to_grey(image: jax.Array) -> jax.Array:
+def to_gray(image: jax.Array) -> jax.Array:
     """Return the luma of an image [..., 3] as [..., 1], by Rec. 601."""
     # Three planes rather than a sum over the last axis, which is a loop of its own on the CPU: 15 times as slow.
     return sum(weight * image[..., channel, None] for channel, weight in enumerate(_LUMA))

@@ -38,13 +38,13 @@ _CHOICES, _BLOCKS, _PARTNERS, _VIEW = (2**32 - 1 - i for i in range(4))
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training pictures go through.
+    """What training images go through.
 
     Attributes:
-      policy: operations on single pictures.
-      mix: operations that mix a picture with another of its block.
-      block: consecutive slots among which choices across pictures are made.
-      views: a picture is shown as `VIEWS` views, for AugMix's consistency loss.
+      policy: operations on single images.
+      mix: operations that mix an image with another of its block.
+      block: consecutive slots among which choices across images are made.
+      views: an image is shown as `VIEWS` views, for AugMix's consistency loss.
     """
 
     policy: Policy

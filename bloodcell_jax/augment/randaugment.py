@@ -1,6 +1,6 @@
 """RandAugment (Cubuk et al. 2019, arXiv:1909.13719) and TrivialAugment (Müller and Hutter 2021, arXiv:2103.10158).
 
-Both carry out layers of `search_spaces`: in each, every picture gets one operation of its own, at a level of its own.
+Both carry out layers of `search_spaces`: in each, every image gets one operation of its own, at a level of its own.
 """
 
 import functools
@@ -23,8 +23,8 @@ class LayerPlan:
 
     Attributes:
       space: its operations.
-      probability: that a picture gets any operation in a layer.
-      draw_level: key -> level of one picture, 0 to 1.
+      probability: that an image gets any operation in a layer.
+      draw_level: key -> level of one image, 0 to 1.
       layers: how many are carried out.
     """
 
@@ -60,7 +60,7 @@ def randaugment(
       preset: `paper`, or `kerascv`: its 10 operations at magnitudes N(0.5, 0.15), 3 layers, a layer in 10 of 11 (n and
         m are not used).
       timm: such as `rand-m9-mstd0.5-inc1`; wins over all others.
-      fill: what lies outside the picture, see `warp`.
+      fill: what lies outside the image, see `warp`.
     """
     plan = _plan(n=n, m=m, preset=preset, timm=timm)
     return apply_layers(plan, key, block_key, slots, images, block=block, fill=fill)

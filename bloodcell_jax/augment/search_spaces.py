@@ -1,6 +1,6 @@
 """The operations that RandAugment, TrivialAugment and AugMix choose from, and what a magnitude means to each.
 
-A space is a tuple of operations, in an order in which those that one kernel carries out are neighbours. An operation
+A space is a tuple of operations, in an order in which those that one kernel carries out are neighbors. An operation
 is a function (level, sign) -> parameters of its kernel, on arrays: `level`, 0 to 1, is the magnitude, `sign` -1 or 1.
 """
 
@@ -35,8 +35,8 @@ class Blend(NamedTuple):
     shift: Level | float = 0.0
 
 
-DULLER = (enhance.black, enhance.grey, enhance.mean_grey, enhance.channel_means)
-BLACK, GREY, MEAN_GREY, CHANNEL_MEANS = range(4)
+DULLER = (enhance.black, enhance.gray, enhance.mean_gray, enhance.channel_means)
+BLACK, GRAY, MEAN_GRAY, CHANNEL_MEANS = range(4)
 
 
 class Tone(NamedTuple):
@@ -144,7 +144,7 @@ def paper() -> Space:
 def trivial_wide() -> Space:
     """TrivialAugmentWide (Müller and Hutter 2021, arXiv:2103.10158, table 2); 14 operations.
 
-    Translation is 32 of the 224 pixels that the paper's pictures have, as a part of the picture.
+    Translation is 32 of the 224 pixels that the paper's images have, as a part of the image.
     """
     return _fourteen(shear=0.99, translate=32 / 224, degrees=135, strength=0.99, lost_bits=6)
 
@@ -159,8 +159,8 @@ def _fourteen(*, shear: float, translate: float, degrees: float, strength: float
         lambda level, sign: Warp(translate_y=sign * level * translate),
         lambda level, sign: Warp(degrees=sign * level * degrees),
         lambda level, sign: Blend(BLACK, 1 + sign * level * strength),
-        lambda level, sign: Blend(GREY, 1 + sign * level * strength),
-        lambda level, sign: Blend(MEAN_GREY, 1 + sign * level * strength),
+        lambda level, sign: Blend(GRAY, 1 + sign * level * strength),
+        lambda level, sign: Blend(MEAN_GRAY, 1 + sign * level * strength),
         lambda level, sign: Sharpen(1 + sign * level * strength),
         # A level is one of 30 steps, and bits are lost one by one.
         lambda level, sign: Tone(bits=8 - jnp.round(level * lost_bits)),
@@ -194,8 +194,8 @@ def timm(*, increasing: bool) -> Space:
         lambda level, sign: Warp(translate_x=sign * level * 0.45),
         lambda level, sign: Warp(translate_y=sign * level * 0.45),
         lambda level, sign: Blend(BLACK, factor(level, sign)),
-        lambda level, sign: Blend(GREY, factor(level, sign)),
-        lambda level, sign: Blend(MEAN_GREY, factor(level, sign)),
+        lambda level, sign: Blend(GRAY, factor(level, sign)),
+        lambda level, sign: Blend(MEAN_GRAY, factor(level, sign)),
         lambda level, sign: Sharpen(factor(level, sign)),
         lambda level, sign: Tone(threshold=0.0),
         lambda level, sign: Tone(bits=kept_bits(level, sign)),
@@ -214,7 +214,7 @@ def keras_cv() -> Space:
         lambda level, sign: Warp(translate_x=sign * level),
         lambda level, sign: Warp(translate_y=sign * level),
         lambda level, sign: Blend(BLACK, shift=sign * level),
-        lambda level, sign: Blend(GREY, 1 - level),
+        lambda level, sign: Blend(GRAY, 1 - level),
         lambda level, sign: Blend(CHANNEL_MEANS, 1 + sign * level),
         lambda level, sign: Tone(add=level * 110 / 255, threshold=1 - level),
         lambda level, sign: AutoContrast(),
@@ -242,8 +242,8 @@ def augmix_all() -> Space:
     return (
         *augmix(),
         lambda level, sign: Blend(BLACK, factor(level)),
-        lambda level, sign: Blend(GREY, factor(level)),
-        lambda level, sign: Blend(MEAN_GREY, factor(level)),
+        lambda level, sign: Blend(GRAY, factor(level)),
+        lambda level, sign: Blend(MEAN_GRAY, factor(level)),
         lambda level, sign: Sharpen(factor(level)),
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 
 from bloodcell_jax.benchmark.programs import TrainingStep
-from bloodcell_jax.train.checkpoints import Checkpoints
+from bloodcell_jax.workdir.checkpoints import Checkpoints
 
 _SAVES = 3
 

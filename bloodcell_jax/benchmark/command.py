@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,17 +13,25 @@ import jax.numpy as jnp
 from bloodcell_jax.benchmark.checkpoint_pause import measure_checkpoint
 from bloodcell_jax.benchmark.peers.process import PeerProcess
 from bloodcell_jax.benchmark.peers.task import CannotError, Task
-from bloodcell_jax.benchmark.programs import Compiled, Inference, Preparation, TrainingStep, random_run
+from bloodcell_jax.benchmark.programs import (
+    BatchAugmentation,
+    Compiled,
+    Inference,
+    TrainingStep,
+    batches_for_ever,
+    random_run,
+)
 from bloodcell_jax.benchmark.roofline import Rates, split_step, time_blocks
 from bloodcell_jax.benchmark.startup import measure_startup
 from bloodcell_jax.benchmark.timing import Program, dispatch_seconds, repeated, time_interleaved, time_program
 from bloodcell_jax.config import Config, to_dict
+from bloodcell_jax.devices.host import usable_cores
 from bloodcell_jax.errors import MachineError, UsageError, is_out_of_memory
+from bloodcell_jax.models.building import count_parameters
 from bloodcell_jax.models.flops import forward_flops
-from bloodcell_jax.train.environment import count_parameters, describe_machine
-from bloodcell_jax.train.feed import resident_batch
-from bloodcell_jax.train.setup import Run
-from bloodcell_jax.train.utilization import measure_copy_rate, measure_matrix_rate
+from bloodcell_jax.run.environment import describe_machine
+from bloodcell_jax.run.run import Run
+from bloodcell_jax.run.watch.utilization import measure_copy_rate, measure_matrix_rate
 
 _WINDOW_SECONDS = 0.25
 _OURS = "bloodcell_jax"
@@ -51,7 +58,7 @@ def run_benchmark(config: Config, *, peers: list[str], parts: list[str], windows
             "CUDA_VISIBLE_DEVICES=0 does"
         )
     start = _measure_start(config) if "start" in parts else None
-    run, step, inference = prepare_programs(config)
+    run, step, inference = compile_programs(config)
     matrix, copy = measure_matrix_rate(jnp.dtype(run.config.model.dtype)), measure_copy_rate()
     rates = Rates(matrix, copy)
     results = {
@@ -93,7 +100,7 @@ def _measure_start(config: Config) -> dict | None:
         return None
 
 
-def prepare_programs(config: Config) -> tuple[Run, TrainingStep, Inference]:
+def compile_programs(config: Config) -> tuple[Run, TrainingStep, Inference]:
     """Return the run, its step and its inference, which ran once, at the largest batch that halving makes fit.
 
     Raises:
@@ -213,7 +220,7 @@ def _task(run: Run) -> Task:
         dtype=config.model.dtype,
         optimizer=config.stages[0].optimizer,
         parameters=count_parameters(run.param_shapes),
-        threads=len(os.sched_getaffinity(0)),
+        threads=usable_cores(),
         seed=config.seed,
     )
 
@@ -236,23 +243,21 @@ def _cost(seconds: float, run: Run, compiled: Compiled, flops_per_image: int | N
 
 
 def _measure_augmentation(run: Run, train_seconds: float, windows: int) -> dict:
-    preparation = Preparation(run)
-    jax.block_until_ready(preparation())
-    seconds = time_program(repeated(preparation), windows=windows, window_seconds=_WINDOW_SECONDS).seconds
+    augmentation = BatchAugmentation(run)
+    jax.block_until_ready(augmentation())
+    seconds = time_program(repeated(augmentation), windows=windows, window_seconds=_WINDOW_SECONDS).seconds
     return _rate(seconds, run.config.train.batch_size) | {
         "share": seconds / train_seconds,
         "mfu": None,
-        "peak_bytes": preparation.compiled.peak_bytes,
-        "compile_s": preparation.compiled.seconds,
+        "peak_bytes": augmentation.compiled.peak_bytes,
+        "compile_s": augmentation.compiled.seconds,
     }
 
 
 def _measure_input(run: Run, train_seconds: float, windows: int) -> dict:
     """Return what the host does for a batch: its indices, and bringing them to the devices."""
-    steps = iter(range(10**9))
-    seconds = time_program(
-        repeated(lambda: resident_batch(run, next(steps))), windows=windows, window_seconds=0.05
-    ).seconds
+    batches = batches_for_ever(run)
+    seconds = time_program(repeated(lambda: next(batches)), windows=windows, window_seconds=0.05).seconds
     return _rate(seconds, run.config.train.batch_size) | {"share": seconds / train_seconds, "feed": "resident"}
 
 

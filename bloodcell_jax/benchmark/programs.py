@@ -3,6 +3,7 @@
 import copy
 import functools
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,16 +14,17 @@ import numpy as np
 from bloodcell_jax.config import Config, DataConfig
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.evaluate.evaluator import Evaluator
-from bloodcell_jax.train.feed import place_data, resident_batch
-from bloodcell_jax.train.prepare import prepare_run
-from bloodcell_jax.train.setup import Run
-from bloodcell_jax.train.step import training_batch
+from bloodcell_jax.run.compilation import compile_stage
+from bloodcell_jax.run.create import create_run
+from bloodcell_jax.run.inputs import RunInputs
+from bloodcell_jax.run.run import Run
+from bloodcell_jax.train.step import Batch, training_batch
 
 _DEFAULT_CLASSES = 8
 
 
 def random_dataset(config: Config, count: int) -> Dataset:
-    """Return `count` pictures of random pixels in as many classes as the configuration names, else 8."""
+    """Return `count` images of random pixels in as many classes as the configuration names, else 8."""
     classes = config.model.num_classes or len(config.data.class_names) or _DEFAULT_CLASSES
     size = config.data.image_size
     images = np.random.default_rng(config.seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
@@ -39,7 +41,7 @@ def random_dataset(config: Config, count: int) -> Dataset:
 def measured_config(config: Config) -> Config:
     """Return the configuration of what is measured: the last stage, from random weights, nothing read from a source.
 
-    Its steps are those on pictures: without a backbone in them there would be nothing to measure.
+    Its steps are those on images: without a backbone in them there would be nothing to measure.
     """
     config = copy.deepcopy(config)
     config.stages = [replace(config.stages[-1], cached_views=None)]
@@ -54,7 +56,7 @@ def random_run(config: Config) -> Run:
     """Return the run that is measured."""
     # Beyond two batches nothing changes: they lie on the device and are gathered by index.
     count = 2 * config.train.batch_size + 256
-    return prepare_run(measured_config(config), random_dataset(config, count))
+    return create_run(measured_config(config), random_dataset(config, count))
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Compiled:
         return (self.program.cost_analysis() or {}).get("flops")
 
 
-def _compile(lower, *arguments) -> Compiled:
+def _compile(lower: Callable, *arguments: Any) -> Compiled:
     start = time.perf_counter()
     program = lower(*arguments)
     return Compiled(program, time.perf_counter() - start)
@@ -93,28 +95,30 @@ class TrainingStep:
 
     def __init__(self, run: Run):
         self._run, stage = run, run.stages[0]
-        self._state, self._data, self._seed = run.initial_state(), place_data(run), run.place_seed()
-        self._step = 0
-        self.compiled = _compile(
-            run.parallel.compile_step,
-            run.train_step(stage),
-            self._state,
-            self._data,
-            resident_batch(run, 0),
-            self._seed,
-        )
+        stage_input = RunInputs(run).of_stage(stage)
+        self._state, self._seed = run.initial_state(), run.place_seed()
+        self._data = stage_input.place_data(self._state.params)
+        # Random pixels lie on the devices: nothing is left open.
+        self._batches = batches_for_ever(run)
+        self.compiled = _compile(compile_stage, run, stage, stage_input)
 
     def __call__(self) -> dict[str, jax.Array]:
         """Run one step; returns its metrics."""
-        batch = resident_batch(self._run, self._step)
-        self._step += 1
-        self._state, metrics = self.compiled.program(self._state, self._data, batch, self._seed)
+        self._state, metrics = self.compiled.program(self._state, self._data, next(self._batches), self._seed)
         return metrics
 
     @property
     def trees(self) -> dict[str, Any]:
         """The state's parts as a checkpoint stores them."""
         return self._run.parallel.global_view(self._state.to_trees())
+
+
+def batches_for_ever(run: Run) -> Iterator[Batch]:
+    """Yield what the steps of the run's stage take as `batch`, one after the other."""
+    stage_input = RunInputs(run).of_stage(run.stages[0])
+    while True:
+        with stage_input.open_batches(0) as batches:
+            yield from batches
 
 
 class Inference:
@@ -141,7 +145,7 @@ class Inference:
         return self.compiled.program(*self._arguments)
 
 
-class Preparation:
+class BatchAugmentation:
     """Gathering and augmenting one device's share of a batch, as the step begins."""
 
     def __init__(self, run: Run):
@@ -160,5 +164,5 @@ class Preparation:
         self.compiled = _compile(lambda *arguments: jax.jit(prepare).lower(*arguments).compile(), *self._arguments)
 
     def __call__(self) -> tuple[jax.Array, ...]:
-        """Return pictures, targets and keys."""
+        """Return images, targets and keys."""
         return self.compiled.program(*self._arguments)

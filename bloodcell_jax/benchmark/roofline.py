@@ -1,6 +1,6 @@
 """What a step is made of: its kinds of work, each timed as a program of its own at the network's shapes.
 
-The parts need not add up to the whole: inside the step the compiler fuses neighbours, and on its own a part's
+The parts need not add up to the whole: inside the step the compiler fuses neighbors, and on its own a part's
 operands come from another place of the memory hierarchy. Each stands beside its limit: the longer of its products at
 the measured matrix rate and its arguments and results, moved once, at the measured copy rate (Williams et al. 2009,
 "Roofline").
@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bloodcell_jax.benchmark.layers import BLOCK, DEPTHWISE, MATRIX, NORM, Layer, layers_of
-from bloodcell_jax.benchmark.programs import Preparation
+from bloodcell_jax.benchmark.programs import BatchAugmentation
 from bloodcell_jax.benchmark.timing import repeated, time_program
 from bloodcell_jax.models.convnext import ACTIVATIONS
+from bloodcell_jax.models.layers import BLOCK, DEPTHWISE, MATRIX, NORM, Layer, layers_of
+from bloodcell_jax.run.run import Run
 from bloodcell_jax.train.freezing import partition
-from bloodcell_jax.train.setup import Run
 from bloodcell_jax.train.state import apply_gradients
 
 ELEMENTWISE, AUGMENTATION, OPTIMIZER = "activation and residual", "augmentation", "optimizer"
@@ -115,9 +115,9 @@ def _activation_and_residual(activation: Callable, hidden, branch, images, scale
 
 
 def _augmentation(run: Run, rates: Rates, windows: int) -> Part:
-    preparation = Preparation(run)
-    seconds = time_program(repeated(preparation), windows=windows, window_seconds=_WINDOW_SECONDS).seconds
-    return Part(seconds, rates.limit(0, 2 * _bytes(jax.eval_shape(preparation)[0])))
+    augmentation = BatchAugmentation(run)
+    seconds = time_program(repeated(augmentation), windows=windows, window_seconds=_WINDOW_SECONDS).seconds
+    return Part(seconds, rates.limit(0, 2 * _bytes(jax.eval_shape(augmentation)[0])))
 
 
 def _optimizer(run: Run, rates: Rates, windows: int) -> Part:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bloodcell_jax.text_table import aligned
+from bloodcell_jax.report.text_table import aligned
 
 
 def format_results(results: dict[str, Any]) -> str:
@@ -90,7 +90,7 @@ def _rest(results: dict) -> str:
     start, checkpoint, lines = results["start"], results["checkpoint"], []
     if start:
         lines.append(
-            f"launch to first step, {start['examples']:,} pictures: {start['first_step_s']:.1f} s, with an empty "
+            f"launch to first step, {start['examples']:,} images: {start['first_step_s']:.1f} s, with an empty "
             f"compilation cache {start['cold_first_step_s']:.1f} s"
         )
     if checkpoint:
@@ -111,7 +111,7 @@ def _peers(results: dict) -> str:
     lines = [aligned(rows)] if results["peers"] else []
     lines += [f"{name}: {note}" for name, peer in results["peers"].items() for note in peer["notes"]]
     lines += [f"{name} is left out: {reason}" for name, reason in results["peers_left_out"].items()]
-    return "\n".join([*lines, "Ours augments its pictures in the step; the peers are given prepared ones."])
+    return "\n".join([*lines, "Ours augments its images in the step; the peers are given prepared ones."])
 
 
 def _number(value: float | None, form: str, unit: float = 1) -> str:

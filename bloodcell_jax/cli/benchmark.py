@@ -43,9 +43,9 @@ def _benchmark(values: flags.FlagValues, config: Config) -> None:
     check_peers(peers)
     # The launches and the peers share the device with this process.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from bloodcell_jax.train.platform import prepare_platform
+    from bloodcell_jax.devices.settings import configure_jax
 
-    prepare_platform(config.train.deterministic)
+    configure_jax(config.train.deterministic)
     import jax
 
     # Compiling is measured, so it must not be read from a cache.
@@ -56,7 +56,7 @@ def _benchmark(values: flags.FlagValues, config: Config) -> None:
     results = run_benchmark(config, peers=peers, parts=parts, windows=values["windows"].value)
     print(format_results(results))
     if output is not None:
-        from bloodcell_jax.workdir import write_json
+        from bloodcell_jax.workdir.files import write_json
 
         write_json(output, results)
 

@@ -9,13 +9,16 @@ from importlib import metadata
 from absl import flags
 from absl import logging as absl_logging
 
-from bloodcell_jax import config_flags
+from bloodcell_jax.cli import config_flags
 from bloodcell_jax.cli.allocator import tune_allocator
+from bloodcell_jax.cli.audit import AUDIT
 from bloodcell_jax.cli.benchmark import BENCHMARK
 from bloodcell_jax.cli.convert import CONVERT
-from bloodcell_jax.cli.data import AUDIT, PREPARE
+from bloodcell_jax.cli.evaluate import EVALUATE
+from bloodcell_jax.cli.predict import PREDICT
+from bloodcell_jax.cli.prepare import PREPARE
+from bloodcell_jax.cli.report import REPORT
 from bloodcell_jax.cli.train import TRAIN
-from bloodcell_jax.cli.use import EVALUATE, PREDICT, REPORT
 from bloodcell_jax.cli.verb import Verb
 from bloodcell_jax.errors import MachineError, UsageError, UserError, is_out_of_memory
 

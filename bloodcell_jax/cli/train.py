@@ -5,37 +5,31 @@ import sys
 
 from absl import flags
 
-from bloodcell_jax.cli.verb import Verb, define_skip_bad, required_path
+from bloodcell_jax.cli.verb import Verb, define_skip_bad, required_path, value_of
 from bloodcell_jax.config import Config
+from bloodcell_jax.devices.processes import MODES, check_devices, device_map, join_processes
 from bloodcell_jax.errors import UsageError
-from bloodcell_jax.train.distributed import MODES
 
 
 def _define_train(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("workdir", None, "the run's folder; the same command in it goes on", flag_values=values)
+    flags.DEFINE_string("workdir", None, "the run's folder; the same command in it resumes the run", flag_values=values)
     flags.DEFINE_bool("overwrite", False, "delete the run in the workdir and start anew", flag_values=values)
     flags.DEFINE_bool(
-        "dry_run", False, "print the parameter table, the data and the step's cost, and end", flag_values=values
+        "dry_run", False, "print the parameters, the data and the cost of a step, and end", flag_values=values
     )
-    flags.DEFINE_enum(
-        "distributed",
-        "auto",
-        MODES,
-        "how the processes of one run find each other",
-        flag_values=values,
-    )
+    flags.DEFINE_enum("distributed", "auto", MODES, "how the processes of one run find each other", flag_values=values)
     define_skip_bad(values)
     flags.DEFINE_string(
         "profile_steps",
         None,
-        "FIRST:END, such as 10:15; writes a trace of steps 10 to 14 to the workdir's profile/",
+        "FIRST:END; write a trace to the workdir's profile/; 10:15 traces steps 10 to 14",
         flag_values=values,
     )
     flags.DEFINE_integer("expected_devices", None, "refuse to start with another number of devices", flag_values=values)
 
 
 def _profile_steps(text: str | None) -> range:
-    """Return the steps of `--profile_steps=FIRST:END`, END not among them; none where it is unset."""
+    """Return the steps of `--profile_steps=FIRST:END` without END; none if it is unset."""
     if text is None:
         return range(0)
     first, _, end = text.partition(":")
@@ -45,38 +39,44 @@ def _profile_steps(text: str | None) -> range:
 
 
 def _train(values: flags.FlagValues, config: Config) -> None:
-    workdir = None if values["dry_run"].value else required_path(values, "workdir")
-    profile_steps = _profile_steps(values["profile_steps"].value)
-    from bloodcell_jax.train.platform import prepare_platform
-
-    prepare_platform(config.train.deterministic)
-    import jax
-
-    from bloodcell_jax.train.distributed import check_devices, device_map, join_processes
-
-    join_processes(values["distributed"].value)
-    check_devices(values["expected_devices"].value)
-    is_main = jax.process_index() == 0
-    if values["skip_bad"].value:
+    dry_run = value_of(values, "dry_run")
+    workdir = None if dry_run else required_path(values, "workdir")
+    profile_steps = _profile_steps(value_of(values, "profile_steps"))
+    if value_of(values, "skip_bad"):
         config.data.skip_bad = True
-    if not is_main:
-        # One process speaks; the others would say the same of the same data.
-        logging.getLogger("bloodcell_jax").setLevel(logging.CRITICAL)
-    if is_main:
-        print(f"devices: {device_map()}", file=sys.stderr, flush=True)
-    if values["dry_run"].value:
-        from bloodcell_jax.train.dry_run import describe_run
+    is_main = _join(values, deterministic=config.train.deterministic)
+    if workdir is None:
+        from bloodcell_jax.run.dry_run import describe_run
 
         print(describe_run(config))
         return
-    from bloodcell_jax.train.job import train_and_evaluate
+    from bloodcell_jax.run.job import train_and_evaluate
 
-    result = train_and_evaluate(config, workdir, overwrite=values["overwrite"].value, profile_steps=profile_steps)
+    overwrite = value_of(values, "overwrite")
+    result = train_and_evaluate(config, workdir, overwrite=overwrite, profile_steps=profile_steps)
     if not is_main:
         return
     for split, metrics in result.metrics.items():
         print(f"{split}: accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['f1_macro']:.4f}, n {metrics['n']}")
     print(f"report: {result.report}")
+
+
+def _join(values: flags.FlagValues, *, deterministic: bool) -> bool:
+    """Set JAX up, join the other processes and tell the devices; returns whether this process speaks for all."""
+    from bloodcell_jax.devices.settings import configure_jax
+
+    configure_jax(deterministic)
+    import jax
+
+    join_processes(value_of(values, "distributed"))
+    check_devices(value_of(values, "expected_devices"))
+    is_main = jax.process_index() == 0
+    if is_main:
+        print(f"devices: {device_map()}", file=sys.stderr, flush=True)
+    else:
+        # The others would say the same of the same data.
+        logging.getLogger("bloodcell_jax").setLevel(logging.CRITICAL)
+    return is_main
 
 
 TRAIN = Verb(
@@ -88,4 +88,5 @@ TRAIN = Verb(
     _define_train,
     _train,
     has_config=True,
+    has_source=True,
 )

@@ -1,4 +1,4 @@
-"""Pictures in class folders, on disk or in a zip archive: `basophil/a.jpg`, or `train/basophil/a.jpg`."""
+"""Images in class folders, on disk or in a zip archive: `basophil/a.jpg`, or `train/basophil/a.jpg`."""
 
 import logging
 import math
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bloodcell_jax.data import pictures
+from bloodcell_jax.data import image_files
 from bloodcell_jax.data.dataset import SPLITS, Dataset
 from bloodcell_jax.data.file_trees import (
     FileTree,
@@ -19,13 +19,13 @@ from bloodcell_jax.data.file_trees import (
     printable,
     read_folder,
 )
-from bloodcell_jax.data.host_memory import check_fits
+from bloodcell_jax.devices.host import check_fits
 from bloodcell_jax.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 DECODING_THREADS = 8
-# An error is one line: this many pictures are named in it.
+# An error is one line: this many images are named in it.
 NAMED_IN_ERROR = 5
 
 
@@ -55,7 +55,7 @@ def _load(
     names = class_names or tuple(sorted({entry.class_name for entry in entries}))
     _check_class_names({entry.class_name for entry in entries}, names, source)
     images, bad = _decode_all(tree, entries, source, image_size, crop)
-    unreadable = {name: reason for name, reason in tree.refused.items() if is_picture(PurePosixPath(name))}
+    unreadable = {name: reason for name, reason in tree.refused.items() if is_image(PurePosixPath(name))}
     unreadable |= {printable(entries[i].path): reason for i, reason in bad.items()}
     if unreadable:
         _report_unreadable(unreadable, len(entries) + len(unreadable) - len(bad), source, skip_bad)
@@ -78,12 +78,12 @@ def _load(
 
 
 def _entries(tree: FileTree, source: str) -> list[_Entry]:
-    """Return every picture's place, by split (train, val, test), then by path in byte order of UTF-8."""
-    paths = [path for path in tree.files if is_picture(path)]
+    """Return every image's place, by split (train, val, test), then by path in byte order of UTF-8."""
+    paths = [path for path in tree.files if is_image(path)]
     if not paths:
         refused = "; ".join(f"{name}: {reason}" for name, reason in list(tree.refused.items())[:NAMED_IN_ERROR])
         raise DataError(
-            f"{source}: holds no picture ({refused or 'files ending in ' + ', '.join(sorted(pictures.SUFFIXES))})"
+            f"{source}: holds no image ({refused or 'files ending in ' + ', '.join(sorted(image_files.SUFFIXES))})"
         )
     top = _wrapping_folders(paths)
     first_folders = {path.parts[top] for path in paths if len(path.parts) > top + 1}
@@ -103,9 +103,9 @@ def _entries(tree: FileTree, source: str) -> list[_Entry]:
     return sorted(entries, key=lambda e: (split_order.index(e.split), str(e.path).encode("utf-8", "surrogateescape")))
 
 
-def is_picture(path: PurePosixPath) -> bool:
-    """Return whether a path is a picture file by its suffix, and not a hidden one."""
-    return path.suffix.lower() in pictures.SUFFIXES and not _is_hidden(path)
+def is_image(path: PurePosixPath) -> bool:
+    """Return whether a path is an image file by its suffix, and not a hidden one."""
+    return path.suffix.lower() in image_files.SUFFIXES and not _is_hidden(path)
 
 
 def _is_hidden(path: PurePosixPath) -> bool:
@@ -124,13 +124,11 @@ def _wrapping_folders(paths: list[PurePosixPath]) -> int:
 
 
 def _check_no_empty_class(folders: set[PurePosixPath], found: set[str], class_depth: int, source: str) -> None:
-    """Refuse a class folder without pictures: the model would lack that class and nobody would be told."""
+    """Refuse a class folder without images: the model would lack that class and nobody would be told."""
     for folder in sorted(folders):
         is_class = len(folder.parts) == class_depth + 1 and not _is_hidden(folder)
         if is_class and class_name_of(folder.name) not in found:
-            raise DataError(
-                f"{source}: class folder {printable(folder)} holds no picture; add some or remove the folder"
-            )
+            raise DataError(f"{source}: class folder {printable(folder)} holds no image; add some or remove the folder")
 
 
 def _check_class_names(found: set[str], names: tuple[str, ...], source: str) -> None:
@@ -146,7 +144,7 @@ def _check_class_names(found: set[str], names: tuple[str, ...], source: str) -> 
 def _decode_all(
     tree: FileTree, entries: list[_Entry], source: str, image_size: int, crop: int | None
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Return the pictures, uint8 [n, image_size, image_size, 3], and the reason for each that cannot be read."""
+    """Return the images, uint8 [n, image_size, image_size, 3], and the reason for each that cannot be read."""
     shape = (len(entries), image_size, image_size, 3)
     check_fits(math.prod(shape), source)
     images = np.empty(shape, np.uint8)
@@ -154,7 +152,7 @@ def _decode_all(
     def decode(i: int) -> str | None:
         path = entries[i].path
         try:
-            images[i] = pictures.decode(tree.read(path), printable(path), image_size=image_size, crop=crop)
+            images[i] = image_files.decode(tree.read(path), printable(path), image_size=image_size, crop=crop)
         except UnreadableFile as error:
             return error.reason
         return None
@@ -166,8 +164,8 @@ def _decode_all(
 
 
 def _report_unreadable(unreadable: dict[str, str], total: int, source: str, skip_bad: bool) -> None:
-    """Name every picture that is left out, or refuse where that was not allowed or none is left."""
-    count = f"{len(unreadable):,} of {total:,} pictures cannot be read"
+    """Name every image that is left out, or refuse where that was not allowed or none is left."""
+    count = f"{len(unreadable):,} of {total:,} images cannot be read"
     if skip_bad and len(unreadable) < total:
         for name, reason in unreadable.items():
             logger.warning("%s: %s skipped (%s)", source, name, reason)
@@ -180,9 +178,9 @@ def _report_unreadable(unreadable: dict[str, str], total: int, source: str, skip
 
 
 def _mention_ignored(tree: FileTree, source: str) -> None:
-    """Say which visible files were passed over for their suffix: a picture may be among them."""
-    others = [path for path in tree.files if not is_picture(path) and not _is_hidden(path)]
+    """Say which visible files were passed over for their suffix: an image may be among them."""
+    others = [path for path in tree.files if not is_image(path) and not _is_hidden(path)]
     if others:
         suffixes = Counter(path.suffix.lower() or "none" for path in others)
         kinds = ", ".join(f"{printable(PurePosixPath(suffix))}: {n:,}" for suffix, n in suffixes.most_common(5))
-        logger.info("%s: files that are no pictures by their suffix are ignored (%s)", source, kinds)
+        logger.info("%s: files that are no images by their suffix are ignored (%s)", source, kinds)

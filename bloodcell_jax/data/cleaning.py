@@ -51,7 +51,7 @@ def remove_rows(dataset: Dataset, path: str | Path) -> Dataset:
     kept = np.ones(len(dataset), bool)
     for number, entry in enumerate(content["remove"]):
         kept[_checked_index(entry, dataset, f"{path}, remove[{number}]")] = False
-    _log.info("%s: %s of %s pictures left out", path, f"{(~kept).sum():,}", f"{len(dataset):,}")
+    _log.info("%s: %s of %s images left out", path, f"{(~kept).sum():,}", f"{len(dataset):,}")
     return dataset.select(kept)
 
 

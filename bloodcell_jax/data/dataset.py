@@ -1,4 +1,4 @@
-"""The one form every source takes: pictures and labels with names and identities."""
+"""The one form every source takes: images and labels with names and identities."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bloodcell_jax.data.stored_pictures import StoredPictures
+from bloodcell_jax.data.stored_images import StoredImages
 from bloodcell_jax.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -14,7 +14,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled pictures.
+    """Labelled images.
 
     Attributes:
       images: uint8 [n, h, w, 3], h = w, in memory, or on the disk and read by index.
@@ -23,11 +23,11 @@ class Dataset:
       ids: one per example: the path inside the source, or the index for arrays.
       source: what it was read from, as given.
       splits: the source's own splits, name -> int32 example indices; empty where it names none.
-      skipped: pictures that could not be read and are left out, name -> reason.
-      known_sha256: the hash, where it is known without reading every picture.
+      skipped: images that could not be read and are left out, name -> reason.
+      known_sha256: the hash, where it is known without reading every image.
     """
 
-    images: np.ndarray | StoredPictures
+    images: np.ndarray | StoredImages
     labels: np.ndarray
     class_names: tuple[str, ...]
     ids: Sequence[str]
@@ -40,7 +40,7 @@ class Dataset:
         return len(self.labels)
 
     def in_memory(self) -> "Dataset":
-        """Return the same with its pictures in memory, and its hash to be computed from them."""
+        """Return the same with its images in memory, and its hash to be computed from them."""
         if isinstance(self.images, np.ndarray):
             return self
         return replace(self, images=self.images.in_memory(), ids=tuple(self.ids), known_sha256=None)
@@ -86,5 +86,5 @@ def check_learnable(dataset: Dataset) -> None:
     for name, count in zip(dataset.class_names, counts, strict=True):
         if count == 0:
             raise DataError(
-                f"{dataset.source}: class {name} has no picture; add some, or leave it out of data.class_names"
+                f"{dataset.source}: class {name} has no image; add some, or leave it out of data.class_names"
             )

@@ -1,10 +1,10 @@
-"""Which pictures are the same picture: to the byte, or turned, mirrored, made brighter or compressed again.
+"""Which images are the same image: to the byte, or turned, mirrored, made brighter or compressed again.
 
-Two pictures are compared by their *detail*: the luminance on a grid of half their side, less its own average over
+Two images are compared by their *detail*: the luminance on a grid of half their side, less its own average over
 2 x 2 points, limited to twice its root mean square, as a vector of length 1. The subtraction takes a brightness shift
 out, the grid what JPEG adds, and the limit keeps a nucleus's sharp outline, which round nuclei share, from outweighing
 the texture. The dot product of two such vectors is their correlation. The texture of two different cells is all but
-independent, however alike they are in size and colour, while that of one picture survives being changed. The 8 flips
+independent, however alike they are in size and color, while that of one image survives being changed. The 8 flips
 and rotations are tried, and the best counts.
 
 Comparing all pairs in 8 orientations is spared by vectors that do not depend on the orientation and whose dot product
@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Points of the fine detail's grid along one side, at most: half the side of a 96-pixel picture, so that a point
-# averages 2 x 2 pixels; larger pictures gain nothing from more.
+# Points of the fine detail's grid along one side, at most: half the side of a 96-pixel image, so that a point
+# averages 2 x 2 pixels; larger images gain nothing from more.
 _LARGEST_GRID = 48
 
-# From a correlation of 1 - slack on, two pictures are the same. A smaller grid holds fewer independent values, so that
+# From a correlation of 1 - slack on, two images are the same. A smaller grid holds fewer independent values, so that
 # different cells come closer, and the slack shrinks with it: 0.25 at 48 points, 0.06 at 16. docs/audit.md has the
 # distributions that this line parts: at 48 points, no two different ones of 13,663 real cells reach 0.70, and what was
 # shifted by 40 of 255, turned and compressed at quality 50 keeps 0.91.
@@ -34,16 +34,16 @@ _COARSE_GRID, _COARSE_BLOCK, _SIMILAR = 16, 4, 0.95
 # Detail is limited to this many times its root mean square. Without a limit, round dark nuclei reached 0.82.
 _LIMIT = 2.0
 
-# Grey levels. Less detail than this, root mean square, is noise of a blank picture, whose correlations mean nothing:
+# Gray levels. Less detail than this, root mean square, is noise of a blank image, whose correlations mean nothing:
 # only its bytes are compared. Of 1,519 real cells the least has 5.
 _LEAST_DETAIL = 1.0
 
 # Compared with all others, and averaged, at a time.
-_ROWS_PER_BLOCK, _PICTURES_PER_BLOCK = 1024, 64
+_ROWS_PER_BLOCK, _IMAGES_PER_BLOCK = 1024, 64
 
 
 class SimilarPair(NamedTuple):
-    """Two pictures that are alike but not the same: example indices and the correlation of their coarse detail."""
+    """Two images that are alike but not the same: example indices and the correlation of their coarse detail."""
 
     first: int
     second: int
@@ -51,11 +51,11 @@ class SimilarPair(NamedTuple):
 
 
 class Duplicates(NamedTuple):
-    """What comparing all pictures with each other finds.
+    """What comparing all images with each other finds.
 
     Attributes:
-      groups: int32 [n], the lowest index that shows the same picture; its own for a picture that stands once.
-      similar: pairs of different pictures that are alike, the most alike first.
+      groups: int32 [n], the lowest index that shows the same image; its own for an image that stands once.
+      similar: pairs of different images that are alike, the most alike first.
     """
 
     groups: np.ndarray
@@ -63,10 +63,10 @@ class Duplicates(NamedTuple):
 
 
 def duplicate_groups(images: np.ndarray) -> np.ndarray:
-    """Return, for each picture, the lowest index that shows the same picture.
+    """Return, for each image, the lowest index that shows the same image.
 
     The same is what is equal, or becomes equal by any of the 8 flips and rotations, a brightness shift (0.2 of the
-    range, or where it clips less), compression again (JPEG from quality 30 of 96-pixel pictures) or all of them.
+    range, or where it clips less), compression again (JPEG from quality 30 of 96-pixel images) or all of them.
 
     Args:
       images: uint8 [n, h, w, 3], h = w.
@@ -78,48 +78,48 @@ def duplicate_groups(images: np.ndarray) -> np.ndarray:
 
 
 def exact_groups(images: np.ndarray) -> np.ndarray:
-    """Return, for each picture of uint8 [n, h, w, 3], the lowest index that is equal to the byte, int32 [n]."""
+    """Return, for each image of uint8 [n, h, w, 3], the lowest index that is equal to the byte, int32 [n]."""
     first: dict[bytes, int] = {}
     digests = (hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest() for image in images)
     return np.array([first.setdefault(digest, i) for i, digest in enumerate(digests)], np.int32)
 
 
 def find_duplicates(images: np.ndarray) -> Duplicates:
-    """Group pictures of uint8 [n, h, w, 3] as `duplicate_groups` does, and tell which others are alike."""
+    """Group unique_images of uint8 [n, h, w, 3] as `duplicate_groups` does, and tell which others are alike."""
     exact = exact_groups(images)
     distinct = np.unique(exact)
-    pictures = images[distinct] if len(distinct) < len(images) else images
-    group = _group(pictures)
+    unique_images = images[distinct] if len(distinct) < len(images) else images
+    group = _group(unique_images)
     groups = np.arange(len(images), dtype=np.int32)
     groups[distinct] = distinct[group]
     first = np.unique(group)
     similar = [
         SimilarPair(int(distinct[first[one]]), int(distinct[first[other]]), correlation)
-        for one, other, correlation in _similar(pictures[first])
+        for one, other, correlation in _similar(unique_images[first])
     ]
     return Duplicates(groups[exact], similar)
 
 
-def _group(pictures: np.ndarray) -> np.ndarray:
-    """Return the lowest row that each picture is the same as, directly or through others."""
-    points = min(_LARGEST_GRID, max(2, pictures.shape[1] // 4 * 2))
+def _group(images: np.ndarray) -> np.ndarray:
+    """Return the lowest row that each image is the same as, directly or through others."""
+    points = min(_LARGEST_GRID, max(2, images.shape[1] // 4 * 2))
     slack = max(1, points - _POINTS_WITHOUT_SLACK) * _SLACK_PER_POINT
-    group = np.arange(len(pictures))
-    for row, others, _ in _matches(_details(pictures, points, block=2), 1 - slack, group):
+    group = np.arange(len(images))
+    for row, others, _ in _matches(_details(images, points, block=2), 1 - slack, group):
         for other in others:
             low, high = sorted((group[row], group[other]))
             group[group == high] = low
     return group
 
 
-def _similar(pictures: np.ndarray) -> list[tuple[int, int, float]]:
+def _similar(images: np.ndarray) -> list[tuple[int, int, float]]:
     """Return the pairs of rows that are alike in coarse detail, and how much, the most alike first."""
-    if pictures.shape[1] < _COARSE_GRID:
+    if images.shape[1] < _COARSE_GRID:
         return []
-    details = _details(pictures, _COARSE_GRID, block=_COARSE_BLOCK)
+    details = _details(images, _COARSE_GRID, block=_COARSE_BLOCK)
     pairs = [
         (row, int(other), float(correlation))
-        for row, others, correlations in _matches(details, _SIMILAR, np.arange(len(pictures)))
+        for row, others, correlations in _matches(details, _SIMILAR, np.arange(len(images)))
         for other, correlation in zip(others, correlations, strict=True)
     ]
     return sorted(pairs, key=lambda pair: -pair[2])
@@ -140,7 +140,7 @@ def _matches(details: np.ndarray, least: float, group: np.ndarray) -> Iterator[t
 
 
 def _details(images: np.ndarray, points: int, block: int) -> np.ndarray:
-    """Return the details of pictures, float32 [n, points, points], each of length 1, or 0 where it has too little.
+    """Return the details of images, float32 [n, points, points], each of length 1, or 0 where it has too little.
 
     Args:
       points: of the grid, along one side.
@@ -148,9 +148,9 @@ def _details(images: np.ndarray, points: int, block: int) -> np.ndarray:
     """
     details = np.zeros((len(images), points, points), np.float32)
     average = _averaging(points, images.shape[1])
-    for start in range(0, len(images), _PICTURES_PER_BLOCK):
-        rows = images[start : start + _PICTURES_PER_BLOCK]
-        # The luminance of ITU-R BT.601, which is JPEG's: colour is kept at half the resolution, and less exactly.
+    for start in range(0, len(images), _IMAGES_PER_BLOCK):
+        rows = images[start : start + _IMAGES_PER_BLOCK]
+        # The luminance of ITU-R BT.601, which is JPEG's: color is kept at half the resolution, and less exactly.
         grid = average @ (rows @ np.float32([0.299, 0.587, 0.114])) @ average.T
         coarse = grid.reshape(-1, points // block, block, points // block, block).mean(axis=(2, 4))
         detail = grid - coarse.repeat(block, axis=1).repeat(block, axis=2)
@@ -168,9 +168,9 @@ def _averaging(points: int, size: int) -> np.ndarray:
     return (overlap.clip(0) * points / size).astype(np.float32)
 
 
-def _orientations(picture: np.ndarray) -> np.ndarray:
-    """Return a picture [h, h] in its 8 flips and rotations, [8, h, h]."""
-    flips = [picture, picture[::-1], picture[:, ::-1], picture[::-1, ::-1]]
+def _orientations(image: np.ndarray) -> np.ndarray:
+    """Return an image [h, h] in its 8 flips and rotations, [8, h, h]."""
+    flips = [image, image[::-1], image[:, ::-1], image[::-1, ::-1]]
     return np.stack([*flips, *(flip.T for flip in flips)])
 
 
@@ -183,7 +183,7 @@ def _best_correlations(detail: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _invariants(details: np.ndarray) -> np.ndarray:
     """Return vectors [n, m] that the 8 flips and rotations leave alone and that lie no farther apart than the details.
 
-    A picture is the sum of parts that are even or odd under the two flips. A flip changes the sign of an odd part; a
+    An image is the sum of parts that are even or odd under the two flips. A flip changes the sign of an odd part; a
     transposition swaps the two mixed parts, and the sign of what is antisymmetric in the others. So absolute values,
     and the length of the mixed parts as a pair, do not change. None of these increases a distance, and all lengths
     stay 1: hence a dot product of two of these vectors is never below that of the details, however they are turned.

@@ -43,7 +43,7 @@ class Names(Sequence):
 
 
 class ExampleIndex(NamedTuple):
-    """What is known of the examples without reading a picture, in their order: labels int32 [n] and ids."""
+    """What is known of the examples without reading an image, in their order: labels int32 [n] and ids."""
 
     labels: np.ndarray
     ids: Names

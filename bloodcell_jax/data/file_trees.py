@@ -17,15 +17,15 @@ from pathlib import Path, PurePosixPath
 
 from bloodcell_jax.errors import DataError
 
-# A picture of 5,900 x 5,900 without compression. Several are in memory at a time while an archive is read.
+# An image of 5,900 x 5,900 without compression. Several are in memory at a time while an archive is read.
 MAX_FILE_BYTES = 100 * 2**20
 
 
 class UnreadableFile(DataError):
-    """A file that is no picture to us; `name` and `reason` say which and why."""
+    """A file that is no image to us; `name` and `reason` say which and why."""
 
     def __init__(self, name: str, reason: str):
-        super().__init__(f"{name}: cannot be read as a picture ({reason}); replace or remove it")
+        super().__init__(f"{name}: cannot be read as an image ({reason}); replace or remove it")
         self.name, self.reason = name, reason
 
 
@@ -150,7 +150,7 @@ def _refusal(name: PurePosixPath, info: zipfile.ZipInfo, times: int) -> str | No
 
 
 def _too_large(size: int) -> str:
-    return f"{size / 2**20:,.0f} MiB; a picture file may have {MAX_FILE_BYTES // 2**20}"
+    return f"{size / 2**20:,.0f} MiB; an image file may have {MAX_FILE_BYTES // 2**20}"
 
 
 def _overlap(infos: list[zipfile.ZipInfo]) -> bool:

@@ -39,7 +39,7 @@ def known_duplicate_groups(dataset: Dataset, data_hash: str) -> np.ndarray | Non
 
 
 def cached_sha256(dataset: Dataset) -> str:
-    """Return `dataset.sha256()`; of pictures on the disk from the user's cache where these files were hashed before."""
+    """Return `dataset.sha256()`; of images on the disk from the user's cache where these files were hashed before."""
     if isinstance(dataset.images, np.ndarray) or dataset.known_sha256 is not None:
         return dataset.sha256()
     path = cache_folder("data") / "hashes" / f"{dataset.images.key[:32]}.txt"
@@ -47,7 +47,7 @@ def cached_sha256(dataset: Dataset) -> str:
         known = path.read_text(encoding="ascii")
         if len(known) == 64:
             return known
-    logger.info("%s: hashing %s pictures, once", dataset.source, f"{len(dataset):,}")
+    logger.info("%s: hashing %s images, once", dataset.source, f"{len(dataset):,}")
     data_hash = dataset.sha256()
     _keep(path, lambda temporary: temporary.write_text(data_hash, encoding="ascii"))
     return data_hash

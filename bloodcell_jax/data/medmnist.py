@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bloodcell_jax.data import pictures
+from bloodcell_jax.data import image_files
 from bloodcell_jax.data.dataset import SPLITS, Dataset
 from bloodcell_jax.data.npz import check_images, check_labels, open_npz
 from bloodcell_jax.download import download, file_hash
@@ -42,9 +42,9 @@ def load_medmnist(
         bounds = np.cumsum([0, *map(len, labels)])
         images = np.empty((bounds[-1], image_size, image_size, 3), np.uint8)
         for i, split in enumerate(SPLITS):
-            part = check_images(_as_colour(archive[f"{split}_images"]), source)
+            part = check_images(_as_color(archive[f"{split}_images"]), source)
             labels[i] = check_labels(labels[i], len(part), source, class_names)
-            images[bounds[i] : bounds[i + 1]] = pictures.resize_arrays(part, image_size)
+            images[bounds[i] : bounds[i + 1]] = image_files.resize_arrays(part, image_size)
     labels = np.concatenate(labels)
     names = class_names or tuple(map(str, range(labels.max() + 1)))
     return Dataset(
@@ -77,6 +77,6 @@ def _check_keys(found: list[str], path: Path, source: str) -> None:
             raise DataError(f"{source}: no key {key}; is {path} a MedMNIST file?")
 
 
-def _as_colour(images: np.ndarray) -> np.ndarray:
-    """Return grey pictures [n, h, w] as [n, h, w, 3]; others as they are."""
+def _as_color(images: np.ndarray) -> np.ndarray:
+    """Return gray images [n, h, w] as [n, h, w, 3]; others as they are."""
     return np.repeat(images[..., None], 3, -1) if images.ndim == 3 else images

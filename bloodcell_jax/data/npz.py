@@ -28,7 +28,7 @@ def open_npz(path: Path, source: str) -> Iterator[np.lib.npyio.NpzFile]:
 
 
 def check_images(images: np.ndarray, source: str) -> np.ndarray:
-    """Return pictures as uint8 [n, h, w, 3]; floats in 0 to 1 are scaled.
+    """Return images as uint8 [n, h, w, 3]; floats in 0 to 1 are scaled.
 
     Raises:
       DataError: they are something else.
@@ -50,7 +50,7 @@ def check_images(images: np.ndarray, source: str) -> np.ndarray:
 
 
 def check_labels(labels: np.ndarray, count: int, source: str, class_names: tuple[str, ...]) -> np.ndarray:
-    """Return the labels of `count` pictures, [n] or [n, 1], as int32 [n].
+    """Return the labels of `count` images, [n] or [n, 1], as int32 [n].
 
     Raises:
       DataError: they are no classes counted from 0, or none of `class_names` where those are given.

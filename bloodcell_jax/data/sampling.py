@@ -1,4 +1,4 @@
-"""The order in which training examples are seen: index plans, never copies of pictures.
+"""The order in which training examples are seen: index plans, never copies of images.
 
 A plan is an endless stream of example indices, one epoch after the other; step s takes positions
 [s * batch, (s + 1) * batch). It is a pure function of (seed, position), so resuming needs nothing but the step and
@@ -119,7 +119,7 @@ def create_sampler(
     redraw: bool = False,
     power: tuple[float, float] = (1.0, 1.0),
 ) -> Sampler:
-    """Return the sampler over the `train` indices of examples labelled `labels`; see `Sampler`.
+    """Return the sampler over the `train` indices of examples labeled `labels`; see `Sampler`.
 
     Raises:
       UsageError: `under` asks for more examples than the smallest class has.

@@ -2,7 +2,7 @@
 
 from pathlib import Path, PurePosixPath
 
-from bloodcell_jax.data import pictures, synthetic
+from bloodcell_jax.data import image_files, synthetic
 from bloodcell_jax.data.class_folders import load_folder, load_zip
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.file_trees import printable
@@ -30,14 +30,14 @@ def load_source(
       source: `npz:PATH` (keys images uint8 [n, h, w, 3] and labels [n] or [n, 1]), `folder:PATH` or `zip:PATH`
         (class folders, optionally under train/ val/ test/), `medmnist:NAME` (downloaded once) or `medmnist:PATH`,
         `tfds:NAME` (any prepared image-classification data set), `synthetic:N` (N procedurally drawn cells), or a
-        bare path, recognised by what it is.
-      image_size: pixels; arrays are resized to it, picture files cropped as `crop` says and resized.
-      crop: pixels; picture files larger than this on both sides are centre-cropped to it.
+        bare path, recognized by what it is.
+      image_size: pixels; arrays are resized to it, image files cropped as `crop` says and resized.
+      crop: pixels; image files larger than this on both sides are center-cropped to it.
       class_names: names in label order; folders must match them. Empty: sorted folder names, or the label numbers.
-      skip_bad: leave out picture files that cannot be read, each logged by name with the reason, and keep them in
+      skip_bad: leave out image files that cannot be read, each logged by name with the reason, and keep them in
         `Dataset.skipped`; otherwise they are an error.
       data_dir: folder of prepared data sets and of local copies of MedMNIST.
-      in_memory: false leaves pictures on the disk, to be read by index, where a source allows it: `tfds:`.
+      in_memory: false leaves images on the disk, to be read by index, where a source allows it: `tfds:`.
 
     Raises:
       UsageError: the source is not of a known kind.
@@ -45,7 +45,7 @@ def load_source(
     """
     kind, _, place = source.partition(":")
     if kind not in KINDS:
-        kind, place = _recognise(source), source
+        kind, place = _recognize(source), source
     if kind == "synthetic":
         return _load_synthetic(place, source, image_size, class_names)
     if kind in ("medmnist", "tfds"):
@@ -61,7 +61,7 @@ def load_source(
     return load(path, source, image_size=image_size, crop=crop, class_names=class_names, skip_bad=skip_bad)
 
 
-def _recognise(source: str) -> str:
+def _recognize(source: str) -> str:
     path = Path(source).expanduser()
     if path.is_dir():
         return "folder"
@@ -99,4 +99,4 @@ def _load_npz(path: Path, source: str, image_size: int, class_names: tuple[str, 
     images = check_images(images, source)
     labels = check_labels(labels, len(images), source, class_names)
     names = class_names or tuple(map(str, range(labels.max() + 1)))
-    return Dataset(pictures.resize_arrays(images, image_size), labels, names, _index_ids(len(labels)), source)
+    return Dataset(image_files.resize_arrays(images, image_size), labels, names, _index_ids(len(labels)), source)

@@ -39,7 +39,7 @@ def split_dataset(
         splits["train"], splits["val"] = cut
     for name, count in zip(dataset.class_names, dataset.class_counts(splits["train"]), strict=True):
         if count == 0:
-            raise DataError(f"{dataset.source}: class {name} has no picture in train")
+            raise DataError(f"{dataset.source}: class {name} has no image in train")
     return {name: splits[name].astype(np.int32) for name in SPLITS if len(splits.get(name, ()))}
 
 
@@ -136,7 +136,7 @@ def _fill(wanted: np.ndarray, held: np.ndarray, count: int) -> np.ndarray:
 
 
 def _check_enough(dataset: Dataset, units: np.ndarray, parts: int, shared: list) -> None:
-    least, unit = max(3, parts), "pictures that show different cells" if shared else "pictures"
+    least, unit = max(3, parts), "images that show different cells" if shared else "images"
     for name, count in zip(dataset.class_names, units, strict=True):
         if count < least:
             raise DataError(

@@ -1,4 +1,4 @@
-"""Batches of pictures read while others are worked on, in the order of a plan.
+"""Batches of images read while others are worked on, in the order of a plan.
 
 Grain's workers read, decode and resize. What they read is a pure function of the batch's number, so a stream starts
 anywhere.
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from bloodcell_jax.data.stored_pictures import StoredPictures
+from bloodcell_jax.data.stored_images import StoredImages
 from bloodcell_jax.errors import MachineError, UserError
 
 # Batches that are ready, on the devices where they are placed there, and that each worker holds ready.
@@ -32,7 +32,7 @@ def default_workers() -> int:
 
 @contextlib.contextmanager
 def open_stream(
-    images: np.ndarray | StoredPictures,
+    images: np.ndarray | StoredImages,
     plan: Sequence[np.ndarray],
     *,
     workers: int,
@@ -45,13 +45,13 @@ def open_stream(
     left running when the context is left, nor when this process is killed.
 
     Args:
-      images: uint8 [n, h, w, 3]; pictures in memory are gathered by threads, whatever `workers` says.
+      images: uint8 [n, h, w, 3]; images in memory are gathered by threads, whatever `workers` says.
       plan: the indices of each batch; it is sent to the workers.
       workers: processes that decode; 0: threads of this one.
       place: what to make of a batch, such as putting it on the devices.
 
     Raises, while it is iterated:
-      DataError: a picture cannot be read.
+      DataError: an image cannot be read.
       MachineError: a worker ended.
     """
     import grain
@@ -91,7 +91,7 @@ def open_stream(
 class _Batches:
     """Batches by their number, as grain reads them."""
 
-    def __init__(self, images: np.ndarray | StoredPictures, plan: Sequence[np.ndarray]):
+    def __init__(self, images: np.ndarray | StoredImages, plan: Sequence[np.ndarray]):
         self._images, self._plan = images, plan
 
     def __len__(self) -> int:

@@ -1,10 +1,10 @@
 """Synthetic cells: a stained smear with red cells, and one cell of a known class in the middle.
 
 What tells the classes apart is what tells real ones apart: the shape and lobes of the nucleus, how much of the cell
-it fills, granules, the colour of the cytoplasm, and size. Stain, light, focus, position and orientation vary from
-picture to picture, so no single pixel says much.
+it fills, granules, the color of the cytoplasm, and size. Stain, light, focus, position and orientation vary from
+image to image, so no single pixel says much.
 
-Lengths are in halves of the picture's side, colours are red, green and blue from 0 to 1.
+Lengths are in halves of the image's side, colors are red, green and blue from 0 to 1.
 """
 
 import functools
@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 Range = tuple[float, float]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -23,29 +23,29 @@ class Morphology:
 
     Attributes:
       radius: of the cell.
-      cytoplasm: its colour.
+      cytoplasm: its color.
       lobes: of the nucleus, as chances of 0, 1, 2, ... lobes.
       lobe: radius of a lobe as a part of the cell's.
-      nucleus: its colour.
+      nucleus: its color.
       spread: radius of the arc that the lobes lie on, as a part of the cell's.
       indentation: how deep a bay cuts into a nucleus of one lobe, as a part of its radius.
       granules: chance that a spot of the granules' grid is one.
-      granule_size: its width as a part of the picture's.
-      granule: its colour.
+      granule_size: its width as a part of the image's.
+      granule: its color.
       granules_hide: granules lie over the nucleus too.
       roughness: how far the cell's outline leaves the ellipse, as a part of its radius.
     """
 
     radius: Range
-    cytoplasm: Colour
+    cytoplasm: Color
     lobes: tuple[float, ...]
     lobe: Range
-    nucleus: Colour = (0.27, 0.13, 0.44)
+    nucleus: Color = (0.27, 0.13, 0.44)
     spread: Range = (0.0, 0.15)
     indentation: Range = (0.0, 0.0)
     granules: float = 0.0
     granule_size: float = 0.03
-    granule: Colour = (0.45, 0.30, 0.60)
+    granule: Color = (0.45, 0.30, 0.60)
     granules_hide: bool = False
     roughness: float = 0.05
 
@@ -139,22 +139,22 @@ _SMEAR = (0.98, 0.92, 0.84)
 
 
 def draw_cells(count: int, *, seed: int = 0, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
-    """Draw pictures of single cells.
+    """Draw images of single cells.
 
-    Picture i depends on (seed, i, size) alone; every block of as many pictures as there are classes holds each once.
+    Image i depends on (seed, i, size) alone; every block of as many images as there are classes holds each once.
 
     Args:
       count: how many.
-      seed: another one draws other pictures.
+      seed: another one draws other images.
       size: side in pixels.
 
     Returns:
-      Pictures uint8 [count, size, size, 3] and labels int32 [count], indices into CLASS_NAMES.
+      Images uint8 [count, size, size, 3] and labels int32 [count], indices into CLASS_NAMES.
     """
     labels = _draw_labels(count, seed)
     images = np.empty((count, size, size, 3), np.uint8)
     for i, label in enumerate(labels):
-        images[i] = _draw_picture(np.random.default_rng([seed, 0, i]), MORPHOLOGIES[CLASS_NAMES[label]], size)
+        images[i] = _draw_image(np.random.default_rng([seed, 0, i]), MORPHOLOGIES[CLASS_NAMES[label]], size)
     return images, labels
 
 
@@ -164,7 +164,7 @@ def _draw_labels(count: int, seed: int) -> np.ndarray:
     return np.concatenate([np.zeros(0, int), *blocks])[:count].astype(np.int32)
 
 
-def _draw_picture(rng: np.random.Generator, morphology: Morphology, size: int) -> np.ndarray:
+def _draw_image(rng: np.random.Generator, morphology: Morphology, size: int) -> np.ndarray:
     canvas = np.empty((size, size, 3), np.float32)
     canvas[:] = _SMEAR
     zoom = rng.uniform(0.72, 1.15)
@@ -176,15 +176,15 @@ def _draw_picture(rng: np.random.Generator, morphology: Morphology, size: int) -
 
 def _draw_red_cells(canvas: np.ndarray, rng: np.random.Generator, zoom: float) -> None:
     y, x = _grid(len(canvas))
-    colour = np.float32(_RED_CELL) + rng.uniform(-0.05, 0.05, 3).astype(np.float32)
+    color = np.float32(_RED_CELL) + rng.uniform(-0.05, 0.05, 3).astype(np.float32)
     pallor, radius = rng.uniform(0.2, 0.8), rng.uniform(0.34, 0.42) * zoom
     for _ in range(rng.integers(3, 9)):
         # Around the middle, where the cell is; some are cut by the border.
         angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.7, 1.3)
-        centre, own = (distance * np.sin(angle), distance * np.cos(angle)), radius * rng.uniform(0.85, 1.15)
-        distance = np.hypot(y - centre[0], x - centre[1]) / own
+        center, own = (distance * np.sin(angle), distance * np.cos(angle)), radius * rng.uniform(0.85, 1.15)
+        distance = np.hypot(y - center[0], x - center[1]) / own
         # Biconcave: pale in the middle.
-        _blend(canvas, colour, _inside((distance - 1) * own) * (1 - pallor * np.exp(-3 * distance**2)))
+        _blend(canvas, color, _inside((distance - 1) * own) * (1 - pallor * np.exp(-3 * distance**2)))
 
 
 def _draw_cell(canvas: np.ndarray, rng: np.random.Generator, morphology: Morphology, zoom: float) -> None:
@@ -213,17 +213,17 @@ def _nucleus_distance(y, x, rng: np.random.Generator, morphology: Morphology, ra
     spread = rng.uniform(*morphology.spread) * radius
     first, step = rng.uniform(0, 2 * np.pi), min(rng.uniform(1.3, 1.9), 5.0 / lobes)
     angles = first + step * np.arange(lobes)
-    centres = np.stack([spread * np.sin(angles), spread * np.cos(angles)], 1)
+    centers = np.stack([spread * np.sin(angles), spread * np.cos(angles)], 1)
     own = rng.uniform(*morphology.lobe) * radius
     radii = own * rng.uniform(0.88, 1.12, lobes) if lobes > 1 else [own]
-    distance = np.min([np.hypot(y - cy, x - cx) - r for (cy, cx), r in zip(centres, radii, strict=True)], 0)
-    for one, other in pairwise(centres):
+    distance = np.min([np.hypot(y - cy, x - cx) - r for (cy, cx), r in zip(centers, radii, strict=True)], 0)
+    for one, other in pairwise(centers):
         distance = np.minimum(distance, _to_segment(y, x, one, other) - 0.3 * own)
     if lobes == 1:
         depth = rng.uniform(*morphology.indentation) * own
         bay, toward = 0.75 * own, rng.uniform(0, 2 * np.pi)
         reach = own + bay - 1.4 * depth
-        cy, cx = centres[0] + reach * np.array([np.sin(toward), np.cos(toward)])
+        cy, cx = centers[0] + reach * np.array([np.sin(toward), np.cos(toward)])
         distance = np.maximum(distance, bay - np.hypot(y - cy, x - cx))
     return distance + 0.04 * own * _wave(y, x, rng)
 
@@ -242,9 +242,9 @@ def _photograph(canvas: np.ndarray, rng: np.random.Generator) -> None:
     canvas += rng.uniform(0.005, 0.02) * rng.standard_normal(canvas.shape, np.float32)
 
 
-def _blend(canvas: np.ndarray, colour, alpha: np.ndarray) -> None:
+def _blend(canvas: np.ndarray, color, alpha: np.ndarray) -> None:
     alpha = alpha[..., None].astype(np.float32)
-    canvas += alpha * (np.asarray(colour, np.float32) - canvas)
+    canvas += alpha * (np.asarray(color, np.float32) - canvas)
 
 
 def _inside(distance: np.ndarray) -> np.ndarray:
@@ -289,7 +289,7 @@ def _speckle(size: int, rng: np.random.Generator, chance: float, width: float) -
 
 
 def _noise(size: int, rng: np.random.Generator, width: float) -> np.ndarray:
-    """Return smooth noise in [0, 1], its grid `width` of the picture wide."""
+    """Return smooth noise in [0, 1], its grid `width` of the image wide."""
     points = max(2, round(1 / width))
     spread = _interpolation(points, size)
     return spread @ rng.random((points, points), np.float32) @ spread.T

@@ -21,7 +21,7 @@ import numpy as np
 
 from bloodcell_jax.data.dataset import SPLITS, Dataset
 from bloodcell_jax.data.example_index import ExampleIndex, Names
-from bloodcell_jax.data.stored_pictures import DECODING_THREADS, StoredPictures, damage_named
+from bloodcell_jax.data.stored_images import DECODING_THREADS, StoredImages, damage_named
 from bloodcell_jax.download import cache_folder
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 
@@ -64,7 +64,7 @@ def prepare(dataset: Dataset, data_dir: str | Path, name: str) -> str:
             logger.info("%s: already prepared in %s", full_name, data_dir)
             return full_name
         _check_space(dataset, data_dir)
-        logger.info("%s: preparing %s pictures in %s", full_name, f"{len(dataset):,}", data_dir)
+        logger.info("%s: preparing %s images in %s", full_name, f"{len(dataset):,}", data_dir)
         folder = _write_records(dataset, name, unfinished)
         _write_index(dataset, folder)
         target = data_dir / folder.relative_to(unfinished)
@@ -138,7 +138,7 @@ def _write_index(dataset: Dataset, folder: Path) -> None:
 
 
 def _check_space(dataset: Dataset, data_dir: Path) -> None:
-    """Refuse before an hour is spent: a picture as PNG is at most as large as its pixels."""
+    """Refuse before an hour is spent: an image as PNG is at most as large as its pixels."""
     data_dir.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(data_dir).free
     if free < dataset.images.nbytes:
@@ -152,7 +152,7 @@ def load_tfds(
 ) -> Dataset:
     """Open a prepared image-classification data set by name; see `bloodcell_jax.data.sources.load_source`.
 
-    Its pictures stay on the disk. Labels and ids come from the index that `prepare` wrote; of a set that others
+    Its images stay on the disk. Labels and ids come from the index that `prepare` wrote; of a set that others
     prepared they are read once, and kept in the user's cache.
 
     Args:
@@ -171,11 +171,11 @@ def load_tfds(
     fingerprint = _fingerprint(builder, source)
     index = _example_index(parts, Path(info.data_dir), fingerprint, source)
     if len(index.labels) and index.labels.min() < 0:
-        raise DataError(f"{source}: some examples have no label, as unlabelled test splits have")
+        raise DataError(f"{source}: some examples have no label, as unlabeled test splits have")
     metadata = info.metadata or {}
     ends = np.cumsum([len(part) for part in parts])
     return Dataset(
-        images=StoredPictures(parts, image_size, source, fingerprint),
+        images=StoredImages(parts, image_size, source, fingerprint),
         labels=index.labels,
         class_names=names,
         ids=index.ids,
@@ -186,13 +186,13 @@ def load_tfds(
             if part.name in SPLIT_NAMES
         },
         skipped=dict(metadata.get("skipped", {})),
-        # Of the pictures as they were prepared.
+        # Of the images as they were prepared.
         known_sha256=metadata.get("sha256") if info.features[image_key].shape[0] == image_size else None,
     )
 
 
 class _Records:
-    """The records of one split, read at random places: encoded pictures, or what else is known of them."""
+    """The records of one split, read at random places: encoded images, or what else is known of them."""
 
     def __init__(self, builder: Any, split: str, image_key: str, label_key: str, source: str):
         self.name, self._image_key, self._label_key = split, image_key, label_key
@@ -288,7 +288,7 @@ def _open(name: str, data_dir: str | os.PathLike | None, source: str) -> Any:
 
 
 def _find_features(features: Any, supervised: Any, source: str) -> tuple[str, str]:
-    """Return the names of the picture and the label among a data set's features."""
+    """Return the names of the image and the label among a data set's features."""
     tfds = _import_tfds()
     kinds = {tfds.features.Image: [], tfds.features.ClassLabel: []}
     preferred = [key for key in supervised or () if isinstance(key, str) and key in features]
@@ -297,7 +297,7 @@ def _find_features(features: Any, supervised: Any, source: str) -> tuple[str, st
             if isinstance(features[key], kind):
                 keys.append(key)
     if not all(kinds.values()):
-        raise DataError(f"{source}: has no picture with a class ({', '.join(features)}); it is no image classification")
+        raise DataError(f"{source}: has no image with a class ({', '.join(features)}); it is no image classification")
     return tuple(keys[0] for keys in kinds.values())
 
 

@@ -1,1 +1,1 @@
-"""Evaluation: forward passes in which every example counts once, metrics, and prediction on new pictures."""
+"""Evaluation: forward passes in which every example counts once, metrics, and prediction on new images."""

@@ -1,20 +1,22 @@
-"""A trained model, ready to classify pictures."""
+"""A trained model, ready to classify images."""
 
+import contextlib
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from bloodcell_jax.config import Config
-from bloodcell_jax.data.pictures import resize_arrays
-from bloodcell_jax.data.stored_pictures import StoredPictures
+from bloodcell_jax.data.image_files import resize_arrays
+from bloodcell_jax.devices.parallel import create_parallel
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.evaluator import Evaluator
-from bloodcell_jax.train.checkpoints import Checkpoints, restore_params
-from bloodcell_jax.train.parallel import create_parallel
-from bloodcell_jax.train.setup import build_model, param_shapes
-from bloodcell_jax.workdir import read_config
+from bloodcell_jax.evaluate.image_batches import Images
+from bloodcell_jax.evaluate.metrics import ranking_of
+from bloodcell_jax.models.building import build_model, param_shapes
+from bloodcell_jax.models.network import Params
+from bloodcell_jax.workdir import Workdir
+from bloodcell_jax.workdir.checkpoints import Checkpoints, Ranking, restore_params
 
 
 class Classifier:
@@ -27,7 +29,7 @@ class Classifier:
       workdir: the run's folder.
     """
 
-    def __init__(self, config: Config, params: Any, *, step: int, workdir: Path):
+    def __init__(self, config: Config, params: Params, *, step: int, workdir: Workdir):
         self.config, self.step, self.workdir = config, step, workdir
         self.class_names = config.data.class_names
         self._params = params
@@ -51,32 +53,29 @@ class Classifier:
           UsageError: there is no such checkpoint; the ones there are named.
           DataError: the workdir holds no run, or a file of it cannot be read.
         """
-        workdir = Path(workdir)
-        config = read_config(workdir)
-        folder = workdir / "checkpoints"
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no checkpoint yet; train first, or wait for the first one")
+        run = Workdir(workdir)
+        config = run.read_config()
+        if not run.checkpoints.is_dir():
+            raise DataError(f"{run.checkpoints}: no checkpoint yet; train first, or wait for the first one")
+        shapes = param_shapes(build_model(config.model), config.data.image_size)
         sharding = create_parallel("jit", jax.device_count()).replicated
-        checkpoints = Checkpoints(folder, read_only=True)
-        try:
-            step = _choose(checkpoints, checkpoint, config.train.best_metric, folder)
-            params = restore_params(checkpoints, step, param_shapes(config), config.train.ema_decay, sharding)
-        finally:
-            checkpoints.close()
-        return cls(config, params, step=step, workdir=workdir)
+        with contextlib.closing(Checkpoints(run.checkpoints, read_only=True)) as checkpoints:
+            step = _choose(checkpoints, checkpoint, ranking_of(config.train.best_metric), run.checkpoints)
+            params = restore_params(checkpoints, step, shapes, config.train.ema_decay, sharding)
+        return cls(config, params, step=step, workdir=run)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return the probabilities [n, classes] of uint8 pictures [n, h, w, 3] of any size, resized as in training.
+        """Return the probabilities [n, classes] of uint8 images [n, h, w, 3] of any size, resized as in training.
 
         Raises:
-          UsageError: the pictures have another shape or dtype.
+          UsageError: the images have another shape or dtype.
         """
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
             raise UsageError(f"images are {images.dtype} {list(images.shape)}; expected uint8 [n, height, width, 3]")
         return self.predict_examples(resize_arrays(images, self.config.data.image_size), np.arange(len(images)))
 
-    def predict_examples(self, images: np.ndarray | StoredPictures, indices: np.ndarray) -> np.ndarray:
-        """Return the probabilities [n, classes] of those at `indices` of pictures of the model's size.
+    def predict_examples(self, images: Images, indices: np.ndarray) -> np.ndarray:
+        """Return the probabilities [n, classes] of those at `indices` of images of the model's size.
 
         They may be on the disk: they are read as they are needed.
         """
@@ -85,14 +84,14 @@ class Classifier:
         return self._evaluator.predict(self._params, images, indices)
 
 
-def _choose(checkpoints: Checkpoints, wanted: str, metric: str, folder: Path) -> int:
+def _choose(checkpoints: Checkpoints, wanted: str, ranking: Ranking, folder: Path) -> int:
     steps = checkpoints.steps()
     if not steps:
         raise DataError(f"{folder}: holds no finished checkpoint; train first, or wait for the first one")
     if wanted == "last":
         return steps[-1]
     if wanted == "best":
-        best = checkpoints.best(metric)
+        best = checkpoints.best(ranking)
         return best[0] if best else steps[-1]
     if not wanted.isdecimal() or int(wanted) not in steps:
         raise UsageError(f"--checkpoint={wanted}: there are best, last, {', '.join(map(str, steps))}")

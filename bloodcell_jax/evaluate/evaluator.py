@@ -1,34 +1,40 @@
-"""Forward passes over many pictures, every one of them exactly once."""
+"""Forward passes over many images, every one of them exactly once."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
-from bloodcell_jax.data.stored_pictures import StoredPictures
-from bloodcell_jax.train.parallel import ROWS, WHOLE, DataParallel
-from bloodcell_jax.train.picture_batches import PictureBatches
-from bloodcell_jax.train.step import normalise, to_unit
+from bloodcell_jax.devices.parallel import ROWS, WHOLE, DataParallel
+from bloodcell_jax.evaluate.image_batches import ImageBatches, Images
+from bloodcell_jax.models.input import normalize, to_unit
+from bloodcell_jax.models.network import Network, Params
 
 
 class Evaluator:
-    """Class probabilities of pictures, in batches of one compiled shape, each cut over the devices.
+    """Class probabilities of images, in batches of one compiled shape, each cut over the devices.
 
     Attributes:
-      batch_size: pictures of one forward pass, a multiple of the devices.
+      batch_size: images of one forward pass, a multiple of the devices.
       probabilities: that pass, jitted: (params, images uint8 [batch, h, w, 3]) -> [batch, classes].
     """
 
-    def __init__(self, model: nn.Module, *, mean, std, batch_size: int, parallel: DataParallel):
+    def __init__(
+        self,
+        model: Network,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        batch_size: int,
+        parallel: DataParallel,
+    ):
         devices = parallel.mesh.size
         self.batch_size = -(-batch_size // devices) * devices
-        self._batches = PictureBatches(parallel, self.batch_size)
+        self._batches = ImageBatches(parallel, self.batch_size)
 
-        def probabilities(params, images):
-            logits, _ = model.apply({"params": params}, normalise(to_unit(images), mean, std), train=False)
+        def probabilities(params: Params, images: jax.Array) -> jax.Array:
+            logits, _ = model.apply({"params": params}, normalize(to_unit(images), mean, std), train=False)
             return jax.nn.softmax(logits.astype(jnp.float32))
 
         whole, rows = parallel.replicated, parallel.split_rows
@@ -37,24 +43,23 @@ class Evaluator:
 
     def predict(
         self,
-        params: Any,
-        images: jax.Array | np.ndarray | StoredPictures,
+        params: Params,
+        images: Images,
         indices: np.ndarray,
         *,
-        stop: Callable[[], bool] = lambda: False,
-    ) -> np.ndarray | None:
-        """Return probabilities [n, classes], float64 rows that sum to 1, of the pictures at `indices`.
+        before_batch: Callable[[], None] = lambda: None,
+    ) -> np.ndarray:
+        """Return probabilities [n, classes], float64 rows that sum to 1, of the images at `indices`.
 
         Args:
           params: replicated global arrays.
-          images, indices: those of `PictureBatches.open`; what pads the last batch is dropped.
-          stop: asked before each batch; where it says yes, nothing is returned.
+          images, indices: those of `ImageBatches.open`; what pads the last batch is dropped.
+          before_batch: is called before each batch; what it raises ends the pass.
         """
-        chunks = []
+        parts = []
         with self._batches.open(images, indices) as batches:
             for batch in batches:
-                if stop():
-                    return None
-                chunks.append(np.asarray(jax.device_get(self.probabilities(params, batch))))
-        probabilities = np.concatenate(chunks)[: len(indices)].astype(np.float64)
+                before_batch()
+                parts.append(np.asarray(jax.device_get(self.probabilities(params, batch))))
+        probabilities = np.concatenate(parts)[: len(indices)].astype(np.float64)
         return probabilities / probabilities.sum(axis=1, keepdims=True)

@@ -6,19 +6,116 @@ scores of different splits and slices average over the same classes. Balanced ac
 the mean recall of the classes that have examples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from bloodcell_jax.errors import DataError
+from bloodcell_jax.workdir.checkpoints import Ranking
 
 CALIBRATION_BINS = 15
 RESAMPLES = 1_000
 
+# The content of `metrics.json`.
+Scores = dict[str, Any]
+
+
+class Predictions:
+    """What metrics are computed from.
+
+    Attributes:
+      labels: integers in [0, k), [n].
+      probabilities: float64 [n, k].
+      predicted: the first largest column of each row, [n].
+      confusion: counts by true class (row) and predicted class (column), [k, k].
+      precision, recall, f1: of every class, [k] each.
+      support: examples of every class, [k].
+    """
+
+    def __init__(self, labels: np.ndarray, probabilities: np.ndarray):
+        self.labels, self.probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
+        self.predicted = self.probabilities.argmax(axis=1)
+        self.confusion = confusion_matrix(self.labels, self.predicted, self.probabilities.shape[1])
+        self.precision, self.recall, self.f1 = precision_recall_f1(self.confusion)
+        self.support = self.confusion.sum(axis=1)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that says how good predictions are.
+
+    Attributes:
+      key: in `metrics.json`.
+      title: in the report.
+      shown_as: how the report writes it.
+      higher_is_better: which way is better.
+      compute: from predictions to the number; None if it is not defined for them.
+    """
+
+    key: str
+    title: str
+    shown_as: Literal["percent", "decimal"]
+    higher_is_better: bool
+    compute: Callable[[Predictions], float | None]
+
+
+# Every metric, in the order of `metrics.json` and of the report.
+METRICS = (
+    Metric("accuracy", "Accuracy", "percent", True, lambda p: accuracy(p.confusion)),
+    Metric(
+        "precision_weighted", "Precision, weighted", "percent", True, lambda p: _average(p.precision, weights=p.support)
+    ),
+    Metric("recall_weighted", "Recall, weighted", "percent", True, lambda p: _average(p.recall, weights=p.support)),
+    Metric("f1_weighted", "F1, weighted", "percent", True, lambda p: _average(p.f1, weights=p.support)),
+    Metric("f1_macro", "F1, macro", "percent", True, lambda p: float(p.f1.mean())),
+    Metric("balanced_accuracy", "Balanced accuracy", "percent", True, lambda p: float(p.recall[p.support > 0].mean())),
+    Metric(
+        "auc_macro_ovr",
+        "AUC, macro, one versus rest",
+        "decimal",
+        True,
+        lambda p: auc_macro_ovr(p.labels, p.probabilities),
+    ),
+    Metric(
+        "nll",
+        "Negative log likelihood",
+        "decimal",
+        False,
+        lambda p: negative_log_likelihood(p.labels, p.probabilities),
+    ),
+    Metric(
+        "ece",
+        "Expected calibration error",
+        "decimal",
+        False,
+        lambda p: expected_calibration_error(p.probabilities.max(axis=1), p.predicted == p.labels),
+    ),
+    Metric("brier", "Brier score", "decimal", False, lambda p: brier_score(p.labels, p.probabilities)),
+)
+
+# What training logs after an evaluation, as `val/<name>` -> key of the metric; `train.best_metric` chooses among them.
+LOGGED = {"loss": "nll", "accuracy": "accuracy", "f1_macro": "f1_macro"}
+
+
+def ranking_of(best_metric: str) -> Ranking:
+    """Return what tells the best checkpoint by a value of `train.best_metric`, such as `val/f1_macro`."""
+    metric = _logged_metrics()[best_metric.removeprefix("val/")]
+    return Ranking(best_metric, metric.higher_is_better)
+
+
+def _logged_metrics() -> dict[str, Metric]:
+    by_key = {metric.key: metric for metric in METRICS}
+    return {name: by_key[key] for name, key in LOGGED.items()}
+
 
 def classification_metrics(
     labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str], *, seed: int = 0
-) -> dict:
+) -> Scores:
     """Return everything `metrics.json` holds, as plain Python numbers.
 
     Args:
@@ -31,52 +128,38 @@ def classification_metrics(
       DataError: a probability is not finite.
       ValueError: no examples, or arguments that do not fit each other.
     """
-    labels, probabilities = _checked(labels, probabilities, class_names)
-    predicted = probabilities.argmax(axis=1)
-    confusion = confusion_matrix(labels, predicted, len(class_names))
-    precision, recall, f1 = precision_recall_f1(confusion)
-    support = confusion.sum(axis=1)
-    accuracy_ci95, f1_macro_ci95 = bootstrap_ci95(confusion, seed)
+    predictions = Predictions(*_checked(labels, probabilities, class_names))
+    accuracy_ci95, f1_macro_ci95 = bootstrap_ci95(predictions.confusion, seed)
     return {
-        "n": len(labels),
-        "accuracy": float(np.trace(confusion) / len(labels)),
-        "precision_weighted": float(np.average(precision, weights=support)),
-        "recall_weighted": float(np.average(recall, weights=support)),
-        "f1_weighted": float(np.average(f1, weights=support)),
-        "f1_macro": float(f1.mean()),
-        "balanced_accuracy": float(recall[support > 0].mean()),
-        "auc_macro_ovr": auc_macro_ovr(labels, probabilities),
-        "nll": negative_log_likelihood(labels, probabilities),
-        "ece": expected_calibration_error(probabilities.max(axis=1), predicted == labels),
-        "brier": brier_score(labels, probabilities),
+        "n": len(predictions),
+        **{metric.key: metric.compute(predictions) for metric in METRICS},
         "per_class": {
             name: {
-                "precision": float(precision[c]),
-                "recall": float(recall[c]),
-                "f1": float(f1[c]),
-                "support": int(support[c]),
+                "precision": float(predictions.precision[c]),
+                "recall": float(predictions.recall[c]),
+                "f1": float(predictions.f1[c]),
+                "support": int(predictions.support[c]),
             }
             for c, name in enumerate(class_names)
         },
-        "confusion_matrix": confusion.tolist(),
+        "confusion_matrix": predictions.confusion.tolist(),
         "accuracy_ci95": accuracy_ci95,
         "f1_macro_ci95": f1_macro_ci95,
     }
 
 
-def quick_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Return the loss (mean negative log likelihood), accuracy and macro F1 that training logs.
+def quick_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:
+    """Return the metrics that training logs: loss (mean negative log likelihood), accuracy and macro F1.
 
     Probabilities that are not finite give a loss that is not finite; stopping is the training loop's matter.
     """
-    labels = np.asarray(labels)
-    probabilities = np.asarray(probabilities, np.float64)
-    confusion = confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
-    return {
-        "loss": negative_log_likelihood(labels, probabilities),
-        "accuracy": float(np.trace(confusion) / len(labels)),
-        "f1_macro": float(precision_recall_f1(confusion)[2].mean()),
-    }
+    predictions = Predictions(labels, probabilities)
+    return {name: metric.compute(predictions) for name, metric in _logged_metrics().items()}
+
+
+def accuracy(confusion: np.ndarray) -> float:
+    """Return the share of examples on the diagonal."""
+    return float(np.trace(confusion) / confusion.sum())
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
@@ -148,6 +231,10 @@ def bootstrap_ci95(confusion: np.ndarray, seed: int) -> tuple[list[float], list[
         scores[i] = np.trace(resample) / n, precision_recall_f1(resample)[2].mean()
     accuracy, f1_macro = np.percentile(scores, [2.5, 97.5], axis=0).T.tolist()
     return accuracy, f1_macro
+
+
+def _average(values: np.ndarray, *, weights: np.ndarray) -> float:
+    return float(np.average(values, weights=weights))
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

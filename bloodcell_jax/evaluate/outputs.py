@@ -9,13 +9,16 @@ import numpy as np
 from PIL import Image
 
 from bloodcell_jax.data.dataset import Dataset
-from bloodcell_jax.evaluate.metrics import classification_metrics
-from bloodcell_jax.workdir import write_json, writing
+from bloodcell_jax.evaluate.metrics import Scores, classification_metrics
+from bloodcell_jax.workdir.files import write_json, writing
+from bloodcell_jax.workdir.layout import EvaluationFolder
 
 GALLERY_SIZE = 24
 
 
-def write_split(folder: Path, dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray, *, step: int) -> dict:
+def write_split(
+    folder: EvaluationFolder, dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray, *, step: int
+) -> Scores:
     """Write the files of one evaluated split and return its metrics; `metrics.json` comes last.
 
     Args:
@@ -28,11 +31,11 @@ def write_split(folder: Path, dataset: Dataset, indices: np.ndarray, probabiliti
     """
     labels = dataset.labels[indices]
     metrics = {"step": step} | classification_metrics(labels, probabilities, dataset.class_names)
-    with writing(folder / "predictions.csv"):
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_predictions(folder / "predictions.csv", dataset, indices, probabilities)
-    write_json(folder / "most_wrong.json", _most_wrong(dataset, indices, probabilities))
-    write_json(folder / "metrics.json", metrics)
+    with writing(folder.predictions):
+        folder.path.mkdir(parents=True, exist_ok=True)
+        _write_predictions(folder.predictions, dataset, indices, probabilities)
+    write_json(folder.most_wrong, _most_wrong(dataset, indices, probabilities))
+    write_json(folder.metrics, metrics)
     return metrics
 
 
@@ -48,7 +51,7 @@ def _write_predictions(path: Path, dataset: Dataset, indices: np.ndarray, probab
 
 
 def _most_wrong(dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray) -> list[dict]:
-    """Return the wrong predictions made with most confidence, their pictures as base64 PNG, worst first."""
+    """Return the wrong predictions made with most confidence, their images as base64 PNG, worst first."""
     labels, predicted = dataset.labels[indices], probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)

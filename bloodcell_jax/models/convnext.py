@@ -64,9 +64,9 @@ class LayerNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
         x = x.astype(jnp.float32)
-        centred = x - x.mean(-1, keepdims=True)
-        variance = jnp.square(centred).mean(-1, keepdims=True)
-        return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)
+        centerd = x - x.mean(-1, keepdims=True)
+        variance = jnp.square(centerd).mean(-1, keepdims=True)
+        return (centerd * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)
 
 
 class DepthwiseConv(nn.Module):
@@ -85,7 +85,7 @@ class DepthwiseConv(nn.Module):
 
 
 class GlobalResponseNorm(nn.Module):
-    """Global response normalisation (ConvNeXt V2, section 3.3)."""
+    """Global response normalization (ConvNeXt V2, section 3.3)."""
 
     dtype: jnp.dtype
     param_dtype: jnp.dtype
@@ -98,8 +98,8 @@ class GlobalResponseNorm(nn.Module):
         energy = jnp.square(wide).sum((1, 2), keepdims=True)
         # A channel that is off everywhere has norm 0, where the root has no gradient; it is taken as 0.
         response = jnp.where(energy > 0, jnp.sqrt(jnp.where(energy > 0, energy, 1)), 0)
-        normalised = response / (response.mean(-1, keepdims=True) + 1e-6)
-        return (wide + scale * (wide * normalised) + bias).astype(self.dtype)
+        normalized = response / (response.mean(-1, keepdims=True) + 1e-6)
+        return (wide + scale * (wide * normalized) + bias).astype(self.dtype)
 
 
 class Block(nn.Module):
@@ -185,7 +185,7 @@ class ConvNeXt(nn.Module):
     Attributes:
       drop_path: rate of the last block; it rises linearly from 0 at the first.
       head_init_scale: factor on the head's initial weights.
-      stem_stride: 4, or 2 (the 4x4 kernel with padding 1) for small pictures.
+      stem_stride: 4, or 2 (the 4x4 kernel with padding 1) for small images.
       remat: recompute each block in the backward pass.
       dtype: of the computation.
       param_dtype: of the parameters.
@@ -213,7 +213,7 @@ class ConvNeXt(nn.Module):
         """Return (logits, features).
 
         Args:
-          images: [n, h, w, 3], normalised, h and w at least 32 (16 with stem_stride 2).
+          images: [n, h, w, 3], normalized, h and w at least 32 (16 with stem_stride 2).
           train: turns drop path on.
           keys: [n], one per example; needed where train and drop_path > 0.
 
@@ -222,18 +222,18 @@ class ConvNeXt(nn.Module):
           ([n, c], what the head takes).
 
         Raises:
-          UsageError: the pictures are too small.
+          UsageError: the images are too small.
           ValueError: drop path is on and there are no keys.
         """
         x, features = self.extract(images, train=train, keys=keys)
-        logits, features["pooled"] = self.classify(x)
+        logits, features["pooled"] = self.classify(x, train=train, keys=keys)
         return logits, features
 
     @nn.compact
     def extract(self, images, *, train: bool = False, keys: jax.Array | None = None):
         """Return what `classify` takes, float32 [n, c], and the features before it; arguments and errors as above.
 
-        It is the mean over the map; of variants that normalise before that mean, of the normalised map.
+        It is the mean over the map; of variants that normalize before that mean, of the normalized map.
         """
         if train and self.drop_path > 0 and keys is None:
             raise ValueError("drop path needs keys, one per example")
@@ -250,13 +250,16 @@ class ConvNeXt(nn.Module):
             x = features[f"stage_{i}"] = stage(x, keys)
         if 0 in x.shape:
             height, width, least = *images.shape[1:3], 8 * self.stem_stride
-            raise UsageError(f"pictures of {height}x{width} pixels: too small; resize them to {least}x{least} or more")
+            raise UsageError(f"images of {height}x{width} pixels: too small; resize them to {least}x{least} or more")
         if variant.norm_before_pool:
             x = self.head_norm(x)
         return x.astype(jnp.float32).mean((1, 2)), features
 
-    def classify(self, x):
-        """Return logits float32 [n, num_classes] of what `extract` returned, and what the head took, [n, c]."""
+    def classify(self, x, *, train: bool = False, keys: jax.Array | None = None):
+        """Return logits float32 [n, num_classes] of what `extract` returned, and what the head took, [n, c].
+
+        Nothing in it is random: `train` and `keys` are there for networks with dropout.
+        """
         pooled = x if self.variant.norm_before_pool else self.head_norm(x)
         return self.head(pooled).astype(jnp.float32), pooled
 

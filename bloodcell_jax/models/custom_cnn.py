@@ -12,18 +12,28 @@ WIDTHS = (32, 64, 128, 256)
 class CustomCNN(nn.Module):
     """Four stages of two 3x3 convolutions with GroupNorm and GELU, each halving the map, then a dense head.
 
-    GroupNorm (Wu and He 2018, arXiv:1803.08494) stands where such networks use BatchNorm: no batch statistics means
-    the same numbers on any number of devices, and none to go stale on pictures from another microscope.
+    Such networks usually have BatchNorm; GroupNorm (Wu and He 2018, arXiv:1803.08494) has no batch statistics. So the
+    numbers are the same on any number of devices, and none go stale on images from another microscope.
     """
 
     num_classes: int
     head_init_scale: float = 1.0
     dropout: float = 0.3
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = jnp.dtype(jnp.float32)
+
+    def setup(self):
+        head_init = nn.initializers.variance_scaling(self.head_init_scale**2, "fan_in", "truncated_normal")
+        self.head = nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=head_init)
+
+    def __call__(self, images, *, train: bool = False, keys: jax.Array | None = None):
+        """Return (logits float32 [n, num_classes], features); see `Network.__call__`."""
+        pooled, features = self.extract(images, train=train, keys=keys)
+        logits, features["pooled"] = self.classify(pooled, train=train, keys=keys)
+        return logits, features
 
     @nn.compact
-    def __call__(self, images, *, train: bool = False, keys: jax.Array | None = None):
-        """Return (logits float32 [n, num_classes], features); see `ConvNeXt.__call__`."""
+    def extract(self, images, *, train: bool = False, keys: jax.Array | None = None):
+        """Return the mean over the last map, float32 [n, 256], and the features before it; nothing in it is random."""
         features = {}
         conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
         x = features["stem"] = nn.gelu(conv(WIDTHS[0], name="stem_conv")(images.astype(self.dtype)))
@@ -32,15 +42,22 @@ class CustomCNN(nn.Module):
                 x = conv(width, name=f"stage_{i}_conv_{j}")(x)
                 x = nn.gelu(nn.GroupNorm(num_groups=8, dtype=self.dtype, name=f"stage_{i}_norm_{j}")(x))
             x = features[f"stage_{i}"] = nn.max_pool(x, (2, 2), (2, 2))
-        pooled = features["pooled"] = x.astype(jnp.float32).mean((1, 2))
-        if train and self.dropout > 0:
-            pooled = _dropout(pooled, keys, self.dropout)
-        head_init = nn.initializers.variance_scaling(self.head_init_scale**2, "fan_in", "truncated_normal")
-        head = nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=head_init, name="head")
-        return head(pooled).astype(jnp.float32), features
+        return x.astype(jnp.float32).mean((1, 2)), features
+
+    def classify(self, x, *, train: bool = False, keys: jax.Array | None = None):
+        """Return logits float32 [n, num_classes] of what `extract` returned, and that; `train` turns dropout on."""
+        dropped = _dropout(x, keys, self.dropout) if train and self.dropout > 0 else x
+        return self.head(dropped).astype(jnp.float32), x
+
+    @property
+    def feature_width(self) -> int:
+        """Channels of what `extract` returns."""
+        return WIDTHS[-1]
 
 
-def _dropout(x: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
-    """Dropout of [n, c] drawn from one key per example."""
+def _dropout(x: jax.Array, keys: jax.Array | None, rate: float) -> jax.Array:
+    """Drop values of [n, c], drawn from one key per example."""
+    if keys is None:
+        raise ValueError("dropout needs keys, one per example")
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1 - rate), 0)

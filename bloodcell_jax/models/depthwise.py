@@ -77,7 +77,7 @@ def grouped_gradient(images: jax.Array, cotangent: jax.Array, kernel: jax.Array)
 
 
 def shifted_sum(images: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Sum the padded picture, shifted and scaled, over the taps: one loop on a CPU."""
+    """Sum the padded image, shifted and scaled, over the taps: one loop on a CPU."""
     if len(images) < 2:
         return _shifted_sum(images, kernel)
     # XLA hands sums like those of a norm, and what they are made from, to a library, tap by tap: it took 30 ms for the

@@ -11,13 +11,13 @@ class Variant:
       depths: blocks per stage.
       dims: channels per stage.
       layer_scale: its initial value; None where blocks have none (V2).
-      grn: global response normalisation between the two dense layers (V2).
+      grn: global response normalization between the two dense layers (V2).
       norm_eps: of every LayerNorm.
       activation: `gelu` (erf), `gelu_tanh` or `silu`.
       kernel_sizes: of the depthwise convolution, per stage.
       stem: `patch` (4x4, stride 4), `overlap` or `overlap_tiered` (two 3x3 convolutions of stride 2; tiered has half
         the channels between them).
-      norm_before_pool: the head normalises the map and then averages, instead of the other way round.
+      norm_before_pool: the head normalizes the map and then averages, instead of the other way round.
     """
 
     depths: tuple[int, int, int, int]

@@ -1,5 +1,5 @@
-"""The HTML page of a run, made from the files of its workdir."""
+"""The HTML pages of a run and of an audit, and tables as text."""
 
-from bloodcell_jax.report.page import PREVIEW, write_report
+from bloodcell_jax.report.page import write_report
 
-__all__ = ["PREVIEW", "write_report"]
+__all__ = ["write_report"]

@@ -17,13 +17,13 @@ from bloodcell_jax.data.cleaning import clean_file
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.errors import MachineError, UsageError
 from bloodcell_jax.report.html import render, write_page
-from bloodcell_jax.workdir import write_json
+from bloodcell_jax.workdir.files import write_json
 
-# More of a kind than this are counted on the page and listed in audit.json; of one cluster so many are pictured.
+# More of a kind than this are counted on the page and listed in audit.json; of one cluster so many are shown.
 _MOST_SHOWN, _MOST_OF_A_CLUSTER = 24, 8
 
 
-def prepare_output(output: str | Path) -> Path:
+def create_output(output: str | Path) -> Path:
     """Return the folder for an audit's files, created where missing.
 
     Raises:
@@ -50,7 +50,7 @@ def write_audit(audit: Audit, output: str | Path, *, data_dir: str | None = None
       UsageError: `output` is a file.
       MachineError: it cannot be written.
     """
-    folder = prepare_output(output)
+    folder = create_output(output)
     try:
         write_json(folder / "audit.json", audit.to_dict())
         write_json(folder / "clean.json", clean_file(audit.dataset, audit.sha256, audit.removals))
@@ -92,14 +92,14 @@ def _render(audit: Audit, command: str) -> str:
         removed={kind: sum(removal.reason == kind for removal in audit.removals) for kind in clusters},
         leaks=[_cluster(dataset, cluster) for cluster in audit.leaks[:_MOST_SHOWN]],
         similar=[
-            {"pictures": _pictures(dataset, pair[:2]), "correlation": pair.correlation}
+            {"images": _images(dataset, pair[:2]), "correlation": pair.correlation}
             for pair in audit.similar[:_MOST_SHOWN]
         ],
         outliers=[
-            picture | {"distance": outlier.distance}
-            for outlier, picture in zip(
+            image | {"distance": outlier.distance}
+            for outlier, image in zip(
                 audit.outliers,
-                _pictures(dataset, [outlier.index for outlier in audit.outliers[:_MOST_SHOWN]]),
+                _images(dataset, [outlier.index for outlier in audit.outliers[:_MOST_SHOWN]]),
                 strict=False,
             )
         ],
@@ -112,10 +112,10 @@ def _render(audit: Audit, command: str) -> str:
 
 def _cluster(dataset: Dataset, cluster: Cluster) -> dict:
     shown = cluster.indices[:1] if cluster.kind == PLANTED else cluster.indices[:_MOST_OF_A_CLUSTER]
-    return cluster._asdict() | {"n": len(cluster.indices), "pictures": _pictures(dataset, shown)}
+    return cluster._asdict() | {"n": len(cluster.indices), "images": _images(dataset, shown)}
 
 
-def _pictures(dataset: Dataset, indices: Sequence[int]) -> list[dict]:
+def _images(dataset: Dataset, indices: Sequence[int]) -> list[dict]:
     return [
         {
             "src": _data_address(dataset.images[index]),
@@ -143,7 +143,7 @@ def _acquisition_group(dataset: Dataset, group: AcquisitionGroup) -> dict:
     ]
     # Spread over the group, so that not one class alone is seen.
     shown = group.indices[np.linspace(0, len(group.indices) - 1, min(12, len(group.indices))).astype(int)]
-    return group._asdict() | {"n": len(group.indices), "rows": rows, "pictures": _pictures(dataset, shown)}
+    return group._asdict() | {"n": len(group.indices), "rows": rows, "images": _images(dataset, shown)}
 
 
 def _statistics(audit: Audit) -> dict[str, list]:
@@ -159,10 +159,10 @@ def _label_errors(audit: Audit) -> list[dict] | None:
         return None
     names = audit.dataset.class_names
     shown = audit.label_errors[:_MOST_SHOWN]
-    pictures = _pictures(audit.dataset, [error.index for error in shown])
+    images = _images(audit.dataset, [error.index for error in shown])
     return [
-        picture | {"suggested": names[error.suggested], "margin": error.margin}
-        for error, picture in zip(shown, pictures, strict=True)
+        image | {"suggested": names[error.suggested], "margin": error.margin}
+        for error, image in zip(shown, images, strict=True)
     ]
 
 

@@ -1,13 +1,11 @@
 """What every page has in common: its templates, how numbers are written, and how a file is replaced."""
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 
 import jinja2
 
-from bloodcell_jax.workdir import writing
+from bloodcell_jax.workdir.files import replacing
 
 
 def render(template: str, **values) -> str:
@@ -49,12 +47,5 @@ def write_page(path: Path, html: str) -> None:
     """
     # Ids are file names, and a name that is not UTF-8 reads as lone surrogates, which cannot be encoded.
     content = html.encode("utf-8", errors="replace")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with writing(path):
-            path.parent.mkdir(exist_ok=True)
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-    finally:
-        with suppress(OSError):  # a read-only place refuses even what is not there
-            temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)

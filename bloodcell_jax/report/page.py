@@ -6,7 +6,7 @@ Read, each where it exists: `config.json`, `environment.json`, `metrics.jsonl` a
 `environment.json` holds `command`, `started`, `seconds_trained`, `versions` {name: version}, `devices`
 [text], `git_revision`, `steps`, `data` {source, sha256, n, image_size, class_names, splits {split: {count, per_class
 {name: count}}}, notes [text]} and `model` {variant, parameters, trainable {stage: count}}.
-`report/training_pictures.png` shows pictures as training sees them.
+`report/training_pictures.png` shows images as training sees them.
 `most_wrong.json` is a list of {id, label, predicted, confidence, probability_of_label, png (base64)}.
 """
 
@@ -21,15 +21,13 @@ import numpy as np
 from markupsafe import Markup
 
 from bloodcell_jax.errors import UsageError
-from bloodcell_jax.evaluate.metrics import reliability
+from bloodcell_jax.evaluate.metrics import METRICS, reliability
 from bloodcell_jax.report import plots
 from bloodcell_jax.report.html import render, write_page
-from bloodcell_jax.workdir import read_json, read_metrics
+from bloodcell_jax.workdir import Workdir
+from bloodcell_jax.workdir.files import read_json, read_json_if_present
 
-SPLITS = ("train", "val", "test")
-
-# In a workdir: training pictures and what augmentation makes of them, one picture a row.
-PREVIEW = Path("report", "training_pictures.png")
+_SPLITS = ("train", "val", "test")
 
 
 def write_report(workdir: Path) -> Path:
@@ -42,22 +40,22 @@ def write_report(workdir: Path) -> Path:
       DataError: a file of the workdir is not what this library writes.
       MachineError: the page cannot be written.
     """
-    workdir = Path(workdir)
-    if not workdir.is_dir():
-        raise UsageError(f"{workdir}: no such folder; give the --workdir of a run")
-    config = _read_if_there(workdir / "config.json") or {}
+    folder = Workdir(workdir)
+    if not folder.path.is_dir():
+        raise UsageError(f"{folder}: no such folder; give the --workdir of a run")
+    config = read_json_if_present(folder.config) or {}
     html = render(
         "template.html",
-        name=workdir.resolve().name,
+        name=folder.path.resolve().name,
         config=config,
-        environment=_read_if_there(workdir / "environment.json") or {},
-        log=_log_summary(read_metrics(workdir), config),
-        training_pictures=_base64_if_there(workdir / PREVIEW),
-        **_evaluations(workdir / "eval"),
+        environment=read_json_if_present(folder.environment) or {},
+        log=_log_summary(folder.read_metrics(), config),
+        training_images=_base64_if_present(folder.preview),
+        score_rows=METRICS,
+        **_evaluations(folder),
     )
-    page = workdir / "report" / "index.html"
-    write_page(page, html)
-    return page
+    write_page(folder.report, html)
+    return folder.report
 
 
 def _log_summary(records: Sequence[Mapping], config: Mapping) -> dict | None:
@@ -95,10 +93,11 @@ def _column(records: Sequence[Mapping], field: str) -> tuple[list, list]:
     return [step for step, _ in points], [value for _, value in points]
 
 
-def _evaluations(folder: Path) -> dict:
-    """Return the metrics of every split and, of the split the page is about, predictions and pictures."""
-    metrics = {path.parent.name: _read_if_there(path) for path in folder.glob("*/metrics.json")}
-    rank = {split: i for i, split in enumerate(SPLITS)}
+def _evaluations(workdir: Workdir) -> dict[str, Any]:
+    """Return the metrics of every split and, of the split the page is about, predictions and images."""
+    evaluations = workdir.evaluations()
+    metrics = {split: read_json(files.metrics) for split, files in evaluations.items()}
+    rank = {split: i for i, split in enumerate(_SPLITS)}
     splits = sorted(metrics, key=lambda split: (rank.get(split, len(rank)), split))
     shown = next((split for split in ("test", "val", *splits) if split in metrics), None)
     if shown is None:
@@ -107,8 +106,8 @@ def _evaluations(folder: Path) -> dict:
         "metrics": {split: metrics[split] for split in splits},
         "shown": shown,
         "confusion": _confusion_rows(metrics[shown]),
-        "reliability": _reliability(folder / shown / "predictions.csv"),
-        "most_wrong": _read_if_there(folder / shown / "most_wrong.json"),
+        "reliability": _reliability(evaluations[shown].predictions),
+        "most_wrong": read_json_if_present(evaluations[shown].most_wrong),
     }
 
 
@@ -136,9 +135,5 @@ def _reliability(path: Path) -> Markup | None:
     return Markup(plots.reliability_diagram(confidence[filled] / count[filled], correct[filled] / count[filled]))
 
 
-def _base64_if_there(path: Path) -> str | None:
+def _base64_if_present(path: Path) -> str | None:
     return base64.b64encode(path.read_bytes()).decode() if path.exists() else None
-
-
-def _read_if_there(path: Path) -> Any:
-    return read_json(path) if path.exists() else None

@@ -1,6 +1,6 @@
 """Plots as inline SVG: data in, markup out, no state and no files.
 
-Text stays text and colours are CSS variables of the page (`--ink`, `--rule`, `--series-1`, `--series-2`), so
+Text stays text and colors are CSS variables of the page (`--ink`, `--rule`, `--series-1`, `--series-2`), so
 that a plot follows the reader's font and light or dark theme. Only fixed words are drawn; names that come
 from data belong into the page, which escapes them.
 """
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-# Matplotlib wants colours it knows: these stand for the page's variables until the SVG is written.
+# Matplotlib wants colors it knows: these stand for the page's variables until the SVG is written.
 INK, RULE, SERIES_1, SERIES_2 = "#010101", "#020202", "#030303", "#040404"
 _VARIABLES = {
     INK: "var(--ink)",
@@ -31,7 +31,7 @@ def curves(
 ) -> str:
     """Draw up to two named series of (steps, values) over training steps, as SVG.
 
-    Values that are not finite leave a gap. Series beyond `MAX_POINTS` are averaged over neighbours.
+    Values that are not finite leave a gap. Series beyond `MAX_POINTS` are averaged over neighbors.
 
     Args:
       series: the first is a line, the second, sparser one a line with markers.
@@ -115,6 +115,6 @@ def _svg(figure) -> str:
         figure.savefig(buffer, format="svg", metadata=no_metadata)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, variable)
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, variable)
     return svg

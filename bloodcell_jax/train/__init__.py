@@ -1,1 +1,1 @@
-"""Training: the pure step, the loop around it, what is saved and how runs resume."""
+"""The mathematics of training, pure: the step, its state, losses, optimizers, stages. No files, clocks or devices."""

@@ -6,9 +6,13 @@ from typing import Any
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from bloodcell_jax.errors import UsageError
+from bloodcell_jax.models.network import Params
+
+# A tree of bools like the parameters.
+Mask = dict[str, Any]
 
 
-def trainable_mask(params: dict, patterns: tuple[str, ...]) -> dict:
+def trainable_mask(params: Params, patterns: tuple[str, ...]) -> Mask:
     """Return a tree of bools like `params`: which parameters the patterns leave trainable.
 
     Args:
@@ -44,7 +48,7 @@ def _compile(pattern: str) -> re.Pattern:
         raise UsageError(f"trainable: {pattern!r} is not a regular expression ({error})") from error
 
 
-def decay_mask(params: dict) -> dict:
+def decay_mask(params: Params) -> Mask:
     """Return a tree of bools like `params` (nested or flat): which parameters weight decay shrinks.
 
     Kernels decay; biases, norms, layer scales and GRN do not, as in ConvNeXt's published recipes.
@@ -54,7 +58,7 @@ def decay_mask(params: dict) -> dict:
     return mask if flat.keys() == params.keys() else unflatten_dict(mask, sep="/")
 
 
-def partition(params: dict, mask: dict) -> tuple[dict[str, Any], dict[str, Any]]:
+def partition(params: Params, mask: Mask) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return (trainable, frozen) leaves of `params` as flat dicts by path."""
     flat, flat_mask = flatten_dict(params, sep="/"), flatten_dict(mask, sep="/")
     trainable = {path: leaf for path, leaf in flat.items() if flat_mask[path]}
@@ -62,6 +66,6 @@ def partition(params: dict, mask: dict) -> tuple[dict[str, Any], dict[str, Any]]
     return trainable, frozen
 
 
-def merge(trainable: dict[str, Any], frozen: dict[str, Any]) -> dict:
+def merge(trainable: dict[str, Any], frozen: dict[str, Any]) -> Params:
     """Return the nested tree that `partition` took apart."""
     return unflatten_dict(trainable | frozen, sep="/")

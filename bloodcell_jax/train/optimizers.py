@@ -1,5 +1,7 @@
 """Optimizers and learning-rate schedules of a stage, from optax's parts."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import optax
 
@@ -7,19 +9,41 @@ from bloodcell_jax.config import OptimizerConfig
 from bloodcell_jax.train.freezing import decay_mask
 
 
+def _adam(config: OptimizerConfig) -> optax.GradientTransformation:
+    return optax.scale_by_adam(*config.betas, mu_dtype=jnp.dtype(config.moment_dtype))
+
+
+def _lion(config: OptimizerConfig) -> optax.GradientTransformation:
+    return optax.scale_by_lion(*config.betas, mu_dtype=jnp.dtype(config.moment_dtype))
+
+
+def _sgd(config: OptimizerConfig) -> optax.GradientTransformation:
+    return optax.trace(config.momentum, accumulator_dtype=jnp.dtype(config.moment_dtype))
+
+
+# The choices of `OptimizerConfig.name`; each returns what turns gradients into updates for a learning rate of 1.
+OPTIMIZERS: dict[str, Callable[[OptimizerConfig], optax.GradientTransformation]] = {
+    "adamw": _adam,
+    "adam": _adam,
+    "lion": _lion,
+    "sgd": _sgd,
+}
+
+# The choices of `OptimizerConfig.schedule`: (peak rate, last rate as a fraction of it, steps) -> schedule.
+SCHEDULES: dict[str, Callable[[float, float, int], optax.Schedule]] = {
+    "cosine": lambda peak, final_scale, steps: optax.cosine_decay_schedule(peak, steps, alpha=final_scale),
+    "linear": lambda peak, final_scale, steps: optax.linear_schedule(peak, peak * final_scale, steps),
+    "constant": lambda peak, final_scale, steps: optax.constant_schedule(peak),
+}
+
+
 def create_schedule(config: OptimizerConfig, *, steps: int, steps_per_epoch: float) -> optax.Schedule:
     """Return the learning rate as a function of the stage's finished updates: warm-up from 0, then `schedule`."""
     warmup = config.warmup_steps
     if warmup is None:
         warmup = round(config.warmup_epochs * steps_per_epoch)
-    warmup = min(warmup, steps)
-    peak, last = config.learning_rate, config.learning_rate * config.final_scale
-    decay_steps = max(1, steps - warmup)
-    after = {
-        "cosine": optax.cosine_decay_schedule(peak, decay_steps, alpha=config.final_scale),
-        "linear": optax.linear_schedule(peak, last, decay_steps),
-        "constant": optax.constant_schedule(peak),
-    }[config.schedule]
+    warmup, peak = min(warmup, steps), config.learning_rate
+    after = SCHEDULES[config.schedule](peak, config.final_scale, max(1, steps - warmup))
     if warmup == 0:
         return after
     # Starts one step up: a first update with rate 0 would be wasted.
@@ -31,16 +55,7 @@ def create_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax
 
     Frozen parameters never reach it: they have no moments and cannot decay.
     """
-    moment_dtype = jnp.dtype(config.moment_dtype)
-    b1 = 0.9 if config.b1 is None else config.b1
-    b2 = (0.99 if config.name == "lion" else 0.999) if config.b2 is None else config.b2
-    parts = {
-        "adamw": lambda: optax.scale_by_adam(b1, b2, mu_dtype=moment_dtype),
-        "adam": lambda: optax.scale_by_adam(b1, b2, mu_dtype=moment_dtype),
-        "lion": lambda: optax.scale_by_lion(b1, b2, mu_dtype=moment_dtype),
-        "sgd": lambda: optax.trace(config.momentum, accumulator_dtype=moment_dtype),
-    }
-    chain = [parts[config.name]()]
+    chain = [OPTIMIZERS[config.name](config)]
     if config.clip_norm is not None:
         chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if config.weight_decay:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import optax
 
 from bloodcell_jax.config import Config, StageConfig
-from bloodcell_jax.train.freezing import trainable_mask
+from bloodcell_jax.models.network import Params
+from bloodcell_jax.train.freezing import Mask, trainable_mask
 from bloodcell_jax.train.optimizers import create_optimizer, create_schedule
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """One stage of a run.
 
     Attributes:
@@ -26,10 +27,10 @@ class Stage:
     stop: int
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
-    mask: dict
+    mask: Mask
 
 
-def plan_stages(config: Config, params: dict, *, epoch_size: int) -> list[Stage]:
+def plan_stages(config: Config, params: Params, *, epoch_size: int) -> list[TrainingStage]:
     """Return the stages with their durations in steps; `params` may be shapes.
 
     Raises:
@@ -38,10 +39,10 @@ def plan_stages(config: Config, params: dict, *, epoch_size: int) -> list[Stage]
     steps_per_epoch = epoch_size / config.train.batch_size
     stages, start = [], 0
     for stage in config.stages:
-        steps = stage.steps or max(1, round(stage.epochs * steps_per_epoch))
+        steps = stage.steps or max(1, round((stage.epochs or 0) * steps_per_epoch))
         schedule = create_schedule(stage.optimizer, steps=steps, steps_per_epoch=steps_per_epoch)
         stages.append(
-            Stage(
+            TrainingStage(
                 config=stage,
                 start=start,
                 stop=start + steps,
@@ -54,6 +55,6 @@ def plan_stages(config: Config, params: dict, *, epoch_size: int) -> list[Stage]
     return stages
 
 
-def stage_of_step(stages: list[Stage], step: int) -> Stage:
-    """Return the stage that runs `step`; the last one where the run is over."""
+def stage_of_step(stages: list[TrainingStage], step: int) -> TrainingStage:
+    """Return the stage that runs `step`; the last one if the run is over."""
     return next((stage for stage in stages if step < stage.stop), stages[-1])

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bloodcell_jax.train.freezing import merge, partition
+from bloodcell_jax.models.network import Params
+from bloodcell_jax.train.freezing import Mask, merge, partition
 
 
 @flax.struct.dataclass
@@ -25,14 +26,14 @@ class TrainState:
     """
 
     step: jax.Array
-    params: Any
+    params: Params
     opt_state: Any
-    ema: Any
+    ema: Params | None
     bad_steps: jax.Array
 
     @property
-    def evaluated_params(self) -> Any:
-        """The parameters to evaluate and export: the average where it is on."""
+    def evaluated_params(self) -> Params:
+        """The parameters to evaluate and export: the average if it is on."""
         return self.params if self.ema is None else self.ema
 
     def to_trees(self) -> dict[str, Any]:
@@ -47,7 +48,7 @@ class TrainState:
         return cls(params=trees["params"], opt_state=trees["optimizer"], ema=trees.get("ema"), **trees["progress"])
 
 
-def create_state(params: Any, *, with_ema: bool) -> TrainState:
+def create_state(params: Params, *, with_ema: bool) -> TrainState:
     """Return the state before the first step; the optimizer comes with `begin_stage`."""
     # Every leaf has a buffer of its own: a step donates them all.
     ema = jax.tree.map(jnp.copy, params) if with_ema else None
@@ -56,14 +57,14 @@ def create_state(params: Any, *, with_ema: bool) -> TrainState:
     )
 
 
-def begin_stage(state: TrainState, optimizer: optax.GradientTransformation, mask: Any) -> TrainState:
+def begin_stage(state: TrainState, optimizer: optax.GradientTransformation, mask: Mask) -> TrainState:
     """Return the state with a fresh optimizer state for the leaves that `mask` makes trainable."""
     trainable, _ = partition(state.params, mask)
     return state.replace(opt_state=optimizer.init(trainable))
 
 
 def apply_gradients(
-    state: TrainState, gradients: dict, optimizer: optax.GradientTransformation, mask: Any, ema_decay: float | None
+    state: TrainState, gradients: dict, optimizer: optax.GradientTransformation, mask: Mask, ema_decay: float | None
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Return the state after one update and the norms of what moved it (trainable leaves only).
 

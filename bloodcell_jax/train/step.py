@@ -1,6 +1,6 @@
 """One training step as a pure function, the same under every backend.
 
-Randomness is a function of (seed, stream, step, global slot) alone, so a step draws the same augmentation and the
+Randomness is a function of (seed, purpose, step, global slot) alone. So a step draws the same augmentation and the
 same drop path for an example wherever its slot is computed.
 """
 
@@ -12,40 +12,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 
 from bloodcell_jax.augment.assignment import slot_keys
 from bloodcell_jax.augment.policies import VIEWS, Augmentation, apply_mix, apply_policy, apply_views
-from bloodcell_jax.train.freezing import merge, partition
+from bloodcell_jax.models.input import normalize, to_unit
+from bloodcell_jax.models.network import Network, Params
+from bloodcell_jax.train.freezing import Mask, merge, partition
 from bloodcell_jax.train.losses import classification_losses
+from bloodcell_jax.train.randomness import AUGMENT, DROP_PATH, MIX, step_key
 from bloodcell_jax.train.state import TrainState, apply_gradients
 
-# What a key is for, folded into the seed first. The numbers are part of every run's identity.
-INIT_STREAM, AUGMENT_STREAM, DROP_PATH_STREAM, MIX_STREAM = 0, 1, 2, 3
-
-
-def step_key(seed: int | jax.Array, stream: int, step: int | jax.Array) -> jax.Array:
-    """Return the key of one stream in one step; folding a slot in gives an example its own.
-
-    Threefry by name: the same draws on every platform, whatever JAX's default becomes.
-    """
-    key = jax.random.key(seed, impl="threefry2x32")
-    return jax.random.fold_in(jax.random.fold_in(key, stream), step)
-
-
-def to_unit(images: jax.Array) -> jax.Array:
-    """Return uint8 pictures as float32 in [0, 1]."""
-    return images.astype(jnp.float32) / 255
-
-
-def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
-    """Return pictures [n, h, w, 3] in [0, 1] as the network takes them: per channel, minus mean, over std."""
-    return (images - jnp.asarray(mean)) / jnp.asarray(std)
+# What a step takes beside its state, by name: whole datasets, batches of them, and what it says of itself.
+Data = dict[str, jax.Array]
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
 
 
 def training_batch(
-    data: dict,
-    batch: dict,
+    data: Data,
+    batch: Batch,
     seed: jax.Array,
     step: jax.Array,
     *,
@@ -53,35 +38,35 @@ def training_batch(
     num_classes: int,
     label_smoothing: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return what the network is trained on in one step: pictures, targets, and a key for each picture's drop path.
+    """Return what the network is trained on in one step: images, targets, and a key for each image's drop path.
 
     Args:
-      data: images uint8 [N, h, w, 3] and labels int32 [N] where the whole set is on the device, else empty.
+      data: images uint8 [N, h, w, 3] and labels int32 [N] if the whole dataset is on the device, else empty.
       batch: int32 indices into them, or images uint8 [n, h, w, 3] and labels int32 [n] themselves; and the global
         slots, int32 [n].
       seed: uint32 [].
       step: int32 [].
 
     Returns:
-      Pictures [n, h, w, 3] in [0, 1], targets [n, num_classes] and keys [n]; where there are views, pictures and keys
-      have 3 * n rows, the views of a picture next to each other.
+      Images [n, h, w, 3] in [0, 1], targets [n, num_classes] and keys [n]. If there are views, images and keys have
+      3 * n rows, and the views of an image are neighbors.
     """
     slots, block = batch["slots"], augmentation.block
     images, labels = _examples(data, batch)
     images = to_unit(images)
     apply = apply_views if augmentation.views else apply_policy
-    images = apply(augmentation.policy, step_key(seed, AUGMENT_STREAM, step), slots, images, block=block)
+    images = apply(augmentation.policy, step_key(seed, AUGMENT, step), slots, images, block=block)
     targets = _targets(labels, num_classes, label_smoothing)
-    keys = slot_keys(step_key(seed, DROP_PATH_STREAM, step), slots)
+    keys = slot_keys(step_key(seed, DROP_PATH, step), slots)
     if augmentation.views:
         keys = jax.vmap(slot_keys, (0, None))(keys, jnp.arange(VIEWS))
         return images.reshape(-1, *images.shape[2:]), targets, keys.reshape(-1)
-    images, targets = apply_mix(augmentation.mix, step_key(seed, MIX_STREAM, step), slots, images, targets, block=block)
+    images, targets = apply_mix(augmentation.mix, step_key(seed, MIX, step), slots, images, targets, block=block)
     return images, targets, keys
 
 
-def _examples(data: dict, batch: dict) -> tuple[jax.Array, jax.Array]:
-    """Return the pictures and labels of a batch: those it brings, or those it points at."""
+def _examples(data: Data, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """Return the images and labels of a batch: those it brings, or those it points at."""
     if "images" in batch:
         return batch["images"], batch["labels"]
     return data["images"][batch["indices"]], data["labels"][batch["indices"]]
@@ -96,25 +81,25 @@ class StepInput:
     """What the network is given in a step, and how it answers: all that differs between kinds of steps.
 
     Attributes:
-      prepare: (data, batch, seed, step) -> (inputs, targets float32 [n, classes]).
+      load: (data, batch, seed, step) -> (inputs, targets float32 [n, classes]).
       logits: (params, inputs) -> float32 [n, classes], or [views * n, classes].
     """
 
-    prepare: Callable[[dict, dict, jax.Array, jax.Array], tuple[Any, jax.Array]]
-    logits: Callable[[Any, Any], jax.Array]
+    load: Callable[[Data, Batch, jax.Array, jax.Array], tuple[Any, jax.Array]]
+    logits: Callable[[Params, Any], jax.Array]
 
 
-def pictures_input(
-    model: nn.Module,
+def images_input(
+    model: Network,
     augmentation: Augmentation,
     *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     label_smoothing: float,
 ) -> StepInput:
-    """Return the input of a step on freshly augmented pictures; `data` and `batch` are those of `training_batch`."""
+    """Return the input of a step on freshly augmented images; `data` and `batch` are those of `training_batch`."""
 
-    def prepare(data, batch, seed, step):
+    def load(data: Data, batch: Batch, seed: jax.Array, step: jax.Array) -> tuple[Any, jax.Array]:
         images, targets, keys = training_batch(
             data,
             batch,
@@ -126,26 +111,54 @@ def pictures_input(
         )
         return (images, keys), targets
 
-    def logits(params, inputs):
+    def logits(params: Params, inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
         images, keys = inputs
-        return model.apply({"params": params}, normalise(images, mean, std), train=True, keys=keys)[0]
+        return model.apply({"params": params}, normalize(images, mean, std), train=True, keys=keys)[0]
 
-    return StepInput(prepare, logits)
+    return StepInput(load, logits)
 
 
-def features_input(model: nn.Module, *, label_smoothing: float) -> StepInput:
-    """Return the input of a step on features that `model.extract` gave before.
+def features_input(model: Network, *, label_smoothing: float) -> StepInput:
+    """Return the input of a step on features that `extract_features` gave before.
 
-    `data` holds features float32 [rows, c], and `batch` int32 [n] rows of them and labels.
+    `data` holds features float32 [rows, c]; `batch` holds int32 [n] rows of them, labels and global slots.
     """
 
-    def prepare(data, batch, seed, step):
-        return data["features"][batch["rows"]], _targets(batch["labels"], model.num_classes, label_smoothing)
+    def load(data: Data, batch: Batch, seed: jax.Array, step: jax.Array) -> tuple[Any, jax.Array]:
+        keys = slot_keys(step_key(seed, DROP_PATH, step), batch["slots"])
+        targets = _targets(batch["labels"], model.num_classes, label_smoothing)
+        return (data["features"][batch["rows"]], keys), targets
 
-    def logits(params, features):
-        return model.apply({"params": params}, features, method="classify")[0]
+    def logits(params: Params, inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
+        features, keys = inputs
+        return model.apply({"params": params}, features, train=True, keys=keys, method="classify")[0]
 
-    return StepInput(prepare, logits)
+    return StepInput(load, logits)
+
+
+def make_feature_extraction(
+    model: Network, augmentation: Augmentation, *, seed: int, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Callable[[Params, jax.Array, jax.Array, jax.Array], jax.Array]:
+    """Return the pure `(params, images uint8 [n, h, w, 3], slots, step) -> features [n, c]` of training images."""
+
+    def extract_features(params: Params, images: jax.Array, slots: jax.Array, step: jax.Array) -> jax.Array:
+        batch = {"images": images, "labels": np.zeros(len(images), np.int32), "slots": slots}
+        inputs, _, keys = training_batch(
+            {},
+            batch,
+            np.uint32(seed),
+            step,
+            augmentation=augmentation,
+            num_classes=model.num_classes,
+            label_smoothing=0.0,
+        )
+        inputs = normalize(inputs, mean, std)
+        return model.apply({"params": params}, inputs, train=True, keys=keys, method="extract")[0]
+
+    return extract_features
+
+
+TrainStep = Callable[[TrainState, Data, Batch, jax.Array], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
@@ -153,29 +166,28 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     *,
-    mask: dict,
+    mask: Mask,
     first_step: int,
     batch_size: int,
     jsd: float | None,
     ema_decay: float | None,
     axis_name: str,
     class_weights: np.ndarray | None = None,
-) -> Callable[[TrainState, dict, dict, jax.Array], tuple[TrainState, dict]]:
+) -> TrainStep:
     """Return the pure `(state, data, batch, seed) -> (state, metrics)` of one stage.
 
     Args:
       step_input: what the network is given of data and batch.
       schedule: learning rate by the stage's finished updates, for the log; `optimizer` holds its own.
-      mask: tree of bools, the trainable parameters. Only they are differentiated, so nothing is computed or kept
-        for frozen ones.
+      mask: the trainable parameters. Only they are differentiated, so nothing is computed or kept for frozen ones.
       first_step: of the stage.
       batch_size: global; the loss of a shard is its sum over this, so sums over shards are exact means.
-      jsd: weight of AugMix's consistency loss where the augmentation has views.
-      axis_name: the axis of the devices, each of which runs the step on its rows of the global batch.
+      jsd: weight of AugMix's consistency loss if the augmentation has views.
+      axis_name: the axis of the devices; each runs the step on its rows of the global batch.
       class_weights: of the loss, float32 [classes]; None weighs all alike.
 
-    Where predictions are to follow another class prior than training shows, `batch` also holds logit_offset float32
-    [n, classes], which counts in the loss alone. Metrics are of this step before its update, over the global batch.
+    If predictions are to follow another class prior than training shows, `batch` also holds logit_offset float32
+    [n, classes], which counts in the loss alone. Metrics describe this step before its update, over the global batch.
     """
 
     def loss_and_hits(trainable, frozen, inputs, targets, logit_offset):
@@ -187,8 +199,8 @@ def make_train_step(
         hits = (shown.argmax(-1) == targets.argmax(-1)).sum(dtype=jnp.float32)
         return losses.sum() / batch_size, hits
 
-    def train_step(state, data, batch, seed):
-        inputs, targets = step_input.prepare(data, batch, seed, state.step)
+    def train_step(state: TrainState, data: Data, batch: Batch, seed: jax.Array) -> tuple[TrainState, Metrics]:
+        inputs, targets = step_input.load(data, batch, seed, state.step)
         trainable, frozen = partition(state.params, mask)
         grad_fn = jax.value_and_grad(loss_and_hits, has_aux=True)
         (loss, hits), gradients = grad_fn(trainable, frozen, inputs, targets, batch.get("logit_offset", 0.0))

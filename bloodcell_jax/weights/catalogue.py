@@ -29,8 +29,8 @@ class CatalogueEntry:
       licence: of the weights, in SPDX's terms.
       top1: per cent on ImageNet-1k; None where it has no ImageNet-1k head.
       sha256: as published: whole, the first 8 digits, or empty.
-      input_size: side in pixels of the pictures it was last trained on.
-      mean: per channel, of pictures in [0, 1].
+      input_size: side in pixels of the images it was last trained on.
+      mean: per channel, of images in [0, 1].
       std: likewise.
     """
 

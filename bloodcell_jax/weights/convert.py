@@ -8,7 +8,7 @@ from bloodcell_jax.models.variants import VARIANTS
 from bloodcell_jax.weights.catalogue import find_weights
 from bloodcell_jax.weights.files import read_file
 from bloodcell_jax.weights.info import WeightsInfo
-from bloodcell_jax.weights.layouts import recognise
+from bloodcell_jax.weights.layouts import recognize
 from bloodcell_jax.weights.loading import fit, inferred_info, say_licence
 from bloodcell_jax.weights.safetensors_file import write_safetensors
 from bloodcell_jax.weights.structure import infer_variant
@@ -40,7 +40,7 @@ def convert(source: Path | str, target: Path | str, variant: str | None = None) 
         raise UsageError(f"--variant={variant}: no such variant; there are {', '.join(VARIANTS)}")
     source = find_weights(source)
     stored = read_file(source)
-    weights = recognise(source, stored.tensors)
+    weights = recognize(source, stored.tensors)
     info = stored.info or inferred_info(source, weights, variant or infer_variant(source, weights))
     say_licence(source, info)
     params, _ = fit(source, weights, create_model(info.variant, info.num_classes or 1000))

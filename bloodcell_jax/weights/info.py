@@ -18,9 +18,9 @@ class WeightsInfo:
       num_classes: of the head; None where the file has none.
       norm_eps: of every LayerNorm; None for custom_cnn, as is activation.
       activation: `gelu` (erf), `gelu_tanh` or `silu`.
-      mean: per channel, of pictures in [0, 1].
+      mean: per channel, of images in [0, 1].
       std: likewise.
-      input_size: side in pixels of the pictures it was trained or evaluated on.
+      input_size: side in pixels of the images it was trained or evaluated on.
       class_names: in label order; empty where not known.
       licence: of the weights; a model fine-tuned from them inherits it. Empty where not known.
       source: catalogue name or file the weights came from.

@@ -45,7 +45,7 @@ class NamedWeights:
       tensors: by our name.
       original_names: the file's own, by ours.
       unknown: names in the file that are no part of a ConvNeXt, with their shapes.
-      norm_before_pool: whether the file normalises before pooling; None where it does not say.
+      norm_before_pool: whether the file normalizes before pooling; None where it does not say.
     """
 
     layout: str
@@ -92,7 +92,7 @@ LAYOUTS = (
 )
 
 
-def recognise(path: Path, tensors: dict[str, Tensor]) -> NamedWeights:
+def recognize(path: Path, tensors: dict[str, Tensor]) -> NamedWeights:
     """Return the tensors under our names.
 
     Raises:

@@ -16,7 +16,7 @@ from bloodcell_jax.models.convnext import ConvNeXt
 from bloodcell_jax.weights.catalogue import NON_COMMERCIAL_LICENCES, entry_of_file, find_weights
 from bloodcell_jax.weights.files import Tensor, read_file
 from bloodcell_jax.weights.info import WeightsInfo, variant_info
-from bloodcell_jax.weights.layouts import NamedWeights, our_shape, recognise
+from bloodcell_jax.weights.layouts import NamedWeights, our_shape, recognize
 from bloodcell_jax.weights.safetensors_file import write_safetensors
 from bloodcell_jax.weights.structure import head_classes, infer_variant
 
@@ -45,7 +45,7 @@ def load_weights(path: Path | str, model: nn.Module, *, head_key: jax.Array | No
     path = find_weights(path)
     stored = read_file(path)
     say_licence(path, stored.info)
-    weights = recognise(path, stored.tensors)
+    weights = recognize(path, stored.tensors)
     params, fresh = fit(path, weights, model)
     if fresh:
         _say_drawn_anew(path, fresh, weights, model.num_classes)
@@ -79,7 +79,7 @@ def read_weights_info(path: Path | str) -> WeightsInfo:
     stored = read_file(path)
     if stored.info is not None:
         return stored.info
-    weights = recognise(path, stored.tensors)
+    weights = recognize(path, stored.tensors)
     return inferred_info(path, weights, infer_variant(path, weights))
 
 
@@ -155,7 +155,7 @@ def _check_order_of_pooling(path: Path, weights: NamedWeights, model: nn.Module)
         return
     orders = {True: "before", False: "after"}
     raise DataError(
-        f"{path} does not fit the model: its head normalises {orders[found]} pooling, the model's {orders[not found]}; "
+        f"{path} does not fit the model: its head normalizes {orders[found]} pooling, the model's {orders[not found]}; "
         "choose the variant it was made for"
     )
 

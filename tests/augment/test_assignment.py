@@ -1,4 +1,4 @@
-"""Pictures are dealt out to operations: exact shares, exact marginals, and each operation on its own rows alone."""
+"""Images are dealt out to operations: exact shares, exact marginals, and each operation on its own rows alone."""
 
 import jax
 import jax.numpy as jnp

@@ -21,8 +21,8 @@ def saved(levels, quality):
 
 def test_the_quantisation_tables_of_every_quality_are_libjpeg_s():
     qualities = np.arange(1, 101)
-    grey = np.zeros((8, 8, 3), np.uint8)
-    expected = np.array([[saved(grey, int(q)).quantization[table] for table in (0, 1)] for q in qualities])
+    gray = np.zeros((8, 8, 3), np.uint8)
+    expected = np.array([[saved(gray, int(q)).quantization[table] for table in (0, 1)] for q in qualities])
     tables = [jax.vmap(lambda q, t=table: quantisation_steps(t, q))(qualities) for table in (LUMINANCE, CHROMINANCE)]
     np.testing.assert_array_equal(np.stack(tables, 1).reshape(100, 2, 64), expected)
 

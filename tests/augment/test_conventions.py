@@ -19,16 +19,16 @@ PUBLIC = {name: getattr(augment, name) for name in augment.__all__ if name not i
 NEEDED = {
     "warp": {"matrix": jnp.array([[1.0, 0.1, 0], [0, 1, -2.5]])},
     "enhance_brightness": {"factor": 1.5},
-    "enhance_colour": {"factor": 1.5},
+    "enhance_color": {"factor": 1.5},
     "enhance_contrast": {"factor": 1.5},
 }
-# Where a rounded value decides, bfloat16 is compared on the grid of grey levels, by the share of values that agree.
+# Where a rounded value decides, bfloat16 is compared on the grid of gray levels, by the share of values that agree.
 DISCONTINUOUS = {"autocontrast", "equalize", "posterize", "solarize", "solarize_add", "jpeg"}
 
 rng = np.random.default_rng(0)
 IMAGE = (rng.integers(0, 256, (16, 16, 3)) / 255).astype(np.float32)
 FLAT = [np.full((16, 16, 3), value, np.float32) for value in (0.0, 1.0, 128 / 255)]
-# A black and a white picture among thirty that are one and the same.
+# A black and a white image among thirty that are one and the same.
 IMAGES = np.stack([IMAGE, *FLAT[:2], *[IMAGE] * 29])
 KEYS = jax.random.split(jax.random.key(0), len(IMAGES))
 
@@ -87,14 +87,14 @@ def test_dtype_shape_range_and_the_same_draws_in_every_transformation(name):
     else:
         # bfloat16 keeps 8 bits, of the input and of the result.
         assert difference.max() < 0.02
-    grey = apply(KEYS[2], FLAT[2])
-    assert np.isfinite(grey).all()
+    gray = apply(KEYS[2], FLAT[2])
+    assert np.isfinite(gray).all()
 
 
 # What only moves pixels does so whatever they are.
 @pytest.mark.parametrize("name", sorted(PUBLIC.keys() - {"d4", "cutmix", "fmix"}))
 def test_whole_numbers_are_refused(name):
-    with pytest.raises(UsageError, match="divide pictures of uint8 by 255"):
+    with pytest.raises(UsageError, match="divide images of uint8 by 255"):
         call(name)(KEYS[0], jnp.zeros((16, 16, 3), jnp.uint8))
 
 

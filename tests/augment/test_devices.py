@@ -1,4 +1,4 @@
-"""The same global batch gives the same augmented pictures on 1, 2 and 8 devices, to the bit."""
+"""The same global batch gives the same augmented images on 1, 2 and 8 devices, to the bit."""
 
 import jax
 import numpy as np
@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from bloodcell_jax.augment import parse_mix, parse_policy
 from bloodcell_jax.augment.policies import Augmentation
-from bloodcell_jax.train.parallel import AXIS, ROWS, WHOLE, DataParallel
+from bloodcell_jax.devices.parallel import AXIS, ROWS, WHOLE, DataParallel
 from bloodcell_jax.train.step import training_batch
 
 BATCH, BLOCK = 32, 4
@@ -45,7 +45,7 @@ def drawn_on(backend, devices, augmentation):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_pictures_do_not_depend_on_the_devices(name):
+def test_images_do_not_depend_on_the_devices(name):
     (policy, mix, views), setups = CASES[name]
     augmentation = Augmentation(parse_policy(policy), parse_mix(mix), BLOCK, views)
     expected, _ = drawn_on("pmap", 1, augmentation)
@@ -54,4 +54,4 @@ def test_pictures_do_not_depend_on_the_devices(name):
         for ours, theirs in zip(found, expected, strict=True):
             np.testing.assert_array_equal(ours, theirs)
         for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
-            assert f" {collective}(" not in program, "no device needs another's pictures"
+            assert f" {collective}(" not in program, "no device needs another's images"

@@ -37,17 +37,17 @@ def test_what_blur_draws():
 
 
 def test_noise_is_normal_and_each_value_has_its_own():
-    grey = jnp.full((40, 50, 3), 0.5)
-    noise = np.asarray(gaussian_noise(KEY, grey, sigma=(0.08, 0.08))) - 0.5
+    gray = jnp.full((40, 50, 3), 0.5)
+    noise = np.asarray(gaussian_noise(KEY, gray, sigma=(0.08, 0.08))) - 0.5
     assert stats.kstest(noise.ravel(), stats.norm(0, 0.08).cdf).pvalue > 1e-3
-    for neighbour in (noise[1:] * noise[:-1], noise[:, 1:] * noise[:, :-1], noise[..., 1:] * noise[..., :-1]):
-        assert abs(neighbour.mean()) < 5 * 0.08**2 / np.sqrt(neighbour.size)
+    for neighbor in (noise[1:] * noise[:-1], noise[:, 1:] * noise[:, :-1], noise[..., 1:] * noise[..., :-1]):
+        assert abs(neighbor.mean()) < 5 * 0.08**2 / np.sqrt(neighbor.size)
 
 
 def test_what_noise_draws():
-    grey = jnp.full((20, 20, 3), 0.5)
+    gray = jnp.full((20, 20, 3), 0.5)
     keys = jax.random.split(KEY, 1000)
-    sigmas = np.asarray(jax.jit(jax.vmap(lambda key: gaussian_noise(key, grey, sigma=0.1).std()))(keys))
+    sigmas = np.asarray(jax.jit(jax.vmap(lambda key: gaussian_noise(key, gray, sigma=0.1).std()))(keys))
     # The deviation of 1,200 values is within 2 % of sigma.
     assert stats.kstest(sigmas, stats.uniform(0, 0.1).cdf).pvalue > 1e-3
     np.testing.assert_array_equal(gaussian_noise(KEY, IMAGE, sigma=0.0), IMAGE)

@@ -13,7 +13,7 @@ KEY = jax.random.key(0)
 IMAGE = np.random.default_rng(0).random((17, 12, 3)).astype(np.float32)
 SQUARE = IMAGE[:12]
 
-# Ours -> SciPy's: half a pixel beyond the border lies the border's own pixel; grey stands outside.
+# Ours -> SciPy's: half a pixel beyond the border lies the border's own pixel; gray stands outside.
 FILLS = {"reflect": ("reflect", 0.0), "edge": ("nearest", 0.0), "constant": ("grid-constant", 0.5)}
 CHANGES = [
     {"degrees": 30.0},
@@ -56,14 +56,14 @@ def test_the_directions_are_those_that_the_names_say():
         return tuple(int(i) for i in np.unravel_index(moved.argmax(), moved.shape))
 
     assert lands() == (4, 6)
-    assert lands(degrees=90.0) == (2, 4), "anticlockwise"
+    assert lands(degrees=90.0) == (2, 4), "counterclockwise"
     assert lands(translate_x=1 / 9) == (4, 7), "to the right"
     assert lands(translate_y=1 / 9) == (5, 6), "down"
     assert lands(zoom=2.0) == (4, 8), "larger"
-    centre = np.zeros((9, 9, 1), np.float32)
-    centre[4, 4] = 1
+    center = np.zeros((9, 9, 1), np.float32)
+    center[4, 4] = 1
     for degrees in (45.0, 90.0, 213.0):
-        assert warp(centre, augment.affine_matrix((9, 9), degrees=degrees))[4, 4] > 0.99
+        assert warp(center, augment.affine_matrix((9, 9), degrees=degrees))[4, 4] > 0.99
 
 
 def test_nothing_drawn_is_no_change_and_a_whole_turn_is_none():
@@ -79,7 +79,7 @@ def test_a_quarter_turn_moves_pixels_exactly():
 
 
 def test_affine_draws_every_axis_for_itself():
-    """A ramp along x and one along y tell where the centre went."""
+    """A ramp along x and one along y tell where the center went."""
     y, x = np.mgrid[:33, :33].astype(np.float32) / 32
     ramps = np.stack([x, y, 0 * x], -1)
     keys = jax.random.split(KEY, 2000)

@@ -1,4 +1,4 @@
-"""The operations on grey levels are Pillow's, exactly; its enhancements within one level."""
+"""The operations on gray levels are Pillow's, exactly; its enhancements within one level."""
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,8 @@ from bloodcell_jax.augment.levels import _short_cases
 rng = np.random.default_rng(0)
 
 
-def pictures():
-    """Return uint8 pictures [n, 24, 24, 3]: noise, narrow and wide ranges, few levels, smooth, constant."""
+def originals():
+    """Return uint8 originals [n, 24, 24, 3]: noise, narrow and wide ranges, few levels, smooth, constant."""
     noise = rng.integers(0, 256, (4, 24, 24, 3))
     narrow = rng.integers(90, 131, (4, 24, 24, 3))
     few = rng.choice([3, 77, 200, 255], (4, 24, 24, 3), p=[0.7, 0.2, 0.05, 0.05])
@@ -24,15 +24,15 @@ def pictures():
     return np.concatenate([noise, narrow, few, smooth, constant, mostly]).astype(np.uint8)
 
 
-PICTURES = pictures()
+IMAGES = originals()
 
 
-def through_pillow(operation, pictures=PICTURES):
-    return np.stack([np.asarray(operation(Image.fromarray(picture))) for picture in pictures])
+def through_pillow(operation, originals=IMAGES):
+    return np.stack([np.asarray(operation(Image.fromarray(image))) for image in originals])
 
 
-def through_ours(operation, pictures=PICTURES, dtype=jnp.float32):
-    images = jnp.asarray(pictures / np.float32(255), dtype)
+def through_ours(operation, originals=IMAGES, dtype=jnp.float32):
+    images = jnp.asarray(originals / np.float32(255), dtype)
     return np.asarray(jax.jit(jax.vmap(operation))(images), np.float32) * 255
 
 
@@ -74,7 +74,7 @@ def test_autocontrast_is_pillow_s_where_its_float64_rounds_below_a_whole_level()
     low, high = np.nonzero(falls_short)
     assert len(low) == 5958
     chosen = rng.choice(len(low), 400, replace=False)
-    # One picture of 256 pixels for each: all levels between the two, repeated.
+    # One image of 256 pixels for each: all levels between the two, repeated.
     levels = np.stack([np.resize(np.arange(low[i], high[i] + 1), 256) for i in chosen]).astype(np.uint8)
     narrow = np.repeat(levels.reshape(-1, 16, 16, 1), 3, axis=-1)
     expected = through_pillow(ImageOps.autocontrast, narrow)
@@ -83,13 +83,13 @@ def test_autocontrast_is_pillow_s_where_its_float64_rounds_below_a_whole_level()
 
 def test_solarize_add_adds_below_a_threshold_alone():
     found = through_ours(lambda image: augment.solarize_add(image, add=100 / 255, below=128 / 255))
-    levels = PICTURES.astype(int)
+    levels = IMAGES.astype(int)
     np.testing.assert_allclose(found, np.where(levels < 128, np.minimum(levels + 100, 255), levels), atol=1e-4)
 
 
 ENHANCEMENTS = {
     "brightness": (augment.enhance_brightness, ImageEnhance.Brightness),
-    "colour": (augment.enhance_colour, ImageEnhance.Color),
+    "color": (augment.enhance_color, ImageEnhance.Color),
     "contrast": (augment.enhance_contrast, ImageEnhance.Contrast),
     "sharpness": (augment.sharpness, ImageEnhance.Sharpness),
 }
@@ -103,15 +103,15 @@ def test_enhancements_are_within_a_level_of_pillow_s(name, factor):
     expected = through_pillow(lambda image: pillows(image).enhance(factor))
     assert abs(found - expected).max() <= 1 + 1e-3
     if factor == 1:
-        np.testing.assert_allclose(found, PICTURES, atol=1e-3)
+        np.testing.assert_allclose(found, IMAGES, atol=1e-3)
 
 
 def test_bits_threshold_and_factor_may_be_traced_and_differ_per_image():
-    images = jnp.asarray(PICTURES[:3] / np.float32(255))
+    images = jnp.asarray(IMAGES[:3] / np.float32(255))
     values = jnp.array([1.0, 4.0, 7.0])
     found = jax.jit(jax.vmap(lambda image, bits: augment.posterize(image, bits=bits)))(images, values)
     expected = [
-        through_pillow(lambda image, b=b: ImageOps.posterize(image, b), PICTURES[i : i + 1])[0]
+        through_pillow(lambda image, b=b: ImageOps.posterize(image, b), IMAGES[i : i + 1])[0]
         for i, b in enumerate((1, 4, 7))
     ]
     np.testing.assert_allclose(np.asarray(found) * 255, np.stack(expected), atol=1e-3)

@@ -64,7 +64,7 @@ def test_cutout_hides_a_square_about_each_pixel():
     expected = []
     for y, x in itertools.product(range(6), range(8)):
         mask = np.zeros((6, 8), bool)
-        # A side of 3 pixels, one to the left of and above the centre.
+        # A side of 3 pixels, one to the left of and above the center.
         mask[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = True
         expected.append(mask)
     counts = np.array([(masks == mask).all((1, 2)).sum() for mask in expected])
@@ -78,15 +78,15 @@ def test_cutout_hides_a_square_about_each_pixel():
 )
 def test_the_grid_is_one_of_turned_squares(unit, ratio, degrees, phase):
     height, width = 61, 83
-    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    center = np.array([(width - 1) / 2, (height - 1) / 2])
     side, angle = unit * 61, np.deg2rad(degrees)
-    # Anticlockwise as seen, y pointing down: the squares' corners are turned, where the operation turns pixels.
+    # Counterclockwise as seen, y pointing down: the squares' corners are turned, where the operation turns pixels.
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).reshape(-1, 2)
     expected = np.zeros(len(pixels), bool)
     for place in itertools.product(range(-8, 9), repeat=2):
         corners = (np.array([(0, 0), (ratio, 0), (ratio, ratio), (0, ratio)]) + place - np.array(phase)) * side
-        expected |= Path(corners @ turn.T + centre).contains_points(pixels)
+        expected |= Path(corners @ turn.T + center).contains_points(pixels)
     found = grid_squares((height, width), unit=unit, ratio=ratio, degrees=degrees, phase=jnp.array(phase))
     np.testing.assert_array_equal(found, expected.reshape(height, width))
 

@@ -64,12 +64,12 @@ def test_the_light_comes_from_its_direction(direction, brightest):
 
 
 def test_what_illumination_draws():
-    grey = jnp.full((9, 9, 1), 0.5)
+    gray = jnp.full((9, 9, 1), 0.5)
 
     @jax.jit
     @jax.vmap
     def lit(key, gradient, vignetting):
-        return illumination(key, grey, gradient=gradient, vignetting=(vignetting, vignetting))
+        return illumination(key, gray, gradient=gradient, vignetting=(vignetting, vignetting))
 
     y, x = np.mgrid[1:-1:9j, -1:1:9j]
     sloping = np.asarray(lit(KEYS, jnp.full(len(KEYS), 0.4), jnp.zeros(len(KEYS))))[..., 0] / 0.5 - 1
@@ -77,8 +77,8 @@ def test_what_illumination_draws():
     assert stats.kstest(np.hypot(*slopes), stats.uniform(0, 0.4).cdf).pvalue > 1e-3
     assert stats.kstest(np.arctan2(slopes[1], slopes[0]), stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > 1e-3
     vignetted = np.asarray(lit(KEYS, jnp.zeros(len(KEYS)), jnp.full(len(KEYS), 0.3)))
-    centres = vignetted.reshape(len(KEYS), -1).argmax(1)
-    rows, columns = np.divmod(centres, 9)
+    centers = vignetted.reshape(len(KEYS), -1).argmax(1)
+    rows, columns = np.divmod(centers, 9)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 6, 2, 6), "the middle half"
 
 
@@ -96,7 +96,7 @@ def test_white_balance_keeps_luminance_and_changes_ratios_alone():
 @pytest.mark.parametrize(
     "image",
     [IMAGE, np.zeros_like(IMAGE), np.full_like(IMAGE, 0.5), np.ones_like(IMAGE)],
-    ids=["colours", "black", "grey", "white"],
+    ids=["colors", "black", "gray", "white"],
 )
 def test_zero_strength_changes_nothing(image):
     for same in (

@@ -46,7 +46,7 @@ def test_cutmix_pastes_one_box_of_whole_pixels():
         rows, columns = pasted.any(1), pasted.any(0)
         np.testing.assert_array_equal(pasted, rows[:, None] & columns)
         assert (np.diff(np.flatnonzero(rows)) == 1).all()
-    # Over lambda uniform and the centre anywhere, 0.32 of the image is pasted where 0.5 was drawn.
+    # Over lambda uniform and the center anywhere, 0.32 of the image is pasted where 0.5 was drawn.
     assert 0.28 < 1 - shares.mean() < 0.36
     claimed = mixed(augment.cutmix, compat="kerascv")[1]
     assert abs(claimed.mean() - 0.5) < 0.03

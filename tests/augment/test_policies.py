@@ -1,4 +1,4 @@
-"""Policies: what a string means, and what happens to a picture depends on its slot alone."""
+"""Policies: what a string means, and what happens to an image depends on its slot alone."""
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +78,7 @@ def test_mistakes_are_named_with_the_policy(text, message):
     assert message in str(error.value)
 
 
-def test_what_happens_to_a_picture_depends_on_its_slot_alone():
+def test_what_happens_to_a_image_depends_on_its_slot_alone():
     policy = parse_policy(DEFAULT.replace("hue:", "hue:p=0.5,"))
     apply = jax.jit(lambda slots, images: apply_policy(policy, KEY, slots, images))
     whole = np.asarray(apply(SLOTS, IMAGES))
@@ -105,7 +105,7 @@ def test_no_policy_changes_nothing():
 
 
 @pytest.mark.parametrize("probability", [0, 0.25, 1])
-def test_p_is_the_share_of_pictures_that_go_through(probability):
+def test_p_is_the_share_of_images_that_go_through(probability):
     images, slots = jnp.full((2000, 2, 2, 3), 0.5), jnp.arange(2000)
     policy = parse_policy(f"brightness:delta=0.1..0.2,p={probability}")
     changed = np.asarray(jax.jit(lambda: apply_policy(policy, KEY, slots, images))())[:, 0, 0, 0] != 0.5
@@ -158,7 +158,7 @@ def test_which_policies_need_whole_blocks():
     assert needs("d4", "mixup")
 
 
-def test_a_range_of_an_operation_that_is_not_random_is_drawn_for_each_picture():
+def test_a_range_of_an_operation_that_is_not_random_is_drawn_for_each_image():
     policy = parse_policy("posterize:bits=0..1.99")
     white = jnp.ones((400, 2, 2, 3))
     found = np.asarray(jax.jit(lambda: apply_policy(policy, KEY, jnp.arange(400, dtype=jnp.int32), white))())

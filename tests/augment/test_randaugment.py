@@ -1,4 +1,4 @@
-"""RandAugment and its kin: what each operation does at a magnitude, which one a picture gets, and at what level."""
+"""RandAugment and its kin: what each operation does at a magnitude, which one an image gets, and at what level."""
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ from bloodcell_jax.augment.randaugment import LayerPlan, _plan, apply_operations
 from bloodcell_jax.augment.search_spaces import (
     BLACK,
     CHANNEL_MEANS,
-    GREY,
-    MEAN_GREY,
+    GRAY,
+    MEAN_GRAY,
     AutoContrast,
     Blend,
     Equalize,
@@ -41,8 +41,8 @@ SPACES = {
             Warp(translate_y=0.1359517),
             Warp(degrees=9.0),
             Blend(BLACK, 1.27),
-            Blend(GREY, 1.27),
-            Blend(MEAN_GREY, 1.27),
+            Blend(GRAY, 1.27),
+            Blend(MEAN_GRAY, 1.27),
             Sharpen(1.27),
             Tone(bits=7.0),
             Tone(threshold=0.7),
@@ -61,8 +61,8 @@ SPACES = {
             Warp(translate_y=0.1428571),
             Warp(degrees=135.0),
             Blend(BLACK, 1.99),
-            Blend(GREY, 1.99),
-            Blend(MEAN_GREY, 1.99),
+            Blend(GRAY, 1.99),
+            Blend(MEAN_GRAY, 1.99),
             Sharpen(1.99),
             Tone(bits=2.0),
             Tone(threshold=0.0),
@@ -80,8 +80,8 @@ SPACES = {
             Warp(translate_x=0.225),
             Warp(translate_y=0.225),
             Blend(BLACK, 1.0),
-            Blend(GREY, 1.0),
-            Blend(MEAN_GREY, 1.0),
+            Blend(GRAY, 1.0),
+            Blend(MEAN_GRAY, 1.0),
             Sharpen(1.0),
             Tone(threshold=0.0),
             Tone(bits=2.0),
@@ -101,8 +101,8 @@ SPACES = {
             Warp(translate_x=0.225),
             Warp(translate_y=0.225),
             Blend(BLACK, 1.45),
-            Blend(GREY, 1.45),
-            Blend(MEAN_GREY, 1.45),
+            Blend(GRAY, 1.45),
+            Blend(MEAN_GRAY, 1.45),
             Sharpen(1.45),
             Tone(threshold=0.0),
             Tone(bits=2.0),
@@ -121,7 +121,7 @@ SPACES = {
             Warp(translate_x=0.5),
             Warp(translate_y=0.5),
             Blend(BLACK, 1.0, 0.5),
-            Blend(GREY, 0.5),
+            Blend(GRAY, 0.5),
             Blend(CHANNEL_MEANS, 1.5),
             Tone(add=ADD_55.add, threshold=0.5),
             AutoContrast(),
@@ -173,7 +173,7 @@ def test_a_space_is_its_published_table(name):
             np.testing.assert_allclose(mirrored, -np.array(parameters), rtol=1e-5)
 
 
-def test_every_picture_goes_through_the_operation_it_drew_at_its_own_level():
+def test_every_image_goes_through_the_operation_it_drew_at_its_own_level():
     """One layer against its operations one by one: no row is mixed up with another."""
     plan = _plan(n=1, m=15, preset="paper", timm="")
     images = jnp.asarray(np.random.default_rng(0).random((64, 12, 12, 3)), jnp.float32)
@@ -243,9 +243,9 @@ def test_kerascv_s_levels_and_rate():
 
 def test_trivialaugment_draws_31_levels_alike():
     policy = parse_policy("trivialaugment")
-    grey = jnp.full((640, 4, 4, 3), 0.25)
-    changed = jax.jit(lambda: apply_policy(policy, KEY, jnp.arange(640, dtype=jnp.int32), grey))()
-    # Of 14 operations only brightness, posterize and solarize change a flat grey; 1/14 each, at differing levels.
+    gray = jnp.full((640, 4, 4, 3), 0.25)
+    changed = jax.jit(lambda: apply_policy(policy, KEY, jnp.arange(640, dtype=jnp.int32), gray))()
+    # Of 14 operations only brightness, posterize and solarize change a flat gray; 1/14 each, at differing levels.
     shares = (abs(np.asarray(changed) - 0.25).max((1, 2, 3)) > 1e-3).mean()
     assert 1.2 / 14 < shares < 3 / 14
 
@@ -283,11 +283,11 @@ def test_chains_have_one_two_or_three_operations_each_as_often(monkeypatch):
     add = LayerPlan((lambda level, sign: Blend(BLACK, shift=0.01),), 1.0, lambda key: jnp.float32(0), MAX_DEPTH)
     monkeypatch.setattr("bloodcell_jax.augment.augmix._plan", lambda *options: add)
     monkeypatch.setattr("bloodcell_jax.augment.augmix._draw_weights", lambda *_: (jnp.ones(1), jnp.float32(1)))
-    grey = jnp.full((480, 4, 4, 3), 0.5)
+    gray = jnp.full((480, 4, 4, 3), 0.5)
 
     def lengths(**options):
         slots = jnp.arange(480, dtype=jnp.int32)
-        found = jax.jit(lambda: augmix(KEY, BLOCK_KEY, slots, grey, block=32, width=1, **options))()
+        found = jax.jit(lambda: augmix(KEY, BLOCK_KEY, slots, gray, block=32, width=1, **options))()
         return np.round((np.asarray(found)[:, 0, 0, 0] - 0.5) * 100).astype(int).reshape(15, 32)
 
     drawn = lengths()

@@ -17,8 +17,8 @@ from bloodcell_jax.benchmark.peers.worker import build_programs
 from bloodcell_jax.config import OptimizerConfig
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
+from bloodcell_jax.models.building import count_parameters
 from bloodcell_jax.models.variants import VARIANTS
-from bloodcell_jax.train.environment import count_parameters
 
 TINY = ["--config=quickstart", "--config.model.variant=test_convnext3", "--config.data.image_size=32"]
 KEYS = {"environment", "model", "image_size", "batch_size", "precision", "train", "inference", "augment", "start"}
@@ -112,7 +112,7 @@ def test_every_part_and_every_peer(tmp_path):
 FULL_MEMORY = """
 import logging, resource, runpy
 import jax
-from bloodcell_jax.benchmark.command import prepare_programs
+from bloodcell_jax.benchmark.command import compile_programs
 
 logging.basicConfig(level="INFO", force=True)
 config = runpy.run_path("configs/quickstart.py")["get_config"]()
@@ -122,7 +122,7 @@ config.stages[0].trainable = ("head/.*", "!.*")
 jax.devices()
 now = 1024 * int(open("/proc/self/status").read().split("VmSize:")[1].split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (now + 3 * 2**29,) * 2)
-run, step, inference = prepare_programs(config)
+run, step, inference = compile_programs(config)
 print(run.config.train.batch_size)
 """
 

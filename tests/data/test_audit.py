@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 import bloodcell_jax as bc
 from bloodcell_jax.data.audit.clusters import find_clusters, removals
-from bloodcell_jax.data.audit.geometry import geometry_warnings, picture_sizes
+from bloodcell_jax.data.audit.geometry import geometry_warnings, image_sizes
 from bloodcell_jax.data.audit.label_errors import find_label_errors
 from bloodcell_jax.data.audit.shortcuts import acquisition_groups, tellings
 from bloodcell_jax.data.dataset import Dataset
@@ -26,7 +26,7 @@ def dataset(images, labels, splits=None):
 
 
 def brick_wall(size):
-    """Return a picture that is no cell."""
+    """Return an image that is no cell."""
     y, x = np.mgrid[:size, :size]
     mortar = (y % 8 < 2) | ((x + 8 * (y // 8 % 2)) % 16 < 2)
     return np.where(mortar[..., None], (90, 200, 60), (190, 60, 30)).astype(np.uint8)
@@ -34,18 +34,18 @@ def brick_wall(size):
 
 def landscape(size):
     """Return another: a house on a meadow below the sky."""
-    picture = np.empty((size, size, 3), np.uint8)
-    picture[:], picture[size // 2 :], picture[size // 3 : -size // 4, size // 3 : -size // 3] = (
+    image = np.empty((size, size, 3), np.uint8)
+    image[:], image[size // 2 :], image[size // 3 : -size // 4, size // 3 : -size // 3] = (
         (110, 170, 240),
         (50, 140, 40),
         (200, 60, 50),
     )
-    return picture
+    return image
 
 
 @pytest.fixture(scope="module")
 def planted():
-    """Return cells of which some were copied, relabelled and mixed with what is no cell, after the first 320."""
+    """Return cells of which some were copied, relabeled and mixed with what is no cell, after the first 320."""
     cells, labels = draw_cells(CELLS, seed=3, size=SIZE)
     added = [
         (brick_wall(SIZE), np.arange(16) % 8),  # 320..335: across all classes
@@ -56,7 +56,7 @@ def planted():
         (cells[12], [(labels[12] + 1) % 8]),  # 348: under another label
         (np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8), [5]),  # 349: no cell
     ]
-    images = np.concatenate([cells, *(np.repeat(picture[None], len(own), axis=0) for picture, own in added)])
+    images = np.concatenate([cells, *(np.repeat(image[None], len(own), axis=0) for image, own in added)])
     labels = np.concatenate([labels, *(own for _, own in added)])
     splits = {"train": np.arange(346), "test": np.arange(346, 350)}
     return dataset(images, labels, {name: rows.astype(np.int32) for name, rows in splits.items()})
@@ -85,9 +85,9 @@ def test_what_is_removed_and_why(found):
         by_reason.setdefault(removal.reason, []).append(removal.index)
     assert by_reason == {"planted": list(range(320, 345)), "conflict": [12, 348], "duplicate": [345, 346, 347]}
     details = {removal.index: removal.detail for removal in found.removals}
-    assert details[336] == "one of 9 copies of a picture: erythroblast: 9"
+    assert details[336] == "one of 9 copies of an image: erythroblast: 9"
     assert details[345] == "equal to 10"
-    assert details[347] == "the same picture as 11"
+    assert details[347] == "the same image as 11"
     assert details[12].startswith("equal under several labels: ")
     assert details[12].endswith("(12, 348)")
 
@@ -96,7 +96,7 @@ def test_the_ceiling_counts_what_cannot_be_right(found):
     # Of 16 copies under 8 labels 14 are wrong, and one of the pair.
     assert found.accuracy_ceiling == 1 - 15 / 350
     assert found.verdict == (
-        "Leave out 30 of 350 pictures (8.6%): 25 copies of 2 planted pictures, 2 equal pictures under conflicting "
+        "Leave out 30 of 350 images (8.6%): 25 copies of 2 planted images, 2 equal images under conflicting "
         "labels, 3 duplicates. With them, no classifier can be right on more than 95.71%."
     )
 
@@ -109,7 +109,7 @@ def test_leaks_are_clusters_in_two_splits(found):
 
 
 def test_what_is_no_cell_is_reported_and_kept(found):
-    # The pictures that were planted, once each, and the noise.
+    # The images that were planted, once each, and the noise.
     assert {outlier.index for outlier in found.outliers} == {320, 336, 349}
     assert 349 not in {removal.index for removal in found.removals}
 
@@ -132,7 +132,7 @@ def clusters_of(groups, labels, exact=None):
 
 
 def test_a_class_enlarged_by_copying_is_not_planted():
-    # Class 0: 10 pictures, 8 of each. Class 1: 30 single pictures, and one that stands 8 times.
+    # Class 0: 10 images, 8 of each. Class 1: 30 single images, and one that stands 8 times.
     groups = np.concatenate([np.repeat(np.arange(10) * 8, 8), np.arange(80, 110), np.full(8, 110)])
     data, found = clusters_of(groups, [0] * 80 + [1] * 38)
     assert [cluster.kind for cluster in found] == ["planted"] + ["duplicate"] * 10
@@ -266,10 +266,10 @@ def test_predictions_of_something_else_are_refused(planted, tmp_path, change, sa
         ([(360, 363)] * 100, 200, None),
         ([(96, 96)] * 100, 200, None),
         ([(360, 363)] * 99 + [(150, 150)], 200, None),
-        ([(360, 363)] * 50 + [(150, 150)] * 50, 200, "50 pictures are larger than the crop of 200 pixels"),
+        ([(360, 363)] * 50 + [(150, 150)] * 50, 200, "50 images are larger than the crop of 200 pixels"),
         ([(224, 224)] * 100, 200, "Compare with --crop=none"),
         ([(1200, 900)] * 100, 200, "Compare with --crop=500"),
-        ([(150, 100)] * 100, 200, "100% of the pictures are not square: only their centred squares"),
+        ([(150, 100)] * 100, 200, "100% of the images are not square: only their centerd squares"),
         ([(28, 28)] * 100, 200, "enlarged from 28 to 96 pixels"),
         ([(360, 360)] * 100, 40, "enlarged from 40 to 96 pixels"),
     ],
@@ -281,7 +281,7 @@ def test_sizes_that_suggest_another_geometry(sizes, crop, said):
 
 def test_arrays_are_never_cropped_so_their_shape_is_what_counts():
     wide = geometry_warnings(np.array([(363, 240)]), are_files=False, image_size=96, crop=200)
-    assert [warning[:40] for warning in wide] == ["100% of the pictures are not square: the"]
+    assert [warning[:40] for warning in wide] == ["100% of the images are not square: the"]
     assert geometry_warnings(np.array([(360, 363)]), are_files=False, image_size=96, crop=200) == []
 
 
@@ -289,13 +289,13 @@ def test_sizes_are_those_on_disk(tmp_path):
     for name, size in {"a/1.png": (30, 20), "a/2.png": (20, 20), "b/1.png": (50, 40)}.items():
         (tmp_path / "cells" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", size).save(tmp_path / "cells" / name)
-    sizes, are_files = picture_sizes(load_source(f"folder:{tmp_path / 'cells'}", image_size=16))
+    sizes, are_files = image_sizes(load_source(f"folder:{tmp_path / 'cells'}", image_size=16))
     assert (sizes.tolist(), are_files) == ([[30, 20], [20, 20], [50, 40]], True)
     images = np.zeros((4, 24, 40, 3), np.uint8)
     np.savez(tmp_path / "cells.npz", images=images, labels=np.arange(4))
-    sizes, are_files = picture_sizes(load_source(f"npz:{tmp_path / 'cells.npz'}", image_size=16))
+    sizes, are_files = image_sizes(load_source(f"npz:{tmp_path / 'cells.npz'}", image_size=16))
     assert (sizes.tolist(), are_files) == ([[40, 24]], False)
-    assert picture_sizes(load_source("synthetic:24", image_size=16)) is None
+    assert image_sizes(load_source("synthetic:24", image_size=16)) is None
 
 
 def test_the_numbers_are_plain_json(found):

@@ -23,7 +23,7 @@ def audit(source, output):
     return [json.loads((output / name).read_text()) for name in ("audit.json", "clean.json")]
 
 
-def test_the_planted_pictures_go_and_every_cell_stays(tmp_path):
+def test_the_planted_images_go_and_every_cell_stays(tmp_path):
     cells = tmp_path / "cells.npz"
     subprocess.run([sys.executable, DATA / "make_an2dl_npz.py", cells], check=True, stdout=subprocess.DEVNULL)
     found, clean = audit(f"npz:{cells}", tmp_path / "out")

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from bloodcell_jax.evaluate.command import evaluate_source
 
 import bloodcell_jax as bc
 from bloodcell_jax.config import Config
@@ -13,9 +14,8 @@ from bloodcell_jax.data.cleaning import Removal, clean_file, remove_rows
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.classifier import Classifier
-from bloodcell_jax.evaluate.command import evaluate_source
-from bloodcell_jax.train.prepare import prepare_run
-from bloodcell_jax.workdir import read_json, write_json
+from bloodcell_jax.run.create import create_run
+from bloodcell_jax.workdir.files import read_json, write_json
 
 rng = np.random.default_rng(0)
 DATA = Dataset(
@@ -46,7 +46,7 @@ def test_the_named_rows_are_left_out_everywhere(clean):
     np.testing.assert_array_equal(left.images, DATA.images[kept])
     np.testing.assert_array_equal(left.labels, DATA.labels[kept])
     assert left.ids == tuple(DATA.ids[i] for i in kept)
-    # Each split holds the same pictures as before, less those that were removed.
+    # Each split holds the same images as before, less those that were removed.
     ids = {name: [left.ids[i] for i in indices] for name, indices in left.splits.items()}
     assert ids == {name: [f"x/{i}.png" for i in rows] for name, rows in {"train": [0, 2, 5, 6], "val": [7, 9]}.items()}
     assert left.splits["val"].dtype == np.int32
@@ -127,9 +127,9 @@ def test_training_leaves_out_what_the_audit_names(tmp_path):
     config = Config()
     config.data.source, config.data.image_size = data.source, 32
     config.model.variant, config.train.batch_size = "test_convnext2", 8
-    whole = prepare_run(config)
+    whole = create_run(config)
     config.data.clean = str(tmp_path / "clean.json")
-    run = prepare_run(config)
+    run = create_run(config)
     seen = sorted(run.dataset.ids[i] for indices in run.splits.values() for i in indices)
     assert seen == sorted(str(i) for i in range(60) if i not in removed)
     assert run.data_hash != whole.data_hash, "a run does not resume on other rows"

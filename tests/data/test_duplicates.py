@@ -1,4 +1,4 @@
-"""Which pictures are the same: whatever was done to them, and no two different cells."""
+"""Which images are the same: whatever was done to them, and no two different cells."""
 
 import io
 
@@ -20,13 +20,13 @@ ORIENTATIONS = {
 }
 
 
-def brighter(picture, shift):
-    return np.clip(picture.astype(int) + shift, 0, 255).astype(np.uint8)
+def brighter(image, shift):
+    return np.clip(image.astype(int) + shift, 0, 255).astype(np.uint8)
 
 
-def compressed(picture, quality):
+def compressed(image, quality):
     content = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(content, "jpeg", quality=quality)
+    Image.fromarray(np.ascontiguousarray(image)).save(content, "jpeg", quality=quality)
     return np.asarray(Image.open(content))
 
 
@@ -44,7 +44,7 @@ def cells():
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_picture_is_the_same_picture(cells, change):
+def test_a_changed_image_is_the_same_image(cells, change):
     changed = np.stack([CHANGES[change](cell) for cell in cells])
     groups = duplicate_groups(np.concatenate([cells, changed]))
     assert groups.dtype == np.int32
@@ -52,47 +52,47 @@ def test_a_changed_picture_is_the_same_picture(cells, change):
 
 
 @pytest.mark.parametrize("size", [28, 32, 64])
-def test_small_pictures_too(size):
+def test_small_images_too(size):
     cells = draw_cells(400, seed=6, size=size)[0]
     changed = np.stack([compressed(brighter(np.rot90(cell), 10), 90) for cell in cells[:40]])
     groups = duplicate_groups(np.concatenate([cells, changed]))
     assert groups.tolist() == [*range(400), *range(40)]
 
 
-def test_different_cells_are_different_pictures():
+def test_different_cells_are_different_images():
     cells = draw_cells(800, seed=7, size=64)[0]
     assert duplicate_groups(cells).tolist() == list(range(800))
 
 
 def test_groups_do_not_depend_on_the_order(cells):
-    pictures = np.concatenate([cells, cells[:9, ::-1], cells[3:6]])
-    order = np.random.default_rng(0).permutation(len(pictures))
-    groups, shuffled = duplicate_groups(pictures), duplicate_groups(pictures[order])
+    images = np.concatenate([cells, cells[:9, ::-1], cells[3:6]])
+    order = np.random.default_rng(0).permutation(len(images))
+    groups, shuffled = duplicate_groups(images), duplicate_groups(images[order])
     together = groups[order][:, None] == groups[order]
     np.testing.assert_array_equal(shuffled[:, None] == shuffled, together)
-    assert (shuffled <= np.arange(len(pictures))).all(), "a group's number is its lowest index"
+    assert (shuffled <= np.arange(len(images))).all(), "a group's number is its lowest index"
 
 
 def test_the_bytes_decide_alone_what_is_equal(cells):
-    pictures = cells[[0, 1, 0, 2, 1, 0]].copy()
-    pictures[5, 0, 0, 0] ^= 1
-    assert exact_groups(pictures).tolist() == [0, 1, 0, 3, 1, 5]
-    assert duplicate_groups(pictures).tolist() == [0, 1, 0, 3, 1, 0]
+    images = cells[[0, 1, 0, 2, 1, 0]].copy()
+    images[5, 0, 0, 0] ^= 1
+    assert exact_groups(images).tolist() == [0, 1, 0, 3, 1, 5]
+    assert duplicate_groups(images).tolist() == [0, 1, 0, 3, 1, 0]
 
 
-def test_blank_pictures_are_equal_only_to_the_byte():
+def test_blank_images_are_equal_only_to_the_byte():
     shades = np.array([0, 255, 0, 128, 129, 128], np.uint8)
-    pictures = np.broadcast_to(shades[:, None, None, None], (6, 32, 32, 3))
+    images = np.broadcast_to(shades[:, None, None, None], (6, 32, 32, 3))
     noisy = np.random.default_rng(0).integers(126, 129, (4, 32, 32, 3), dtype=np.uint8)
-    groups = duplicate_groups(np.concatenate([pictures, noisy]))
+    groups = duplicate_groups(np.concatenate([images, noisy]))
     assert groups.tolist() == [0, 1, 0, 3, 4, 3, 6, 7, 8, 9]
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 8, 17])
-def test_no_picture_is_too_small(size):
-    pictures = np.random.default_rng(0).integers(0, 256, (6, size, size, 3), dtype=np.uint8)
-    assert duplicate_groups(np.concatenate([pictures, pictures]))[6:].tolist() == duplicate_groups(pictures).tolist()
-    assert duplicate_groups(pictures[:0]).shape == (0,)
+def test_no_image_is_too_small(size):
+    images = np.random.default_rng(0).integers(0, 256, (6, size, size, 3), dtype=np.uint8)
+    assert duplicate_groups(np.concatenate([images, images]))[6:].tolist() == duplicate_groups(images).tolist()
+    assert duplicate_groups(images[:0]).shape == (0,)
 
 
 def test_what_is_alike_is_told_and_not_grouped(cells):

@@ -24,8 +24,8 @@ def write_zip(path, rng):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in "ab":
             for i, kind in enumerate(KINDS):
-                picture = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-                archive.writestr(f"{name}/{i}.{kind}", encoded(picture, kind))
+                image = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                archive.writestr(f"{name}/{i}.{kind}", encoded(image, kind))
 
 
 def write_npz(path, rng):

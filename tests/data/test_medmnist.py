@@ -41,7 +41,7 @@ def test_official_splits_are_kept_in_their_order(tmp_path):
     assert data.ids == tuple(map(str, range(33)))
 
 
-def test_grey_sets_and_other_names(tmp_path):
+def test_gray_sets_and_other_names(tmp_path):
     arrays = write(tmp_path / "othermnist.npz", (28, 28))
     data = load_source(f"medmnist:{tmp_path / 'othermnist.npz'}", image_size=28)
     assert data.class_names == tuple("01234567")

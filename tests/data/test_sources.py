@@ -1,4 +1,4 @@
-"""Sources read pictures, labels, names, identities and splits as they are documented."""
+"""Sources read images, labels, names, identities and splits as they are documented."""
 
 import io
 import zipfile
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bloodcell_jax.data.pictures import decode, resize_arrays
+from bloodcell_jax.data.image_files import decode, resize_arrays
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.errors import DataError
 
@@ -16,7 +16,7 @@ ARRAYS = rng.integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
 LABELS = np.arange(9) % 3
 
 
-def write_picture(path, image):
+def write_image(path, image):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
 
@@ -40,7 +40,7 @@ def test_npz(tmp_path, shape, as_floats):
     assert data.class_names == ("0", "1", "2")
     assert data.ids == tuple("012345678")
     assert data.splits == {}
-    # A bare path is recognised, and the same data have the same hash wherever they lie.
+    # A bare path is recognized, and the same data have the same hash wherever they lie.
     assert load_source(str(tmp_path / "cells.npz"), image_size=32).sha256() == data.sha256()
 
 
@@ -57,13 +57,13 @@ def test_arrays_are_resized_and_never_cropped(tmp_path):
     ("size", "crop", "box"),
     [
         ((363, 360), 200, (81, 80, 281, 280)),
-        ((200, 300), 200, (0, 50, 200, 250)),  # not larger on both sides: the centred square
+        ((200, 300), 200, (0, 50, 200, 250)),  # not larger on both sides: the centerd square
         ((96, 96), 200, (0, 0, 96, 96)),
         ((360, 250), None, (55, 0, 305, 250)),
         ((360, 360), 100, (130, 130, 230, 230)),
     ],
 )
-def test_picture_files_are_cropped_then_resized(size, crop, box):
+def test_image_files_are_cropped_then_resized(size, crop, box):
     image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     stream = io.BytesIO()
     image.save(stream, "png")
@@ -90,12 +90,12 @@ def test_a_turned_photograph_is_turned_back():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Return class folders with picture k of colour k, in an order that only bytes give."""
+    """Return class folders with image k of color k, in an order that only bytes give."""
     root = tmp_path / "cells"
     for i, name in enumerate(["b/Z.png", "b/a.png", "b/ä.png", "a/1.png", "a/deep/10.png", "a/2.png"]):
-        write_picture(root / name, np.full((8, 8, 3), 10 * i, np.uint8))
-    write_picture(root / "b" / ".hidden.png", ARRAYS[0])
-    (root / "b" / "notes.txt").write_text("not a picture")
+        write_image(root / name, np.full((8, 8, 3), 10 * i, np.uint8))
+    write_image(root / "b" / ".hidden.png", ARRAYS[0])
+    (root / "b" / "notes.txt").write_text("not an image")
     return root
 
 
@@ -136,7 +136,7 @@ def test_split_folders_are_kept_in_the_order_train_val_test(tmp_path):
     root = tmp_path / "cells"
     for split in ("val", "train", "test"):
         for name in ("x", "y"):
-            write_picture(root / split / name / "0.png", ARRAYS[0])
+            write_image(root / split / name / "0.png", ARRAYS[0])
     data = load_source(f"folder:{root}", image_size=8)
     assert data.class_names == ("x", "y")
     assert data.ids == tuple(f"{split}/{name}/0.png" for split in ("train", "val", "test") for name in "xy")

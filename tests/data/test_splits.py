@@ -68,12 +68,12 @@ def test_a_missing_val_is_cut_from_train_and_test_is_left_alone():
 
 
 def test_too_few_of_a_class_are_named():
-    with pytest.raises(DataError, match="class c has 2 pictures; a split needs at least 3"):
+    with pytest.raises(DataError, match="class c has 2 images; a split needs at least 3"):
         split_dataset(dataset((10, 10, 2)), FRACTIONS, seed=0)
     labels = np.array([0, 0, 1, 1], np.int32)
     given = {"train": np.array([0, 1]), "val": np.array([2, 3])}
     data = Dataset(np.zeros((4, 2, 2, 3), np.uint8), labels, ("a", "b"), ("",) * 4, "npz:x", given)
-    with pytest.raises(DataError, match="class b has no picture in train"):
+    with pytest.raises(DataError, match="class b has no image in train"):
         split_dataset(data, FRACTIONS, seed=0)
 
 
@@ -152,7 +152,7 @@ def test_every_part_gets_some_of_a_class_that_is_all_duplicates():
     splits = split_dataset(data, FRACTIONS, seed=0, groups=groups)
     assert [data.class_counts(indices)[1] for indices in splits.values()] == [4, 4, 4]
     groups[data.labels == 1] = 1000
-    with pytest.raises(DataError, match="class b has 1 pictures that show different cells; a split needs at least 3"):
+    with pytest.raises(DataError, match="class b has 1 images that show different cells; a split needs at least 3"):
         split_dataset(data, FRACTIONS, seed=0, groups=groups)
 
 
@@ -185,8 +185,8 @@ def test_folds_hold_each_example_out_once_with_all_classes_alike(k, grouped):
     assert not all(np.array_equal(a[1], b[1]) for a, b in zip(folds, other, strict=True))
 
 
-def test_more_folds_than_pictures_of_a_class_are_refused():
-    with pytest.raises(DataError, match="class c has 3 pictures; a split needs at least 5"):
+def test_more_folds_than_images_of_a_class_are_refused():
+    with pytest.raises(DataError, match="class c has 3 images; a split needs at least 5"):
         k_folds(dataset(), np.arange(160), 5, seed=0)
 
 

@@ -1,4 +1,4 @@
-"""Streamed pictures are those of the plan, from any batch on; what is read is what was asked for; no worker is left."""
+"""Streamed images are those of the plan, from any batch on; what is read is what was asked for; no worker is left."""
 
 import os
 import pickle
@@ -18,12 +18,12 @@ from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.streaming import open_stream
 from bloodcell_jax.data.tfds_sets import INDEX_NAME, prepare
 from bloodcell_jax.errors import DataError, MachineError
-from bloodcell_jax.train.feed import TrainingPlan
+from bloodcell_jax.run.inputs import TrainingPlan
 
 
 @pytest.fixture(scope="module")
 def prepared(cells, tmp_path_factory):
-    """Return the folder of a prepared set of 120 pictures, and its dataset in memory."""
+    """Return the folder of a prepared set of 120 images, and its dataset in memory."""
     folder = tmp_path_factory.mktemp("sets")
     data = load_source(f"npz:{cells}", image_size=32)
     prepare(data, folder, "cells")
@@ -41,7 +41,7 @@ def plan_of(data, rows=slice(0, 16), steps=12):
     return TrainingPlan(sampler, 16, rows, np.arange(steps))
 
 
-def test_pictures_on_the_disk_stand_in_for_the_array(prepared):
+def test_images_on_the_disk_stand_in_for_the_array(prepared):
     folder, data = prepared
     images = stored(folder).images
     assert (images.shape, images.dtype, images.nbytes, len(images)) == (data.images.shape, np.uint8, 120 * 3072, 120)
@@ -61,17 +61,17 @@ def test_a_stream_is_the_plan_from_any_batch_on_and_of_this_process_s_rows(prepa
     folder, data = prepared
     plan = plan_of(data, rows=slice(4, 12))
     with open_stream(stored(folder).images, plan, workers=workers, start=5, place=lambda *batch: batch) as batches:
-        numbers, pictures = zip(*batches, strict=True)
-    # 120 pictures are 7.5 batches: an epoch ends inside.
+        numbers, images = zip(*batches, strict=True)
+    # 120 images are 7.5 batches: an epoch ends inside.
     assert numbers == tuple(range(5, 12))
-    for number, batch in zip(numbers, pictures, strict=True):
+    for number, batch in zip(numbers, images, strict=True):
         whole = plan_of(data)[number]
         np.testing.assert_array_equal(batch, data.images[whole[4:12]])
     with open_stream(data.images, plan, workers=workers, start=11) as batches:
-        np.testing.assert_array_equal(next(batches), pictures[-1])
+        np.testing.assert_array_equal(next(batches), images[-1])
 
 
-def test_opening_reads_no_picture_and_the_index_says_what_it_would_find(prepared, tmp_path):
+def test_opening_reads_no_image_and_the_index_says_what_it_would_find(prepared, tmp_path):
     import shutil
 
     folder, data = prepared
@@ -103,7 +103,7 @@ def test_a_hash_that_nobody_knows_is_computed_once(prepared, caplog):
     with caplog.at_level("INFO", "bloodcell_jax"):
         assert cached_sha256(stored(folder, image_size=16)) == expected
         assert cached_sha256(stored(folder, image_size=16)) == expected
-    assert sum("hashing 120 pictures, once" in record.message for record in caplog.records) <= 1
+    assert sum("hashing 120 images, once" in record.message for record in caplog.records) <= 1
     kept = data.labels != 2
     assert cached_sha256(stored(folder).select(kept)) == data.select(kept).sha256()
     assert stored(folder).select(kept).ids == data.select(kept).ids

@@ -8,7 +8,7 @@ from sklearn.linear_model import RidgeClassifier
 from bloodcell_jax.data.synthetic import CLASS_NAMES, draw_cells
 
 
-def test_a_picture_depends_on_seed_and_place_alone():
+def test_a_image_depends_on_seed_and_place_alone():
     images, labels = draw_cells(20, size=48)
     assert (images.shape, images.dtype, labels.dtype) == ((20, 48, 48, 3), np.uint8, np.int32)
     fewer, fewer_labels = draw_cells(11, size=48)

@@ -111,7 +111,7 @@ def test_the_verb_prepares_what_is_left_after_cleaning_and_tensorflow_is_absent(
     done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "7 pictures of 2 classes; train on them by",
+        "7 images of 2 classes; train on them by",
         f"  --config.data.source=tfds:blood_cells/cells --config.data.data_dir={tmp_path / 'sets'}",
         "False False",
     ]
@@ -132,7 +132,7 @@ def test_what_the_verb_refuses(tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory):
-    """Return a folder with a data set that is not ours: grey, of unequal sizes, with splits of TFDS's names."""
+    """Return a folder with a data set that is not ours: gray, of unequal sizes, with splits of TFDS's names."""
     import tensorflow_datasets as tfds
 
     class Nuclei(tfds.core.GeneratorBasedBuilder):
@@ -140,26 +140,26 @@ def foreign(tmp_path_factory):
 
         def _info(self):
             features = {
-                "picture": tfds.features.Image(shape=(None, None, 1)),
+                "image": tfds.features.Image(shape=(None, None, 1)),
                 "slide": tfds.features.Scalar(np.int64),
                 "kind": tfds.features.ClassLabel(names=["round", "bent"]),
             }
             return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
         def _split_generators(self, dl_manager):
-            counts = {"test": 3, "train": 8, "validation": 4, "unlabelled": 2}
+            counts = {"test": 3, "train": 8, "validation": 4, "unlabeled": 2}
             return {name: self._generate_examples(name, count) for name, count in counts.items()}
 
         def _generate_examples(self, name, count):
             for i in range(count):
-                grey = np.full((10 + i, 12, 1), 10 * i + len(name), np.uint8)
-                yield i, {"picture": _png(grey), "slide": i, "kind": -1 if name == "unlabelled" else i % 2}
+                gray = np.full((10 + i, 12, 1), 10 * i + len(name), np.uint8)
+                yield i, {"image": _png(gray), "slide": i, "kind": -1 if name == "unlabeled" else i % 2}
 
-    def _png(grey):
+    def _png(gray):
         import io
 
         stream = io.BytesIO()
-        Image.fromarray(grey[..., 0]).save(stream, "png")
+        Image.fromarray(gray[..., 0]).save(stream, "png")
         stream.seek(0)
         return stream
 

@@ -81,10 +81,10 @@ def test_a_stem_of_stride_2_is_the_published_kernel_moved_by_half_its_stride():
 
 
 @pytest.mark.parametrize(("stem_stride", "smallest"), [(4, 32), (2, 16)])
-def test_smaller_pictures_than_the_network_reduces_to_nothing_are_refused(stem_stride, smallest):
+def test_smaller_images_than_the_network_reduces_to_nothing_are_refused(stem_stride, smallest):
     model = create_model("convnext_atto", 8, stem_stride=stem_stride)
     shapes_of(model, smallest)
-    with pytest.raises(UsageError, match=f"pictures of {smallest - 1}x.* to {smallest}x{smallest} or more"):
+    with pytest.raises(UsageError, match=f"images of {smallest - 1}x.* to {smallest}x{smallest} or more"):
         shapes_of(model, smallest - 1)
 
 

@@ -14,7 +14,7 @@ def test_it_classifies_and_keeps_no_batch_statistics():
     logits, features = apply(images)
     assert (logits.shape, logits.dtype) == ((4, 8), jnp.float32)
     assert features["pooled"].shape == (4, 256)
-    # What a picture gives does not depend on the others of its batch.
+    # What an image gives does not depend on the others of its batch.
     np.testing.assert_allclose(apply(images[::-1])[0][::-1], logits, atol=1e-5)
 
 

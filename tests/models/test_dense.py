@@ -29,7 +29,7 @@ def value_and_gradients(module, params, x, cotangent):
         # What does not fill a patch is left out, as the published models do with odd maps.
         (PatchConv(5, 4, *DTYPES, INIT), nn.Conv(5, (4, 4), 4, padding="VALID", kernel_init=INIT), (1, 9, 14, 3)),
     ],
-    ids=["dense", "many rows, wider", "many rows, narrower", "downsampling", "stem of an odd picture"],
+    ids=["dense", "many rows, wider", "many rows, narrower", "downsampling", "stem of an odd image"],
 )
 def test_same_parameters_outputs_and_gradients_as_flax(ours, theirs, shape):
     x = jax.random.normal(jax.random.key(0), shape)

@@ -24,7 +24,7 @@ def draw(shape, kernel_size, dtype=np.float32):
     return tuple(jnp.asarray(x, dtype) for x in (images, kernel, cotangent))
 
 
-# 3x3 is the last map of a 96 px picture: smaller than the kernel.
+# 3x3 is the last map of a 96 px image: smaller than the kernel.
 @pytest.mark.parametrize("shape", [(2, 12, 12, 8), (3, 3, 3, 5), (1, 9, 14, 3), (2, 1, 1, 4), (3, 6, 6, 2)])
 @pytest.mark.parametrize("kernel_size", [(7, 7), (3, 3), (5, 7)])
 def test_outputs_and_both_gradients_equal_a_grouped_convolution(shape, kernel_size):

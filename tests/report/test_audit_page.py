@@ -44,14 +44,14 @@ def folder(tmp_path_factory):
     """Return class folders in train/ and val/ whose names are hostile, with a duplicate, a conflict and a leak."""
     root = tmp_path_factory.mktemp("cells")
     cells, _ = draw_cells(60, seed=9, size=32)
-    pictures = {f"train/{CLASSES[i % 2]}/{i:02}.png": cells[i] for i in range(40)}
-    pictures |= {f"val/{CLASSES[i % 2]}/{i:02}.png": cells[i] for i in range(40, 60)}
-    pictures[f"train/{CLASSES[0]}/{HOSTILE}.png"] = cells[2]
-    pictures[f"train/{CLASSES[1]}/conflict.png"] = cells[4, ::-1]
-    pictures[f"val/{CLASSES[0]}/leak.png"] = cells[6]
-    for name, picture in pictures.items():
+    images = {f"train/{CLASSES[i % 2]}/{i:02}.png": cells[i] for i in range(40)}
+    images |= {f"val/{CLASSES[i % 2]}/{i:02}.png": cells[i] for i in range(40, 60)}
+    images[f"train/{CLASSES[0]}/{HOSTILE}.png"] = cells[2]
+    images[f"train/{CLASSES[1]}/conflict.png"] = cells[4, ::-1]
+    images[f"val/{CLASSES[0]}/leak.png"] = cells[6]
+    for name, image in images.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(root / name)
+        Image.fromarray(image).save(root / name)
     return root
 
 
@@ -84,13 +84,13 @@ def test_the_files(output, folder):
 def test_the_page_says_first_what_matters(output):
     page = _Page((output / "index.html").read_text())
     for said in (
-        "Leave out 4 of 63 pictures (6.3%): 2 equal pictures under conflicting labels, 2 duplicates.",
+        "Leave out 4 of 63 images (6.3%): 2 equal images under conflicting labels, 2 duplicates.",
         "no classifier can be right on more than 98.41%",
-        "1 picture stands in more than one split",
+        "1 image stands in more than one split",
         f"--config.data.clean={output / 'clean.json'}",
         "--config.data.image_size=32",
         "its own splits: train 42, val 21",
-        "None: no picture stands far more often than the others.",
+        "None: no image stands far more often than the others.",
         "equal to the byte",
         "the same after turning, brightening or compressing",
         "in train and val",
@@ -98,13 +98,13 @@ def test_the_page_says_first_what_matters(output):
         *CLASSES,
     ):
         assert said in page.text, said
-    assert page.text.index("Leave out 4") < page.text.index("Planted pictures") < page.text.index("Class balance")
+    assert page.text.index("Leave out 4") < page.text.index("Planted images") < page.text.index("Class balance")
 
 
 def test_the_page_loads_nothing_and_escapes_what_it_shows(output):
     html = (output / "index.html").read_text()
     page = _Page(html)
-    # The duplicate's, the conflict's and the leak's two pictures each, the leak's once more.
+    # The duplicate's, the conflict's and the leak's two images each, the leak's once more.
     assert page.tags.count("img") >= 8
     assert all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
     assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
@@ -121,12 +121,12 @@ def test_what_is_printed(folder, tmp_path, capsys):
     assert audit(f"--source=folder:{folder}", f"--output={tmp_path}", "--image_size=32", "--crop=none") == 0
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
-    assert lines[0] == f"folder:{folder}: 63 pictures, 2 classes"
-    assert lines[1].startswith("Leave out 4 of 63 pictures")
+    assert lines[0] == f"folder:{folder}: 63 images, 2 classes"
+    assert lines[1].startswith("Leave out 4 of 63 images")
     assert f"page: {tmp_path / 'index.html'}" in lines
     assert any(line.startswith(f"removals: {tmp_path / 'clean.json'}; delete an entry") for line in lines)
     assert lines[-1].endswith("--config.data.image_size=32 --config.data.crop=none")
-    assert "bloodcell: audit: comparing 63 pictures with each other" in printed.err
+    assert "bloodcell: audit: comparing 63 images with each other" in printed.err
 
 
 def test_predictions_are_ranked(folder, tmp_path, capsys):

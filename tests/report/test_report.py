@@ -15,7 +15,7 @@ from bloodcell_jax.config import Config, OptimizerConfig, StageConfig, to_dict
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 from bloodcell_jax.evaluate.metrics import classification_metrics
 from bloodcell_jax.report import plots, write_report
-from bloodcell_jax.workdir import read_metrics
+from bloodcell_jax.workdir import Workdir
 
 NAMES = ["basophil", "eosinophil", "immature <b>granulocyte</b>", "platelet"]
 HOSTILE = '"><script>alert(1)</script>'
@@ -43,7 +43,7 @@ def _page(workdir) -> _Page:
 
 
 def _evaluation(folder, n: int, seed: int) -> dict:
-    """Write what evaluation leaves of one split: scores, predictions and the worst pictures."""
+    """Write what evaluation leaves of one split: scores, predictions and the worst images."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % len(NAMES)
     logits = rng.normal(size=(n, len(NAMES))) + 2 * np.eye(len(NAMES))[labels]
@@ -60,9 +60,9 @@ def _evaluation(folder, n: int, seed: int) -> dict:
             writer.writerow(cells)
     png = io.BytesIO()
     Image.new("RGB", (8, 8), "purple").save(png, "png")
-    picture = {"id": f"test/{HOSTILE}.jpg", "label": NAMES[2], "predicted": NAMES[0], "confidence": 0.987}
-    picture |= {"probability_of_label": 0.012, "png": base64.b64encode(png.getvalue()).decode()}
-    (folder / "most_wrong.json").write_text(json.dumps([picture]))
+    image = {"id": f"test/{HOSTILE}.jpg", "label": NAMES[2], "predicted": NAMES[0], "confidence": 0.987}
+    image |= {"probability_of_label": 0.012, "png": base64.b64encode(png.getvalue()).decode()}
+    (folder / "most_wrong.json").write_text(json.dumps([image]))
     return metrics
 
 
@@ -141,7 +141,7 @@ def test_what_was_trained_on_what_is_on_the_page(workdir):
 
 def test_the_page_loads_nothing_and_escapes_what_it_shows(workdir):
     page = _page(workdir)
-    assert page.addresses, "the gallery's picture is an address"
+    assert page.addresses, "the gallery's image is an address"
     assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
     html = (workdir / "report" / "index.html").read_text()
     assert not re.search(r"@import|url\((?!#)", html)
@@ -152,8 +152,8 @@ def test_the_page_loads_nothing_and_escapes_what_it_shows(workdir):
 
 def test_an_id_that_is_not_utf8_is_written(workdir):
     path = workdir / "eval" / "test" / "most_wrong.json"
-    (picture,) = json.loads(path.read_text())
-    path.write_text(json.dumps([picture | {"id": "cell-\udce9.jpg"}]))
+    (image,) = json.loads(path.read_text())
+    path.write_text(json.dumps([image | {"id": "cell-\udce9.jpg"}]))
     assert "cell-?.jpg" in _page(workdir).text
 
 
@@ -190,7 +190,7 @@ def test_a_run_that_has_just_begun(tmp_path):
         "No config.json yet",
     ):
         assert said in page.text
-    assert "No picture was classified wrongly" not in page.text
+    assert "No image was classified wrongly" not in page.text
 
 
 def test_no_errors_are_good_news(workdir):
@@ -198,8 +198,8 @@ def test_no_errors_are_good_news(workdir):
     path = workdir / "eval" / "test" / "metrics.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"accuracy": 1.0, "accuracy_ci95": [1.0, 1.0]}))
     page = _page(workdir)
-    assert "No picture was classified wrongly" in page.text
-    assert "up to 1.9 % of such pictures may still go wrong" in page.text  # 3 of 160
+    assert "No image was classified wrongly" in page.text
+    assert "up to 1.9 % of such images may still go wrong" in page.text  # 3 of 160
 
 
 def test_with_errors_the_intervals_speak_for_themselves(workdir):
@@ -233,7 +233,7 @@ def test_the_page_is_replaced_in_one_step(workdir, monkeypatch):
 
 def test_a_line_still_being_written_is_left_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"ste')
-    assert read_metrics(tmp_path) == [{"step": 1}, {"step": 2}]
+    assert Workdir(tmp_path).read_metrics() == [{"step": 1}, {"step": 2}]
 
 
 def test_broken_files_are_named(workdir):

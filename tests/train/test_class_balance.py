@@ -14,11 +14,13 @@ from bloodcell_jax.config import (
     StageConfig,
     TrainConfig,
 )
+from bloodcell_jax.models.input import normalize
+from bloodcell_jax.run.compilation import compile_stage
+from bloodcell_jax.run.create import create_run
+from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.train.class_balance import class_weights, logit_offset
-from bloodcell_jax.train.feed import place_data
 from bloodcell_jax.train.losses import weighted_cross_entropy
-from bloodcell_jax.train.prepare import prepare_run
-from bloodcell_jax.train.step import normalise, training_batch
+from bloodcell_jax.train.step import training_batch
 
 COUNTS = np.array([5000, 100, 20])
 NATURAL = COUNTS / COUNTS.sum()
@@ -84,7 +86,7 @@ def test_the_training_step_uses_both_epoch_by_epoch(tmp_path):
     labels = np.repeat(np.arange(3), (60, 20, 10))
     images = rng.integers(0, 256, (90, 16, 16, 3), dtype=np.uint8)
     np.savez(tmp_path / "cells.npz", images=images, labels=labels)
-    run = prepare_run(
+    run = create_run(
         Config(
             data=DataConfig(
                 source=f"npz:{tmp_path / 'cells.npz'}", image_size=16, sampler="power", sampler_power="1..0"
@@ -105,22 +107,24 @@ def test_the_training_step_uses_both_epoch_by_epoch(tmp_path):
     assert (run.sampler.epoch_size, run.sampler.epochs) == (64, 8)
     counts = run.sampler.counts
     weights = class_weights("effective", counts, counts / counts.sum())
-    state, data, seed = run.initial_state(), place_data(run), run.place_seed()
-    batch = run.parallel.shard_batch(run.plan_batch(0))
-    step = run.parallel.compile_step(run.train_step(run.stages[0]), state, data, batch, seed)
-    start = jax.device_get(state)
+    stage, seed = run.stages[0], run.place_seed()
+    stage_input = RunInputs(run).of_stage(stage)
+    step = compile_stage(run, stage, stage_input)
+    start = jax.device_get(run.initial_state())
+    data = stage_input.place_data(start.params)
 
     @jax.jit
     def logits_and_targets(batch):
-        pictures, targets, keys = training_batch(
+        inputs, targets, keys = training_batch(
             data, batch, seed, start.step, augmentation=run.augmentation, num_classes=3, label_smoothing=0.0
         )
-        pictures = normalise(pictures, run.config.model.mean, run.config.model.std)
-        logits, _ = run.model.apply({"params": start.params}, pictures, train=True, keys=keys)
+        inputs = normalize(inputs, run.config.model.mean, run.config.model.std)
+        logits, _ = run.model.apply({"params": start.params}, inputs, train=True, keys=keys)
         return logits, targets
 
     for at in (0, 31):
-        batch = run.parallel.shard_batch(run.plan_batch(at))
+        with stage_input.open_batches(at) as batches:
+            batch = next(batches)
         # Virtual devices share their threads: what is started while they reduce can starve them.
         _, metrics = jax.block_until_ready(step(run.parallel.place_state(start), data, batch, seed))
         mix = run.sampler.quotas(at // 4) / 64

@@ -13,14 +13,15 @@ from jax.sharding import Mesh
 from bloodcell_jax.augment import apply_mix, parse_mix, parse_policy
 from bloodcell_jax.augment.policies import Augmentation
 from bloodcell_jax.config import AugmentConfig, OptimizerConfig
+from bloodcell_jax.devices.parallel import AXIS, ROWS, WHOLE, DataParallel
+from bloodcell_jax.models.building import init_params
 from bloodcell_jax.models.convnext import ConvNeXt, drop_path
 from bloodcell_jax.models.variants import Variant
 from bloodcell_jax.train.freezing import trainable_mask
 from bloodcell_jax.train.optimizers import create_optimizer, create_schedule
-from bloodcell_jax.train.parallel import AXIS, ROWS, WHOLE, DataParallel
-from bloodcell_jax.train.setup import init_params
+from bloodcell_jax.train.randomness import MIX, step_key
 from bloodcell_jax.train.state import begin_stage, create_state
-from bloodcell_jax.train.step import MIX_STREAM, make_train_step, pictures_input, step_key, training_batch
+from bloodcell_jax.train.step import images_input, make_train_step, training_batch
 from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
 
 BATCH, SIZE, CLASSES, SEED = 16, 32, 3, 7
@@ -75,7 +76,7 @@ class Trainer:
         mix = parse_mix("mixup:alpha=2" if recipe == "mixed" else "none")
         augmentation = Augmentation(parse_policy(policy), mix, block=2)
         step = make_train_step(
-            pictures_input(model, augmentation, mean=IMAGENET_MEAN, std=IMAGENET_STD, label_smoothing=0.1),
+            images_input(model, augmentation, mean=IMAGENET_MEAN, std=IMAGENET_STD, label_smoothing=0.1),
             self._optimizer,
             schedule,
             mask=self._mask,
@@ -111,7 +112,7 @@ def trainer(recipe, backend, devices):
 
 
 def drawn_on(backend, devices):
-    """Return what step 3 draws per slot: labels, augmented pictures, and which branches drop path keeps."""
+    """Return what step 3 draws per slot: labels, augmented images, and which branches drop path keeps."""
     parallel = parallel_of(backend, devices)
 
     def draw(data, batch, seed, step):
@@ -127,7 +128,7 @@ def drawn_on(backend, devices):
         kept = [drop_path(jnp.ones((len(images), 1, 1, 1)), keys, block, 0.5) for block in range(4)]
         return targets, images, jnp.stack(kept, 1).reshape(len(images), 4)
 
-    # Each picture is a class of its own, so its label says which one a slot got.
+    # Each image is a class of its own, so its label says which one a slot got.
     data = parallel.place_state({"images": IMAGES, "labels": np.arange(len(IMAGES), dtype=np.int32)})
     seed, step = parallel.place_state(np.uint32(SEED)), parallel.place_state(np.int32(3))
     if backend == "pmap":
@@ -220,12 +221,12 @@ def test_a_step_with_a_non_finite_gradient_is_skipped_and_counted():
 def test_the_loss_is_the_cross_entropy_of_smoothed_and_mixed_targets_over_the_whole_batch():
     _, metrics = trainer("mixed", "pmap", 8).run(1)
     indices = np.random.default_rng(0).permutation(len(IMAGES))[:BATCH]
-    pictures = jnp.asarray(IMAGES[indices] / 255, jnp.float32)
+    images = jnp.asarray(IMAGES[indices] / 255, jnp.float32)
     targets = 0.9 * np.eye(CLASSES)[LABELS[indices]] + 0.1 / CLASSES
-    slots, key = jnp.arange(BATCH, dtype=jnp.int32), step_key(SEED, MIX_STREAM, 0)
-    pictures, targets = apply_mix(parse_mix("mixup:alpha=2"), key, slots, pictures, jnp.asarray(targets), block=2)
-    pictures = (pictures - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
-    logits, _ = jax.jit(STILL.apply)({"params": initial_params()}, jnp.asarray(pictures, jnp.float32))
+    slots, key = jnp.arange(BATCH, dtype=jnp.int32), step_key(SEED, MIX, 0)
+    images, targets = apply_mix(parse_mix("mixup:alpha=2"), key, slots, images, jnp.asarray(targets), block=2)
+    images = (images - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+    logits, _ = jax.jit(STILL.apply)({"params": initial_params()}, jnp.asarray(images, jnp.float32))
     logits = np.asarray(logits, np.float64)
     log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     np.testing.assert_allclose(metrics["train/loss"], -(targets * log_probabilities).sum(1).mean(), rtol=1e-5)

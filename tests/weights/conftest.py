@@ -27,7 +27,7 @@ def timm(torch):
 
 
 @pytest.fixture(scope="session")
-def randomise(torch):
+def randomize(torch):
     """Return a function that draws all weights of a PyTorch module so that activations keep their scale.
 
     Every vector is away from its initial value, so a tensor in the wrong place shows.
@@ -49,8 +49,8 @@ def randomise(torch):
 
 
 @pytest.fixture(scope="session")
-def pictures():
-    """Return a function that draws pictures [2, size, size, 3]."""
+def random_images():
+    """Return a function that draws random_images [2, size, size, 3]."""
     return lambda size: np.random.default_rng(size).normal(size=(2, size, size, 3)).astype(np.float32)
 
 

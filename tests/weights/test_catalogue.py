@@ -45,7 +45,7 @@ def test_known_entries(name, top1, input_size, licence):
     assert (entry.top1, entry.input_size, entry.licence) == (top1, input_size, licence)
 
 
-def test_timms_test_networks_take_pictures_around_one_half():
+def test_timms_test_networks_take_images_around_one_half():
     assert CATALOGUE["test_convnext3.r160_in1k"].mean == CATALOGUE["test_convnext3.r160_in1k"].std == (0.5, 0.5, 0.5)
 
 

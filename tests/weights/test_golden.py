@@ -16,10 +16,10 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.mark.parametrize("variant", ["test_convnext2", "test_convnext3", "convnextv2_atto", "convnext_atto_ols"])
-def test_stored_activations(variant, random_params, pictures):
+def test_stored_activations(variant, random_params, random_images):
     model = create_model(variant, 10)
     params = unflatten_dict(random_params(model), sep="/")
-    logits, features = jax.jit(model.apply)({"params": params}, pictures(64))
+    logits, features = jax.jit(model.apply)({"params": params}, random_images(64))
     with np.load(GOLDEN / f"{variant}.npz") as golden:
         assert set(golden) == {"logits", "stage_0", "stage_3"}
         for name, expected in golden.items():

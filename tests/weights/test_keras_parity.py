@@ -21,7 +21,7 @@ def keras():
     return pytest.importorskip("keras", reason="Keras is not installed (extra `peers`)")
 
 
-def randomise(network):
+def randomize(network):
     generator = np.random.default_rng(0)
     for weight in network.weights:
         noise = generator.standard_normal(weight.shape)
@@ -47,12 +47,12 @@ def blocks_of(network, depths):
 @pytest.mark.parametrize(("variant", "size"), [(variant, size) for variant in NAMES for size in (96, 224)])
 def test_logits_and_blocks(variant, size, save, keras, assert_blocks_agree, assert_close, tmp_path):
     build = getattr(keras.applications, NAMES[variant])
-    peer = randomise(build(weights=None, classes=CLASSES, classifier_activation=None, input_shape=(size, size, 3)))
+    peer = randomize(build(weights=None, classes=CLASSES, classifier_activation=None, input_shape=(size, size, 3)))
     path = tmp_path / ("model.h5" if save == "save" else "model.weights.h5")
     getattr(peer, save)(path)
     assert read_weights_info(path).variant == variant
     model = create_model(variant, CLASSES)
-    # Keras takes pixels of 0..255 and normalises them in the network.
+    # Keras takes pixels of 0..255 and normalizes them in the network.
     pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype(np.float32)
     expected, passed = keras.Model(peer.input, (peer.output, blocks_of(peer, model.variant.depths)))(pixels)
     images = ((pixels / 255 - IMAGENET_MEAN) / IMAGENET_STD).astype(np.float32)

@@ -192,7 +192,7 @@ def test_a_head_that_normalises_before_pooling_needs_its_variant(random_params, 
     params = random_params(create_model("convnext_tiny_hnf", 7))
     tensors = {n.replace("head.norm.", "norm_pre."): array for n, array in written_as("timm", params).items()}
     save_file(tensors, tmp_path / "w.safetensors")
-    with pytest.raises(DataError, match="normalises before pooling, the model's after"):
+    with pytest.raises(DataError, match="normalizes before pooling, the model's after"):
         load_weights(tmp_path / "w.safetensors", create_model("convnext_tiny", 7))
 
 
@@ -204,7 +204,7 @@ def test_a_head_that_normalises_before_pooling_needs_its_variant(random_params, 
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:12", "a pointer of Git LFS"),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a web page"),
         (b"", "not a weights file"),
-        (b"\xff\xd8\xff\xe0 a picture", "not a weights file"),
+        (b"\xff\xd8\xff\xe0 an image", "not a weights file"),
         (b"\x10\x00\x00\x00\x00\x00\x00\x00{", "longer than the file"),
         (b"\xff\xff\xff\xff\xff\xff\xff\xff{}", "longer than the file"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "cannot be read as HDF5"),
@@ -271,7 +271,7 @@ def test_a_non_commercial_licence_is_shown_before_use_and_stays(random_params, w
 
 
 def test_metadata_that_cannot_be_read_is_refused(path, params):
-    save_file(params, path, {"bloodcell_jax.weights_info": '{"variant": "convnext_atto", "colour": 3}'})
+    save_file(params, path, {"bloodcell_jax.weights_info": '{"variant": "convnext_atto", "color": 3}'})
     with pytest.raises(DataError, match="its metadata"):
         read_weights_info(path)
 

@@ -1,8 +1,8 @@
 """The published files themselves, for whoever has them: logits of the two cats of COCO val2017 000000039769.
 
-BLOODCELL_JAX_PUBLISHED names a folder with the files as published and the picture 000000039769.jpg; a file that is not
-there is skipped. Expected values are those of Hugging Face's conversion scripts. Their V2 pictures of 224 pixels were
-resized to 256 on the shorter side (bicubic) and centre-cropped, all others resized to a square without a crop.
+BLOODCELL_JAX_PUBLISHED names a folder with the files as published and the image 000000039769.jpg; a file that is not
+there is skipped. Expected values are those of Hugging Face's conversion scripts. Their V2 images of 224 pixels were
+resized to 256 on the shorter side (bicubic) and center-cropped, all others resized to a square without a crop.
 """
 
 import os
@@ -58,15 +58,15 @@ V2 = {
 
 
 def cats(file):
-    """Return the picture as the scripts prepared it for a file, whose name ends in the size in pixels."""
-    picture = Image.open(Path(FOLDER) / "000000039769.jpg").convert("RGB")
+    """Return the image as the scripts prepared it for a file, whose name ends in the size in pixels."""
+    image = Image.open(Path(FOLDER) / "000000039769.jpg").convert("RGB")
     size = int(re.findall(r"_(\d{3})[_.]", file)[-1])
     if file in V1 or size > 224:
-        return picture.resize((size, size), Image.Resampling.BICUBIC)
-    scale = 256 / min(picture.size)
-    picture = picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BICUBIC)
-    left, top = [(side - 224) // 2 for side in picture.size]
-    return picture.crop((left, top, left + 224, top + 224))
+        return image.resize((size, size), Image.Resampling.BICUBIC)
+    scale = 256 / min(image.size)
+    image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BICUBIC)
+    left, top = [(side - 224) // 2 for side in image.size]
+    return image.crop((left, top, left + 224, top + 224))
 
 
 @pytest.mark.skipif(FOLDER is None, reason="BLOODCELL_JAX_PUBLISHED names no folder of published files")

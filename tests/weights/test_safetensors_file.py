@@ -74,7 +74,7 @@ def entry(**changes):
         entry(data_offsets=[8, 0]),
         entry(data_offsets=[-8, 0]),
         entry(shape=[2**62, 4], data_offsets=[0, 2**66]),
-        entry(colour="red"),
+        entry(color="red"),
     ],
 )
 def test_inconsistent_headers_are_refused(header, tmp_path):

@@ -28,14 +28,14 @@ MORE = [
     ("variant", "size"), [*QUICK, *[pytest.param(*case, marks=pytest.mark.parity) for case in MORE]]
 )
 def test_logits_and_blocks(
-    variant, size, torch, timm, randomise, pictures, watch_blocks, assert_blocks_agree, assert_close, tmp_path
+    variant, size, torch, timm, randomize, random_images, watch_blocks, assert_blocks_agree, assert_close, tmp_path
 ):
-    peer = randomise(timm.create_model(variant, num_classes=CLASSES))
+    peer = randomize(timm.create_model(variant, num_classes=CLASSES))
     torch.save(peer.state_dict(), tmp_path / "weights.pth")
     model = create_model(variant, CLASSES)
     params = load_weights(tmp_path / "weights.pth", model)
     passed = watch_blocks({(s, b): block for s, st in enumerate(peer.stages) for b, block in enumerate(st.blocks)})
-    images = pictures(size)
+    images = random_images(size)
     with torch.no_grad():
         expected = peer(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
 
@@ -48,14 +48,14 @@ def test_logits_and_blocks(
 
 @pytest.mark.parametrize("variant", ["test_convnext2", "convnextv2_atto"])
 def test_facebooks_names_mean_to_timm_what_they_mean_to_us(
-    variant, torch, timm, random_params, written_as, pictures, assert_close, tmp_path
+    variant, torch, timm, random_params, written_as, random_images, assert_close, tmp_path
 ):
     model = create_model(variant, CLASSES)
     written = {name: torch.from_numpy(array) for name, array in written_as("facebook", random_params(model)).items()}
     peer = timm.create_model(variant, num_classes=CLASSES).eval()
     peer.load_state_dict(timm.models.convnext.checkpoint_filter_fn(written, peer))
     torch.save({"model": written}, tmp_path / "weights.pth")
-    images = pictures(32)
+    images = random_images(32)
     with torch.no_grad():
         expected = peer(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
     logits, _ = jax.jit(model.apply)({"params": load_weights(tmp_path / "weights.pth", model)}, images)
@@ -64,7 +64,7 @@ def test_facebooks_names_mean_to_timm_what_they_mean_to_us(
 
 @pytest.mark.parametrize("variant", ["convnextv2_atto", pytest.param("convnextv2_femto", marks=pytest.mark.parity)])
 def test_fcmaes_names_mean_to_timm_what_they_mean_to_us(
-    variant, torch, timm, random_params, written_as, pictures, assert_close, tmp_path
+    variant, torch, timm, random_params, written_as, random_images, assert_close, tmp_path
 ):
     model = create_model(variant, CLASSES)
     params = {name: array for name, array in random_params(model).items() if not name.startswith("head")}
@@ -72,7 +72,7 @@ def test_fcmaes_names_mean_to_timm_what_they_mean_to_us(
     peer = timm.create_model(variant, num_classes=0).eval()
     peer.load_state_dict(timm.models.convnext.checkpoint_filter_fn(written, peer), strict=False)
     torch.save({"model": written}, tmp_path / "weights.pth")
-    images = pictures(32)
+    images = random_images(32)
     with torch.no_grad():
         expected = peer.forward_features(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).permute(0, 2, 3, 1)
     _, features = jax.jit(model.apply)({"params": load_weights(tmp_path / "weights.pth", model)}, images)

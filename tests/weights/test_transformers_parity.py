@@ -30,8 +30,8 @@ def test_logits_and_blocks(
     is_safetensors,
     torch,
     transformers,
-    randomise,
-    pictures,
+    randomize,
+    random_images,
     watch_blocks,
     assert_blocks_agree,
     assert_close,
@@ -42,7 +42,7 @@ def test_logits_and_blocks(
     config = getattr(transformers, f"{kind}Config")(
         depths=list(table.depths), hidden_sizes=list(table.dims), num_labels=CLASSES
     )
-    peer = randomise(getattr(transformers, f"{kind}ForImageClassification")(config))
+    peer = randomize(getattr(transformers, f"{kind}ForImageClassification")(config))
     # transformers leaves the final norm at its own default of 1e-12; the published weights were trained at 1e-6.
     next(
         module for name, module in peer.named_modules() if name.endswith(".layernorm") and name.count(".") == 1
@@ -57,7 +57,7 @@ def test_logits_and_blocks(
     model = create_model(variant, CLASSES)
     stages = getattr(peer, kind.lower()).encoder.stages
     passed = watch_blocks({(s, b): block for s, st in enumerate(stages) for b, block in enumerate(st.layers)})
-    images = pictures(size)
+    images = random_images(size)
     with torch.no_grad():
         expected = peer(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).logits.numpy()
     params = load_weights(path, model)
@@ -66,10 +66,10 @@ def test_logits_and_blocks(
     assert_blocks_agree(model, params, passed)
 
 
-def test_a_model_without_a_head_has_no_prefix_and_loads(torch, transformers, randomise, tmp_path):
+def test_a_model_without_a_head_has_no_prefix_and_loads(torch, transformers, randomize, tmp_path):
     table = VARIANTS["convnext_tiny"]
     config = transformers.ConvNextConfig(depths=list(table.depths), hidden_sizes=list(table.dims))
-    randomise(transformers.ConvNextModel(config)).save_pretrained(tmp_path)
+    randomize(transformers.ConvNextModel(config)).save_pretrained(tmp_path)
     info = read_weights_info(tmp_path / "model.safetensors")
     assert (info.variant, info.num_classes) == ("convnext_tiny", None)
     load_weights(tmp_path / "model.safetensors", create_model("convnext_tiny", CLASSES))

@@ -4,12 +4,15 @@ That is the loop that Keras's own guide writes for JAX: one jitted function with
 that Keras has.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import keras
 import optax
 
 from bloodcell_jax.benchmark.peers.task import CannotError, PeerPrograms, Task
+from bloodcell_jax.config import OptimizerConfig
 
 _MODELS = {
     "convnext_tiny": "ConvNeXtTiny",
@@ -33,7 +36,7 @@ def build(task: Task) -> PeerPrograms:
         classes=task.num_classes,
         classifier_activation=None,
     )
-    optimizer = _create_optimizer(task)
+    optimizer = _create_optimizer(task.optimizer)
     optimizer.build(model.trainable_variables)
     images = jax.random.normal(jax.random.key(task.seed), (task.batch_size, task.image_size, task.image_size, 3))
     labels = jax.nn.one_hot(jnp.arange(task.batch_size) % task.num_classes, task.num_classes)
@@ -74,14 +77,38 @@ def _groups(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> tuple[
     return model.trainable_variables, model.non_trainable_variables, optimizer.variables
 
 
-def _create_optimizer(task: Task) -> keras.optimizers.Optimizer:
-    config = task.optimizer
-    b1 = 0.9 if config.b1 is None else config.b1
-    b2 = (0.99 if config.name == "lion" else 0.999) if config.b2 is None else config.b2
+def _adamw(config: OptimizerConfig, common: dict) -> keras.optimizers.Optimizer:
+    b1, b2 = config.betas
+    # Keras refuses to be told that there is no decay.
+    decay = {"weight_decay": config.weight_decay}
+    return keras.optimizers.AdamW(config.learning_rate, beta_1=b1, beta_2=b2, **common | decay)
+
+
+def _lion(config: OptimizerConfig, common: dict) -> keras.optimizers.Optimizer:
+    b1, b2 = config.betas
+    return keras.optimizers.Lion(config.learning_rate, beta_1=b1, beta_2=b2, **common)
+
+
+def _sgd(config: OptimizerConfig, common: dict) -> keras.optimizers.Optimizer:
+    return keras.optimizers.SGD(config.learning_rate, momentum=config.momentum, **common)
+
+
+# The rules of `OptimizerConfig.name` that Keras has; without decay, which `adam` does not have, AdamW is Adam.
+OPTIMIZERS: dict[str, Callable[[OptimizerConfig, dict], keras.optimizers.Optimizer]] = {
+    "adamw": _adamw,
+    "adam": _adamw,
+    "lion": _lion,
+    "sgd": _sgd,
+}
+
+
+def _create_optimizer(config: OptimizerConfig) -> keras.optimizers.Optimizer:
+    """Return the optimizer of the task.
+
+    Raises:
+      CannotError: this peer does not have it.
+    """
+    if config.name not in OPTIMIZERS:
+        raise CannotError(f"it has no optimizer {config.name}; it has {', '.join(OPTIMIZERS)}")
     common = {"weight_decay": config.weight_decay or None, "global_clipnorm": config.clip_norm}
-    if config.name == "sgd":
-        return keras.optimizers.SGD(config.learning_rate, momentum=config.momentum, **common)
-    kind = keras.optimizers.Lion if config.name == "lion" else keras.optimizers.AdamW
-    if kind is keras.optimizers.AdamW:
-        common["weight_decay"] = config.weight_decay
-    return kind(config.learning_rate, beta_1=b1, beta_2=b2, **common)
+    return OPTIMIZERS[config.name](config, common)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bloodcell_jax.benchmark.peers.task import PeerPrograms, Task
+from bloodcell_jax.benchmark.peers.task import CannotError, PeerPrograms, Task
 from bloodcell_jax.config import OptimizerConfig
 
 
@@ -59,17 +59,28 @@ def _repeat(step: Callable[[], Any], steps: int, device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
+# The rules of `OptimizerConfig.name` that this peer has: (parameter groups, configuration) -> optimizer.
+OPTIMIZERS: dict[str, Callable[[list[dict], OptimizerConfig], torch.optim.Optimizer]] = {
+    "adamw": lambda groups, config: torch.optim.AdamW(groups, config.learning_rate, betas=config.betas),
+    # Without decay, which `adam` does not have, AdamW is Adam.
+    "adam": lambda groups, config: torch.optim.AdamW(groups, config.learning_rate, betas=config.betas),
+    "lion": lambda groups, config: Lion(groups, config.learning_rate, config.betas),
+    "sgd": lambda groups, config: torch.optim.SGD(groups, config.learning_rate, momentum=config.momentum),
+}
+
+
 def _create_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Return the optimizer of the task; kernels decay and other parameters do not.
+
+    Raises:
+      CannotError: this peer does not have it.
+    """
+    if config.name not in OPTIMIZERS:
+        raise CannotError(f"it has no optimizer {config.name}; it has {', '.join(OPTIMIZERS)}")
     decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    b1 = 0.9 if config.b1 is None else config.b1
-    b2 = (0.99 if config.name == "lion" else 0.999) if config.b2 is None else config.b2
-    if config.name == "lion":
-        return Lion(groups, config.learning_rate, (b1, b2))
-    if config.name == "sgd":
-        return torch.optim.SGD(groups, config.learning_rate, momentum=config.momentum)
-    return torch.optim.AdamW(groups, config.learning_rate, betas=(b1, b2))
+    return OPTIMIZERS[config.name](groups, config)
 
 
 class Lion(torch.optim.Optimizer):

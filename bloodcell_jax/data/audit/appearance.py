@@ -1,30 +1,30 @@
-"""What a picture looks like in a few numbers, without a network: colour, texture and how they change outwards."""
+"""What an image looks like in a few numbers, without a network: color, texture and how they change outwards."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-# What a block needs stays in the cache: 512 pictures at a time took 1.7 times the CPU time.
+# What a block needs stays in the cache: 512 images at a time took 1.7 times the CPU time.
 _ROWS_PER_BLOCK = 64
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Radii in halves of the side: a cell in the middle, its rim, and what lies around it.
 _RINGS = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0), (1.0, 1.5))
 # The border that shows the background: a tenth of the side.
 _BORDER = 0.1
-# Most of a border is empty; what is darker are neighbours and the cell itself.
+# Most of a border is empty; what is darker are neighbors and the cell itself.
 _BACKGROUND_QUANTILE = 0.75
-# Textures are logarithms; times this they span about what grey levels do.
+# Textures are logarithms; times this they span about what gray levels do.
 _TEXTURE_SCALE = 20.0
 
 
 class Appearance(NamedTuple):
-    """Numbers that describe pictures.
+    """Numbers that describe images.
 
     Attributes:
-      features: float32 [n, 38], in grey levels: quantiles of each channel, fine to coarse texture, mean colour and
+      features: float32 [n, 38], in gray levels: quantiles of each channel, fine to coarse texture, mean color and
         variation in rings around the middle.
-      statistics: name -> float32 [n], what a camera or a stain decides more than a cell: the background's colour and
-        the sharpness; and, as a comparison, brightness and contrast of the whole picture, which cells decide.
+      statistics: name -> float32 [n], what a camera or a stain decides more than a cell: the background's color and
+        the sharpness; and, as a comparison, brightness and contrast of the whole image, which cells decide.
     """
 
     features: np.ndarray
@@ -32,7 +32,7 @@ class Appearance(NamedTuple):
 
 
 def describe(images: np.ndarray) -> Appearance:
-    """Describe pictures of uint8 [n, h, w, 3]; the 8 flips and rotations change nothing."""
+    """Describe images of uint8 [n, h, w, 3]; the 8 flips and rotations change nothing."""
     blocks = [_describe(images[start : start + _ROWS_PER_BLOCK]) for start in range(0, len(images), _ROWS_PER_BLOCK)]
     statistics = {name: np.concatenate([block.statistics[name] for block in blocks]) for name in blocks[0].statistics}
     return Appearance(np.concatenate([block.features for block in blocks]), statistics)
@@ -71,16 +71,16 @@ def _quantiles(pixels: np.ndarray, quantiles: tuple[float, ...]) -> np.ndarray:
 
 
 def _texture(luminance: np.ndarray) -> np.ndarray:
-    """Return the logarithm of 1 + the root mean square of the Laplacian, in grey levels, [n]."""
+    """Return the logarithm of 1 + the root mean square of the Laplacian, in gray levels, [n]."""
     inner = luminance[:, 1:-1, 1:-1]
     around = luminance[:, :-2, 1:-1] + luminance[:, 2:, 1:-1] + luminance[:, 1:-1, :-2] + luminance[:, 1:-1, 2:]
     return np.log1p(np.sqrt(((4 * inner - around) ** 2).mean(axis=(1, 2))))
 
 
-def _shrink(pictures: np.ndarray, factor: int) -> np.ndarray:
+def _shrink(images: np.ndarray, factor: int) -> np.ndarray:
     """Average squares of factor x factor pixels; a rest at the border is left out."""
-    points = pictures.shape[1] // factor
-    cut = pictures[:, : points * factor, : points * factor]
+    points = images.shape[1] // factor
+    cut = images[:, : points * factor, : points * factor]
     return cut.reshape(-1, points, factor, points, factor).mean(axis=(2, 4))
 
 

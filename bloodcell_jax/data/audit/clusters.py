@@ -1,4 +1,4 @@
-"""Groups of pictures that are one picture, what they are, and what of them a training set should leave out."""
+"""Groups of images that are one image, what they are, and what of them a training set should leave out."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from bloodcell_jax.data.cleaning import Removal
 from bloodcell_jax.data.dataset import Dataset
 
-# So many copies, for each that pictures of the class usually have, nobody makes by accident: of the 13,663 real cells
+# So many copies, for each that images of the class usually have, nobody makes by accident: of the 13,663 real cells
 # none stands more than twice.
 _PLANTED_COPIES = 5
 # What is usual in a class is the copies of all but its most copied quarter: a class that was enlarged by copying has
@@ -20,10 +20,10 @@ PLANTED, CONFLICT, DUPLICATE = "planted", "conflict", "duplicate"
 
 
 class Cluster(NamedTuple):
-    """One picture that stands several times.
+    """One image that stands several times.
 
     Attributes:
-      kind: `planted` (far more often than pictures of its classes do), `conflict` (under several labels) or
+      kind: `planted` (far more often than images of its classes do), `conflict` (under several labels) or
         `duplicate`.
       indices: ascending.
       class_counts: class name -> copies under it, classes in label order.
@@ -39,10 +39,10 @@ class Cluster(NamedTuple):
 
 
 def find_clusters(dataset: Dataset, groups: np.ndarray, exact: np.ndarray) -> list[Cluster]:
-    """Return every picture that stands several times, planted ones first, the most copied first.
+    """Return every image that stands several times, planted ones first, the most copied first.
 
     Args:
-      groups: int [n], equal for the same picture.
+      groups: int [n], equal for the same image.
       exact: int [n], equal for equal bytes.
     """
     order = np.argsort(groups, kind="stable")
@@ -56,7 +56,7 @@ def find_clusters(dataset: Dataset, groups: np.ndarray, exact: np.ndarray) -> li
 
 
 def _usual_copies(dataset: Dataset, groups: np.ndarray) -> np.ndarray:
-    """Return how often a picture of each class usually stands in it, [classes]."""
+    """Return how often an image of each class usually stands in it, [classes]."""
     usual = np.ones(len(dataset.class_names))
     for label in np.unique(dataset.labels):
         _, copies = np.unique(groups[dataset.labels == label], return_counts=True)
@@ -82,7 +82,7 @@ def _describe(dataset: Dataset, members: np.ndarray, usual: np.ndarray, exact: n
 def removals(dataset: Dataset, clusters: Sequence[Cluster]) -> list[Removal]:
     """Return what to leave out, by index.
 
-    Planted pictures go whole, and so do equal pictures under several labels; of duplicates under one label all but
+    Planted images go whole, and so do equal images under several labels; of duplicates under one label all but
     the lowest index.
     """
     removed = []
@@ -96,15 +96,15 @@ def removals(dataset: Dataset, clusters: Sequence[Cluster]) -> list[Removal]:
 def _detail(dataset: Dataset, cluster: Cluster) -> str:
     counts = ", ".join(f"{name}: {count}" for name, count in cluster.class_counts.items())
     if cluster.kind == PLANTED:
-        return f"one of {len(cluster.indices)} copies of a picture: {counts}"
-    same = "equal to" if cluster.is_exact else "the same picture as"
+        return f"one of {len(cluster.indices)} copies of an image: {counts}"
+    same = "equal to" if cluster.is_exact else "the same image as"
     if cluster.kind == DUPLICATE:
         return f"{same} {dataset.ids[cluster.indices[0]]}"
     ids = ", ".join(dataset.ids[index] for index in cluster.indices)
-    return f"{'equal' if cluster.is_exact else 'the same picture'} under several labels: {counts} ({ids})"
+    return f"{'equal' if cluster.is_exact else 'the same image'} under several labels: {counts} ({ids})"
 
 
 def accuracy_ceiling(clusters: Sequence[Cluster], n: int) -> float:
-    """Return the highest accuracy on all n examples: of one picture under several labels, one can be right."""
+    """Return the highest accuracy on all n examples: of one image under several labels, one can be right."""
     lost = sum(len(cluster.indices) - max(cluster.class_counts.values()) for cluster in clusters)
     return 1 - lost / n

@@ -17,7 +17,7 @@ from bloodcell_jax.data.audit.clusters import (
     find_clusters,
     removals,
 )
-from bloodcell_jax.data.audit.geometry import geometry_warnings, picture_sizes
+from bloodcell_jax.data.audit.geometry import geometry_warnings, image_sizes
 from bloodcell_jax.data.audit.label_errors import LabelError, find_label_errors, read_predictions
 from bloodcell_jax.data.audit.outliers import Outlier, find_outliers
 from bloodcell_jax.data.audit.shortcuts import AcquisitionGroup, Telling, acquisition_groups, tellings
@@ -36,13 +36,13 @@ class Audit:
       dataset: what was audited.
       crop: with which it was read.
       sha256: its hash.
-      clusters: pictures that stand several times.
-      similar: pairs of different pictures that are alike; reported, never removed.
-      outliers: pictures unlike all others, distances above 1, the farthest first; reported, never removed.
+      clusters: images that stand several times.
+      similar: pairs of different images that are alike; reported, never removed.
+      outliers: images unlike all others, distances above 1, the farthest first; reported, never removed.
       tellings: how well each global statistic tells each class.
-      acquisition_groups: pictures that the background's colour sets apart; reported, never removed.
+      acquisition_groups: images that the background's color sets apart; reported, never removed.
       accuracy_ceiling: the highest accuracy that conflicting labels leave possible on all examples.
-      geometry_warnings: where the pictures' sizes suggest another geometry.
+      geometry_warnings: where the images' sizes suggest another geometry.
       label_errors: the likeliest first; None without predictions.
       removals: what `clean.json` names, by index.
     """
@@ -64,24 +64,24 @@ class Audit:
     def verdict(self) -> str:
         """Say in a sentence or two what should be left out, why, and what accuracy it costs to keep it."""
         if not self.removals:
-            return "Nothing has to be left out: no planted pictures, no duplicates, no conflicting labels."
+            return "Nothing has to be left out: no planted images, no duplicates, no conflicting labels."
         reasons = Counter(removal.reason for removal in self.removals)
         copied = sum(cluster.kind == PLANTED for cluster in self.clusters)
         what = {
-            PLANTED: f"copies of {_count(copied, 'planted picture')}",
-            CONFLICT: "equal pictures under conflicting labels",
+            PLANTED: f"copies of {_count(copied, 'planted image')}",
+            CONFLICT: "equal images under conflicting labels",
             DUPLICATE: "duplicate" if reasons[DUPLICATE] == 1 else "duplicates",
         }
         parts = [f"{reasons[kind]:,} {words}" for kind, words in what.items() if kind in reasons]
         share = len(self.removals) / len(self.dataset)
-        text = f"Leave out {len(self.removals):,} of {len(self.dataset):,} pictures ({share:.1%}): {', '.join(parts)}."
+        text = f"Leave out {len(self.removals):,} of {len(self.dataset):,} images ({share:.1%}): {', '.join(parts)}."
         if self.accuracy_ceiling < 1:
             text += f" With them, no classifier can be right on more than {self.accuracy_ceiling:.2%}."
         return text
 
     @property
     def leaks(self) -> list[Cluster]:
-        """Pictures that stand in more than one of the source's own splits."""
+        """Images that stand in more than one of the source's own splits."""
         return [cluster for cluster in self.clusters if len(cluster.splits) > 1]
 
     @property
@@ -106,7 +106,7 @@ class Audit:
         """Say what makes scores on these data doubtful: leaks, and a geometry that may not fit."""
         if not self.leaks:
             return self.geometry_warnings
-        stands = "1 picture stands" if len(self.leaks) == 1 else f"{len(self.leaks):,} pictures stand"
+        stands = "1 image stands" if len(self.leaks) == 1 else f"{len(self.leaks):,} images stand"
         return [f"{stands} in more than one split: scores on the later ones are too good.", *self.geometry_warnings]
 
     @property
@@ -179,7 +179,7 @@ def audit(dataset: Dataset, *, crop: int | None = 200, predictions: str | Path |
     """
     dataset = dataset.in_memory()
     label_errors = None if predictions is None else _label_errors(dataset, Path(predictions))
-    _log.info("audit: comparing %s pictures with each other", f"{len(dataset):,}")
+    _log.info("audit: comparing %s images with each other", f"{len(dataset):,}")
     duplicates = find_duplicates(dataset.images)
     clusters = find_clusters(dataset, duplicates.groups, exact_groups(dataset.images))
     _log.info("audit: looking for outliers and shortcuts")
@@ -218,7 +218,7 @@ def _label_errors(dataset: Dataset, path: Path) -> list[LabelError]:
 
 
 def _geometry(dataset: Dataset, crop: int | None) -> list[str]:
-    found = picture_sizes(dataset)
+    found = image_sizes(dataset)
     if found is None:
         return []
     sizes, are_files = found

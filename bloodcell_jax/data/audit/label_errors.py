@@ -14,7 +14,7 @@ _SUM_TOLERANCE = 1e-3
 
 
 class LabelError(NamedTuple):
-    """A picture that is likely of another class than its label says.
+    """An image that is likely of another class than its label says.
 
     Attributes:
       index: of the example.
@@ -33,9 +33,9 @@ def find_label_errors(labels: np.ndarray, probabilities: np.ndarray) -> list[Lab
     """Rank likely label errors, the likeliest first.
 
     Confident learning (Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty in dataset labels",
-    JAIR 70, 2021, section 3): class j's threshold is the mean probability of j over the examples labelled j; an
+    JAIR 70, 2021, section 3): class j's threshold is the mean probability of j over the examples labeled j; an
     example counts to the likeliest of the classes whose thresholds it reaches. Those counted to another class than
-    their label are the confident joint's off-diagonal, ranked by normalised margin.
+    their label are the confident joint's off-diagonal, ranked by normalized margin.
 
     Args:
       labels: int [n].
@@ -92,7 +92,7 @@ def _checked_index(row: list[str], index_of: dict[str, int], dataset: Dataset) -
     index = index_of[row[0]]
     label = dataset.class_names[dataset.labels[index]]
     if row[1] != label:
-        raise ValueError(f"{row[0]} is labelled {row[1]}, in {dataset.source} {label}")
+        raise ValueError(f"{row[0]} is labeled {row[1]}, in {dataset.source} {label}")
     return index
 
 

@@ -1,4 +1,4 @@
-"""Acquisition shortcuts: what a camera or a stain leaves in a picture and a model could read the class from."""
+"""Acquisition shortcuts: what a camera or a stain leaves in an image and a model could read the class from."""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -14,7 +14,7 @@ _TELLING = {
     "background green less red": 0.75,
     "sharpness": 0.9,
 }
-# Of a few pictures an area says nothing: it must also differ from 0.5 by so many standard errors.
+# Of a few images an area says nothing: it must also differ from 0.5 by so many standard errors.
 _STANDARD_ERRORS = 4.0
 
 # Statistics in which another acquisition shows as a group of its own, with the width in which a mode is smoothed: less
@@ -22,7 +22,7 @@ _STANDARD_ERRORS = 4.0
 _MODES = {"background blue less red": 3.0, "background green less red": 3.0}
 # A valley this deep, against the lower of the two modes beside it, parts them.
 _VALLEY = 0.1
-# A group of its own has at least so many pictures, and this share of all.
+# A group of its own has at least so many images, and this share of all.
 _LEAST_GROUP, _LEAST_SHARE = 10, 0.002
 
 
@@ -43,7 +43,7 @@ class Telling(NamedTuple):
 
 
 class AcquisitionGroup(NamedTuple):
-    """Pictures that one statistic sets apart from the rest as a mode of its own.
+    """Images that one statistic sets apart from the rest as a mode of its own.
 
     Attributes:
       statistic: its name.
@@ -65,7 +65,7 @@ class AcquisitionGroup(NamedTuple):
 
 
 def tellings(statistics: dict[str, np.ndarray], labels: np.ndarray) -> list[Telling]:
-    """Return, for each statistic [n] and each class with pictures of its own and of others, how well it tells it."""
+    """Return, for each statistic [n] and each class with images of its own and of others, how well it tells it."""
     from scipy.stats import rankdata
 
     found = []
@@ -87,7 +87,7 @@ def tellings(statistics: dict[str, np.ndarray], labels: np.ndarray) -> list[Tell
 def acquisition_groups(
     statistics: dict[str, np.ndarray], labels: np.ndarray, num_classes: int
 ) -> list[AcquisitionGroup]:
-    """Return the groups of pictures, smaller than the rest together, that the background's colour sets apart."""
+    """Return the groups of images, smaller than the rest together, that the background's color sets apart."""
     groups = []
     for name, width in _MODES.items():
         for members in _modes(statistics[name], width):

@@ -95,7 +95,7 @@ def _provenance(data: Dataset) -> dict:
 
 def _png(image: np.ndarray) -> io.BytesIO:
     stream = io.BytesIO()
-    # Not deflated: array_record compresses by itself, and a picture is written and read in less than half the time.
+    # Not deflated: array_record compresses by itself, and an image is written and read in less than half the time.
     Image.fromarray(image).save(stream, "png", compress_level=0)
     stream.seek(0)
     return stream

@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parent
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_write(variant, torch, timm, random_params, written_as, pictures):
+def test_write(variant, torch, timm, random_params, written_as, random_images):
     from bloodcell_jax.models import create_model
 
     params = random_params(create_model(variant, 10))
@@ -19,7 +19,7 @@ def test_write(variant, torch, timm, random_params, written_as, pictures):
     tensors = {name: torch.from_numpy(array) for name, array in written_as("timm", params).items()}
     state = peer.state_dict()
     peer.load_state_dict({name: tensor.reshape(state[name].shape) for name, tensor in tensors.items()})
-    images = torch.from_numpy(pictures(64).transpose(0, 3, 1, 2).copy())
+    images = torch.from_numpy(random_images(64).transpose(0, 3, 1, 2).copy())
     with torch.no_grad():
         stages = peer.forward_intermediates(images, indices=[0, 3], intermediates_only=True, norm=False)
         logits = peer(images).numpy()

@@ -1,0 +1,45 @@
+"""The verb `audit`."""
+
+from absl import flags
+
+from bloodcell_jax.cli.verb import Verb, data_config, define_source, required, value_of
+
+
+def _define_audit(values: flags.FlagValues) -> None:
+    define_source(values)
+    flags.DEFINE_string("output", None, "folder for audit.json, clean.json and index.html", flag_values=values)
+    flags.DEFINE_string(
+        "predictions",
+        None,
+        "predictions.csv of the source, made out of fold; likely label errors are then ranked",
+        flag_values=values,
+    )
+
+
+def _audit(values: flags.FlagValues) -> None:
+    from bloodcell_jax.data.audit.findings import audit
+    from bloodcell_jax.data.loading import load_data
+    from bloodcell_jax.report.audit_page import create_output, train_command, write_audit
+
+    config, output = data_config(values), required(values, "output")
+    folder = create_output(output)
+    dataset = load_data(config).in_memory()
+    found = audit(dataset, crop=config.crop, predictions=value_of(values, "predictions"))
+    page = write_audit(found, folder, data_dir=config.data_dir)
+    print(f"{config.source}: {len(dataset):,} images, {len(dataset.class_names)} classes")
+    print("\n".join(found.summary))
+    print(f"page: {page}")
+    print(f"removals: {folder / 'clean.json'}; delete an entry to keep its image, and train with\n")
+    print(f"  {train_command(found, folder, config.data_dir)}")
+
+
+AUDIT = Verb(
+    "find duplicates, planted images, conflicting labels, outliers, leaks and shortcuts in a dataset",
+    """
+  audit --source=folder:cells --output=audit
+  audit --source=npz:cells.npz --class_names=basophil,eosinophil,monocyte --output=audit
+  train --config=pbc_scratch --config.data.source=folder:cells --config.data.clean=audit/clean.json --workdir=run""",
+    _define_audit,
+    _audit,
+    has_source=True,
+)

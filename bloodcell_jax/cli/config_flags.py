@@ -1,0 +1,130 @@
+"""`--config=FILE[:arg]` and `--config.FIELD=VALUE` on an absl command line."""
+
+import dataclasses
+import difflib
+import importlib.util
+import re
+import runpy
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags as ml_config_flags
+from ml_collections.config_flags import config_path
+
+from bloodcell_jax.config import Config, leaves, validate
+from bloodcell_jax.errors import UsageError
+
+_OVERRIDE = re.compile(r"--(?:no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
+
+
+def parse(values: flags.FlagValues, command: list[str]) -> tuple[list[str], Config]:
+    """Parse a command line that has `--config`; returns the words left over and the validated configuration.
+
+    The flag library turns an unknown field into a KeyError; fields are looked for here first. `none` unsets an
+    optional field.
+
+    Args:
+      values: flags defined so far; the overrides are added.
+      command: the verb and its flags.
+
+    Raises:
+      UsageError: names the file, field or value and what is possible instead.
+      flags.Error: as absl raises it for other flags.
+    """
+    value, command = _take_config(command)
+    config = _load(value)
+    unset = {}
+    for word in command:
+        override = _OVERRIDE.fullmatch(word)
+        if override:
+            _check_field(config, override[1])
+            if override[2] == "none" and config_path.is_optional(override[1], config):
+                unset[word] = override[1]
+    command = [word for word in command if word not in unset]
+    holder = ml_config_flags.DEFINE_config_dataclass("config", config, flag_values=values, sys_argv=command)
+    left = values(command)[1:]
+    config = holder.value
+    for path in unset.values():
+        config_path.set_value(path, config, None)
+    validate(config)
+    return left, config
+
+
+def shipped() -> list[str]:
+    """Return the names of the configurations that come with the library."""
+    return sorted(path.stem for path in _shipped_folder().glob("[a-z]*.py"))
+
+
+def _shipped_folder() -> Path:
+    """Return the folder of the configurations: installed as bloodcell_jax.configs, beside the package in a checkout."""
+    installed = importlib.util.find_spec("bloodcell_jax.configs")
+    if installed is not None and installed.origin is not None:
+        return Path(installed.origin).parent
+    return Path(__file__).parents[2] / "configs"
+
+
+def help_text() -> str:
+    """Return every field of a configuration with its default, choices and meaning."""
+    lines = [
+        "Configuration:",
+        f"  --config=FILE.py[:arg]\n      a file with get_config() -> Config, or one of {', '.join(shipped())}",
+        "  --config.FIELD=VALUE\n      overrides a field; none unsets an optional one. Defaults are those of Config; a "
+        "file has its own.",
+    ]
+    for path, field, value in leaves(Config()):
+        choices = field.metadata["choices"]
+        legal = f" [{'|'.join(map(str, choices))}]" if choices else ""
+        shown = "none" if value is None else value
+        lines.append(f"  --config.{path}={shown}{legal}\n      {field.metadata['help']}")
+    return "\n".join(lines)
+
+
+def _take_config(command: list[str]) -> tuple[str, list[str]]:
+    """Return the value of `--config`, the last one if there are several, and the command without it."""
+    words, values, left = iter(command), [], []
+    for word in words:
+        if word == "--config":
+            values.append(next(words, ""))
+        elif word.startswith("--config="):
+            values.append(word.partition("=")[2])
+        else:
+            left.append(word)
+    if not values:
+        raise UsageError(f"--config: missing; give a Python file, or one of {', '.join(shipped())}")
+    return _path(values[-1]), left
+
+
+def _path(value: str) -> str:
+    name, colon, argument = value.partition(":")
+    if Path(name).is_file():
+        return value
+    if name in shipped():
+        return f"{_shipped_folder() / name}.py{colon}{argument}"
+    raise UsageError(f"--config={value}: no such file; give a Python file, or one of {', '.join(shipped())}")
+
+
+def _load(value: str) -> Config:
+    """Return what `get_config` of a file returns. The file is the user's code: it is executed once."""
+    path, _, argument = value.partition(":")
+    try:
+        config = runpy.run_path(path)["get_config"](*[argument] if argument else [])
+    except KeyError as error:
+        raise UsageError(f"--config={value}: {error} is missing in it; define get_config() -> Config") from error
+    except UsageError:
+        raise
+    except Exception as error:  # The file is the user's code and may raise anything.
+        raise UsageError(f"--config={value}: cannot be loaded ({type(error).__name__}: {error})") from error
+    validate(config)
+    return config
+
+
+def _check_field(config: Config, path: str) -> None:
+    try:
+        kind = config_path.get_type(path, config)
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+        fields = [name for name, _, _ in leaves(config)]
+        close = difflib.get_close_matches(path, fields, n=1)
+        hint = f"did you mean --config.{close[0]}?" if close else "train --help lists the fields"
+        raise UsageError(f"--config.{path}: no such field; {hint}") from error
+    if dataclasses.is_dataclass(kind) or kind is list:
+        raise UsageError(f"--config.{path}: holds several fields; set one of them, as in --config.{path}.name=...")

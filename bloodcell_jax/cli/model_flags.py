@@ -1,0 +1,35 @@
+"""The flags of the verbs that use a trained model."""
+
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from bloodcell_jax.cli.verb import parse_crop, required_path, value_of
+
+if TYPE_CHECKING:
+    from bloodcell_jax.evaluate.classifier import Classifier
+
+
+def define_model(values: flags.FlagValues) -> None:
+    """Define the flags that `load_classifier` takes."""
+    flags.DEFINE_string("workdir", None, "folder of a trained run", flag_values=values)
+    flags.DEFINE_string("checkpoint", "best", "best, last or a step", flag_values=values)
+    flags.DEFINE_string(
+        "crop",
+        None,
+        "pixels; an image file that is larger on both sides is center-cropped; none: to its centered square; unset: as "
+        "the model was trained",
+        flag_values=values,
+    )
+
+
+def load_classifier(values: flags.FlagValues) -> "Classifier":
+    """Return the model that the flags name, on the devices."""
+    from bloodcell_jax.devices.settings import configure_jax
+    from bloodcell_jax.evaluate.classifier import Classifier
+
+    configure_jax()
+    classifier = Classifier.from_workdir(required_path(values, "workdir"), checkpoint=value_of(values, "checkpoint"))
+    if (crop := value_of(values, "crop")) is not None:
+        classifier.config.data.crop = parse_crop(crop)
+    return classifier

@@ -1,0 +1,37 @@
+"""The verb `prepare`."""
+
+from absl import flags
+
+from bloodcell_jax.cli.verb import Verb, data_config, define_source, help_of, required, value_of
+
+
+def _define_prepare(values: flags.FlagValues) -> None:
+    define_source(values)
+    flags.DEFINE_string("name", None, "name of the prepared dataset; unset: named after the source", flag_values=values)
+    flags.DEFINE_string("clean", None, help_of("clean"), flag_values=values)
+
+
+def _prepare(values: flags.FlagValues) -> None:
+    from bloodcell_jax.data.dataset import check_learnable
+    from bloodcell_jax.data.loading import load_data
+    from bloodcell_jax.data.tfds_sets import default_name, prepare
+
+    data_dir, config = required(values, "data_dir"), data_config(values)
+    config.clean = value_of(values, "clean")
+    dataset = load_data(config).in_memory()
+    check_learnable(dataset)
+    name = prepare(dataset, data_dir, value_of(values, "name") or default_name(config.source))
+    print(f"{len(dataset):,} images of {len(dataset.class_names)} classes; train on them with")
+    print(f"  --config.data.source=tfds:{name} --config.data.data_dir={data_dir}")
+
+
+PREPARE = Verb(
+    "write any source as a TFDS dataset, which loads faster and holds the cleaned data",
+    """
+  prepare --source=zip:PBC_dataset_normal_DIB.zip --name=pbc --data_dir=data
+  prepare --source=npz:cells.npz --clean=audit/clean.json --data_dir=data
+  prepare --source=medmnist:bloodmnist_128 --image_size=128 --data_dir=data""",
+    _define_prepare,
+    _prepare,
+    has_source=True,
+)

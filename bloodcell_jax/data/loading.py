@@ -1,0 +1,24 @@
+"""The dataset that a configuration names."""
+
+from bloodcell_jax.config import DataConfig
+from bloodcell_jax.data.cleaning import remove_rows
+from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.sources import load_source
+
+
+def load_data(config: DataConfig) -> Dataset:
+    """Read the source of a configuration without what its `clean` names; images may stay on the disk.
+
+    Raises:
+      UsageError, DataError: as `load_source` and `remove_rows` say.
+    """
+    dataset = load_source(
+        config.source,
+        image_size=config.image_size,
+        crop=config.crop,
+        class_names=config.class_names,
+        skip_bad=config.skip_bad,
+        data_dir=config.data_dir,
+        in_memory=False,
+    )
+    return dataset if config.clean is None else remove_rows(dataset, config.clean)

@@ -1,0 +1,66 @@
+"""What the verb `evaluate` does: a classifier's metrics on one split of a source."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.launch_cache import cached_sha256
+from bloodcell_jax.data.loading import load_data
+from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.evaluate.classifier import Classifier
+from bloodcell_jax.evaluate.metrics import Scores
+from bloodcell_jax.evaluate.outputs import write_split
+from bloodcell_jax.workdir import Workdir
+from bloodcell_jax.workdir.files import read_json
+from bloodcell_jax.workdir.layout import EvaluationFolder
+
+
+def evaluate_source(
+    classifier: Classifier, source: str | None, split: str | None, output: str | None, *, skip_bad: bool = False
+) -> tuple[Path, Scores]:
+    """Evaluate a classifier on one split of a source and write the split's files.
+
+    Args:
+      source: data source; None: the run's own.
+      split: train, val, test or all; None: test, or val if there is no test (all for another source).
+      skip_bad: leave out images of `source` that cannot be read; the run's own source is read as it was trained on.
+      output: folder for the files; None: eval/<split> of the workdir, which needs the run's own source.
+
+    Returns:
+      The folder and the metrics.
+
+    Raises:
+      UsageError, DataError: as for training.
+    """
+    if source is not None and output is None:
+        raise UsageError("--output: missing; with --source the results need a folder of their own")
+    dataset = _load(classifier, source, skip_bad)
+    splits = {"all": np.arange(len(dataset), dtype=np.int32)}
+    splits |= classifier.workdir.read_splits() if source is None else dataset.splits
+    if split is None:
+        split = next(name for name in (("test", "val") if source is None else ("all",)) if name in splits)
+    if split not in splits:
+        raise UsageError(f"--split={split}: {dataset.source} has {', '.join(splits)}")
+    probabilities = classifier.predict_examples(dataset.images, splits[split])
+    folder = EvaluationFolder(Path(output).expanduser()) if output else classifier.workdir.evaluation(split)
+    return folder.path, write_split(folder, dataset, splits[split], probabilities, step=classifier.step)
+
+
+def _load(classifier: Classifier, source: str | None, skip_bad: bool) -> Dataset:
+    config = replace(classifier.config.data, class_names=classifier.class_names)
+    if source is not None:
+        return load_data(replace(config, source=source, skip_bad=skip_bad, clean=None))
+    dataset = load_data(config)
+    _check_same_data(dataset, classifier.workdir)
+    return dataset
+
+
+def _check_same_data(dataset: Dataset, workdir: Workdir) -> None:
+    trained_on = read_json(workdir.environment)["data"]["sha256"]
+    if (now := cached_sha256(dataset)) != trained_on:
+        raise DataError(
+            f"{dataset.source}: not the data this run was trained on (sha256 {now[:12]}, then {trained_on[:12]}), so "
+            "its splits are lost; name it by --source to evaluate on all of it"
+        )

@@ -1,0 +1,177 @@
+"""From a configuration to a run, ready to start: checks, data, splits and stages; nothing is written."""
+
+import copy
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from bloodcell_jax.augment.policies import Augmentation
+from bloodcell_jax.augment.policy_strings import parse_mix, parse_policy
+from bloodcell_jax.config import Config, ModelConfig, power_range, validate
+from bloodcell_jax.data.dataset import Dataset, check_learnable
+from bloodcell_jax.data.launch_cache import cached_duplicate_groups, cached_sha256, known_duplicate_groups
+from bloodcell_jax.data.loading import load_data
+from bloodcell_jax.data.sampling import Sampler, create_sampler
+from bloodcell_jax.data.splits import cuts_anything, split_dataset
+from bloodcell_jax.devices.host import free_host_memory
+from bloodcell_jax.devices.parallel import create_parallel
+from bloodcell_jax.errors import UsageError
+from bloodcell_jax.models.building import build_model, count_parameters, create_model, param_shapes
+from bloodcell_jax.run.features import check_cacheable, check_trainable
+from bloodcell_jax.run.feed import choose_streaming
+from bloodcell_jax.run.run import Run
+from bloodcell_jax.train.stages import plan_stages
+from bloodcell_jax.weights import WeightsInfo, read_weights_info
+from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
+
+
+def create_run(config: Config, dataset: Dataset | None = None) -> Run:
+    """Load the data and lay the run out; writes nothing.
+
+    Args:
+      config: what to do.
+      dataset: if given, takes the place of what `config.data` names.
+
+    Raises:
+      UsageError, DataError: as the parts say.
+    """
+    validate(config)
+    augmentation = create_augmentation(config)
+    parallel = create_parallel(config.train.backend, config.train.batch_size)
+    check_cacheable(config, augmentation)
+    check_blocks(augmentation, config.train.batch_size, parallel.mesh.size)
+    # Before the data: a misspelt variant or file should not wait for them.
+    create_model(config.model.variant, 2)
+    weights_info = read_weights_info(config.model.weights) if config.model.weights is not None else None
+    dataset = load_data(config.data) if dataset is None else dataset
+    check_learnable(dataset)
+    config = resolve(config, dataset, weights_info)
+    model = build_model(config.model)
+    shapes = param_shapes(model, config.data.image_size)
+    streams = choose_streaming(config.data, dataset, count_parameters(shapes))
+    if not streams:
+        dataset = dataset.in_memory()
+    data_hash = cached_sha256(dataset)
+    splits = cut_splits(dataset, data_hash, config)
+    sampler = _create_sampler(config, dataset, splits["train"])
+    stages = plan_stages(config, shapes, epoch_size=sampler.epoch_size)
+    check_trainable(model, stages)
+    epochs = math.ceil(stages[-1].stop * config.train.batch_size / sampler.epoch_size)
+    return Run(
+        config=config,
+        dataset=dataset,
+        data_hash=data_hash,
+        splits=splits,
+        sampler=replace(sampler, epochs=epochs),
+        augmentation=augmentation,
+        model=model,
+        param_shapes=shapes,
+        stages=stages,
+        parallel=parallel,
+        weights_info=weights_info,
+        streams=streams,
+    )
+
+
+def _create_sampler(config: Config, dataset: Dataset, train: np.ndarray) -> Sampler:
+    return create_sampler(
+        config.data.sampler,
+        dataset.labels,
+        train,
+        seed=config.seed,
+        samples_per_class=config.data.samples_per_class,
+        redraw=config.data.sampler_redraw,
+        power=power_range(config.data.sampler_power),
+    )
+
+
+def create_augmentation(config: Config) -> Augmentation:
+    """Return what training images go through.
+
+    Raises:
+      UsageError: a string cannot be read, or the consistency loss does not fit it.
+    """
+    policy, mix = parse_policy(config.augment.policy), parse_mix(config.augment.mix)
+    jsd = config.train.jsd
+    if jsd is not None and "augmix" not in policy:
+        raise UsageError(f"config.train.jsd={jsd:g}: needs augmix in config.augment.policy, which is {str(policy)!r}")
+    if jsd is not None and mix.operations:
+        raise UsageError(f"config.train.jsd={jsd:g}: does not go with config.augment.mix={str(mix)!r}; unset one")
+    return Augmentation(policy, mix, config.augment.block, views=jsd is not None)
+
+
+def check_blocks(augmentation: Augmentation, batch_size: int, devices: int) -> None:
+    """Check that every device holds whole blocks where choices are made inside them.
+
+    Raises:
+      UsageError: it does not; names the nearest batch sizes that fit.
+    """
+    block, per_device = augmentation.block, batch_size // devices
+    if not augmentation.needs_blocks or per_device % block == 0:
+        return
+    lower = per_device // block * block * devices
+    nearest = f"{lower} or {lower + block * devices}" if lower else f"{block * devices}"
+    raise UsageError(
+        f"config.train.batch_size={batch_size}: {per_device} on each of {devices} devices, which is no multiple of "
+        f"config.augment.block={block}, as this augmentation needs; the nearest is {nearest}, or set another block"
+    )
+
+
+def cut_splits(dataset: Dataset, data_hash: str, config: Config) -> dict[str, np.ndarray]:
+    """Return the splits of a run; duplicates are looked for where something is to be cut and they stay together.
+
+    Raises:
+      UsageError: looking for them needs more memory than there is.
+    """
+    groups = None
+    if config.data.group_duplicates and cuts_anything(dataset):
+        unread = dataset.images.nbytes * (not isinstance(dataset.images, np.ndarray))
+        if unread > free_host_memory() / 2 and known_duplicate_groups(dataset, data_hash) is None:
+            raise UsageError(
+                f"config.data.group_duplicates: {dataset.source} leaves splits to be cut, and what shows the same cell "
+                f"is found by comparing all {unread / 1e9:.0f} GB of images in memory, which has not enough free; "
+                "set it to false, or prepare the source with splits of its own"
+            )
+        groups = cached_duplicate_groups(dataset, data_hash)
+    return split_dataset(dataset, config.data.splits, seed=config.seed, groups=groups)
+
+
+def resolve(config: Config, dataset: Dataset, weights_info: WeightsInfo | None) -> Config:
+    """Return a copy in which what the data and the weights decide is filled in.
+
+    Raises:
+      UsageError: the configuration contradicts them; both values are named.
+    """
+    config = copy.deepcopy(config)
+    if config.model.num_classes not in (None, len(dataset.class_names)):
+        raise UsageError(
+            f"config.model.num_classes={config.model.num_classes}: {dataset.source} has "
+            f"{len(dataset.class_names)} classes ({', '.join(dataset.class_names)})"
+        )
+    config.data = replace(config.data, class_names=dataset.class_names)
+    if weights_info is not None:
+        config.model = _resolve_weights(config.model, weights_info)
+    config.model = replace(
+        config.model,
+        num_classes=len(dataset.class_names),
+        mean=config.model.mean or IMAGENET_MEAN,
+        std=config.model.std or IMAGENET_STD,
+    )
+    return config
+
+
+def _resolve_weights(config: ModelConfig, info: WeightsInfo) -> ModelConfig:
+    """Return the configuration with what its weights were trained with where it leaves that unset."""
+    filled = {}
+    for name in ("variant", "norm_eps", "activation", "mean", "std"):
+        asked, trained_with = getattr(config, name), getattr(info, name)
+        # Of a file that nobody knows, ImageNet's mean and std are an assumption, which the configuration may correct.
+        assumed = not info.licence and trained_with in (IMAGENET_MEAN, IMAGENET_STD)
+        if asked and trained_with and asked != trained_with and not assumed:
+            raise UsageError(
+                f"config.model.{name}={asked}: {config.weights} was trained with {trained_with}; set that, or leave "
+                "it unset"
+            )
+        filled[name] = asked or trained_with
+    return replace(config, **filled)

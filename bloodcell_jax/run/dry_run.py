@@ -1,0 +1,69 @@
+"""What `--dry_run` prints: parameters, data and the cost of a step, without training it."""
+
+from flax.traverse_util import flatten_dict
+
+from bloodcell_jax.config import Config
+from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.models.building import count_parameters
+from bloodcell_jax.report.text_table import aligned
+from bloodcell_jax.run.compilation import compile_stage
+from bloodcell_jax.run.create import create_run
+from bloodcell_jax.run.inputs import RunInputs
+from bloodcell_jax.run.run import Run
+from bloodcell_jax.train.freezing import decay_mask, partition
+
+
+def describe_run(config: Config) -> str:
+    """Return the parameter table, the data summary and each stage's compiled cost as text; writes nothing."""
+    run = create_run(config)
+    return "\n\n".join([parameter_table(run), data_summary(run.dataset, run.splits), stage_costs(run)])
+
+
+def parameter_table(run: Run) -> str:
+    """Return one line per parameter: path, shape, whether it decays, and the stages in which it is trainable."""
+    decays = flatten_dict(decay_mask(run.param_shapes), sep="/")
+    masks = {stage.config.name: flatten_dict(stage.mask, sep="/") for stage in run.stages}
+    shapes = flatten_dict(run.param_shapes, sep="/")
+    rows = [("parameter", "shape", "decay", *masks)]
+    for path, leaf in shapes.items():
+        states = ["trainable" if mask[path] else "frozen" for mask in masks.values()]
+        rows.append((path, "x".join(map(str, leaf.shape)), "yes" if decays[path] else "no", *states))
+    counts = [f"{count_parameters(partition(run.param_shapes, stage.mask)[0]):,}" for stage in run.stages]
+    rows.append((f"trainable of {count_parameters(shapes):,}", "", "", *counts))
+    return aligned(rows)
+
+
+def data_summary(dataset: Dataset, splits: dict) -> str:
+    """Return one line per class with its count in each split."""
+    rows = [("class", *splits)]
+    counts = [dataset.class_counts(indices) for indices in splits.values()]
+    rows += [(name, *(str(count[i]) for count in counts)) for i, name in enumerate(dataset.class_names)]
+    rows.append(("all", *(str(len(indices)) for indices in splits.values())))
+    height, width = dataset.images.shape[1:3]
+    return f"{dataset.source}: {len(dataset)} images of {width}x{height}\n{aligned(rows)}"
+
+
+def stage_costs(run: Run) -> str:
+    """Return, per stage, its steps and what XLA says of its compiled step: FLOPs and memory on one device.
+
+    What a stage computes before its first step is named after the table; it is not computed.
+    """
+    rows = [("stage", "steps", "batch", "GFLOP/step/device", "arguments MiB", "temporary MiB")]
+    inputs, notes = RunInputs(run), []
+    for stage in run.stages:
+        stage_input, name = inputs.of_stage(stage), stage.config.name
+        if stage_input.note:
+            notes.append(f"{name} runs the backbone once for each view and keeps {stage_input.note}")
+        compiled = compile_stage(run, stage, stage_input)
+        cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+        rows.append(
+            (
+                name,
+                str(stage.stop - stage.start),
+                str(run.config.train.batch_size),
+                f"{cost.get('flops', float('nan')) / 1e9:.2f}",
+                f"{memory.argument_size_in_bytes / 2**20:,.0f}",
+                f"{memory.temp_size_in_bytes / 2**20:,.0f}",
+            )
+        )
+    return "\n".join([aligned(rows), *notes])

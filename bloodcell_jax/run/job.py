@@ -1,0 +1,168 @@
+"""The main job: train, evaluate and report, or go on where it was left."""
+
+import contextlib
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from bloodcell_jax.config import Config, to_dict
+from bloodcell_jax.data.splits import describe_splits
+from bloodcell_jax.devices.processes import check_equal_everywhere, wait_for_all
+from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.evaluate.metrics import Scores, ranking_of
+from bloodcell_jax.evaluate.outputs import write_split
+from bloodcell_jax.report import write_report
+from bloodcell_jax.run.create import create_run
+from bloodcell_jax.run.environment import describe_environment
+from bloodcell_jax.run.evaluation import RunEvaluator
+from bloodcell_jax.run.inputs import RunInputs
+from bloodcell_jax.run.loop import Loop
+from bloodcell_jax.run.preview import write_preview
+from bloodcell_jax.run.run import Run
+from bloodcell_jax.run.watch.preemption import StopSignals
+from bloodcell_jax.workdir import Workdir
+from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
+from bloodcell_jax.workdir.files import read_json, read_json_if_present, update_json, write_json
+from bloodcell_jax.workdir.resume import check_resumable, check_same_splits
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run leaves.
+
+    Attributes:
+      workdir: its folder.
+      step: of the last update.
+      best_step: of the checkpoint that was evaluated.
+      metrics: by split, the content of eval/<split>/metrics.json.
+      report: the HTML page.
+    """
+
+    workdir: Path
+    step: int
+    best_step: int
+    metrics: dict[str, Scores]
+    report: Path
+
+
+def train_and_evaluate(
+    config: Config, workdir: str | Path, *, overwrite: bool = False, profile_steps: range = range(0)
+) -> Result:
+    """Train, evaluate and report; called again with the same arguments it goes on where it was left.
+
+    Args:
+      config: what to do.
+      workdir: the run's folder; created if missing.
+      overwrite: delete an earlier run in it and start anew.
+      profile_steps: a trace of these steps is written to workdir/profile.
+
+    Raises:
+      UserError: what the user or the machine must mend, each kind with its exit code.
+    """
+    folder = Workdir(workdir)
+    folder.check_usable()
+    # The signals come first: one that arrives while the data load or a step compiles is answered all the same.
+    with StopSignals() as signals:
+        run = create_run(config)
+        if signals.agreed():
+            raise signals.error("before the first step")
+        if profile_steps.stop > run.total_steps:
+            asked = f"{profile_steps.start}:{profile_steps.stop}"
+            raise UsageError(f"--profile_steps={asked}: the run has {run.total_steps} steps; name a range inside them")
+        with _begun(run, folder, overwrite=overwrite):
+            return _train(run, folder, signals, profile_steps)
+
+
+@contextlib.contextmanager
+def _begun(run: Run, workdir: Workdir, *, overwrite: bool) -> Iterator[None]:
+    """Hold the workdir, check that the run may begin or go on in it, and write down what is run."""
+    splits = describe_splits(run.splits, run.data_hash)
+    check_equal_everywhere(f"{run.config.data.source}: the data", run.data_hash)
+    check_equal_everywhere(f"{run.config.data.source}: the splits", splits["sha256"])
+    is_main = jax.process_index() == 0
+    with workdir.locked() if is_main else contextlib.nullcontext():
+        if is_main and overwrite:
+            workdir.delete_run()
+        wait_for_all("overwrite")
+        check_resumable(workdir, run.config, run.data_hash, run.total_steps)
+        check_same_splits(workdir, splits)
+        wait_for_all("resume")
+        if is_main:
+            _describe(run, workdir)
+            write_json(workdir.splits, splits)
+        yield
+
+
+def _describe(run: Run, workdir: Workdir) -> None:
+    """Write what is run, on what, before the first step; a resumed run keeps its start."""
+    write_json(workdir.config, to_dict(run.config))
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    earlier = read_json_if_present(workdir.environment)
+    write_json(workdir.environment, {"started": earlier["started"] if earlier else now} | describe_environment(run))
+
+
+def _train(run: Run, workdir: Workdir, signals: StopSignals, profile_steps: range) -> Result:
+    with contextlib.closing(Checkpoints(workdir.checkpoints)) as checkpoints:
+        inputs = RunInputs(run)
+        evaluator = RunEvaluator(run, inputs)
+        seconds = Loop(run, workdir, checkpoints, signals, inputs, evaluator, profile_steps).train()
+        if jax.process_index() == 0:
+            update_json(workdir.environment, {"seconds_trained": seconds})
+        return _finish(run, workdir, checkpoints, evaluator, signals)
+
+
+def _finish(
+    run: Run, workdir: Workdir, checkpoints: Checkpoints, evaluator: RunEvaluator, signals: StopSignals
+) -> Result:
+    """Evaluate the best checkpoint on val and test, unless that is done, and write the report."""
+    best = checkpoints.best(ranking_of(run.config.train.best_metric))
+    if not best:
+        raise DataError(f"{workdir.checkpoints}: no evaluated checkpoint is left; run again with --overwrite")
+    splits = [name for name in ("val", "test") if name in run.splits]
+    missing = [name for name in splits if _evaluated_step(workdir, name) != best[0]]
+    if missing:
+        _evaluate(run, workdir, checkpoints, evaluator, signals, step=best[0], splits=missing)
+    if jax.process_index() == 0:
+        if not workdir.preview.exists():
+            write_preview(run, workdir.preview)
+        write_report(workdir.path)
+    wait_for_all("report")
+    return Result(
+        workdir=workdir.path,
+        step=run.total_steps,
+        best_step=best[0],
+        metrics={split: read_json(workdir.evaluation(split).metrics) for split in splits},
+        report=workdir.report,
+    )
+
+
+def _evaluated_step(workdir: Workdir, split: str) -> int | None:
+    """Return the step of the checkpoint with which a split was evaluated; None if it was not."""
+    metrics = read_json_if_present(workdir.evaluation(split).metrics)
+    return metrics.get("step") if metrics else None
+
+
+def _evaluate(
+    run: Run,
+    workdir: Workdir,
+    checkpoints: Checkpoints,
+    evaluator: RunEvaluator,
+    signals: StopSignals,
+    *,
+    step: int,
+    splits: list[str],
+) -> None:
+    """Write the results of a checkpoint on some splits."""
+    params = restore_params(checkpoints, step, run.param_shapes, run.config.train.ema_decay, run.parallel.replicated)
+    for split in splits:
+
+        def stop_if_told(split: str = split) -> None:
+            if signals.received():
+                raise signals.error(f"while evaluating {split}")
+
+        probabilities = evaluator.predict(params, split, before_batch=stop_if_told)
+        if jax.process_index() == 0:
+            write_split(workdir.evaluation(split), run.dataset, run.splits[split], probabilities, step=step)

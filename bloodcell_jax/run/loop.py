@@ -1,0 +1,183 @@
+"""The training loop."""
+
+import contextlib
+from typing import NamedTuple
+
+import jax
+
+from bloodcell_jax.errors import DivergedError
+from bloodcell_jax.evaluate.metrics import ranking_of
+from bloodcell_jax.run.compilation import compile_stage
+from bloodcell_jax.run.evaluation import RunEvaluator
+from bloodcell_jax.run.inputs import RunInputs, StageInput
+from bloodcell_jax.run.journal import Journal
+from bloodcell_jax.run.run import Run
+from bloodcell_jax.run.watch.meter import Line, StageMeter, TrainingClock
+from bloodcell_jax.run.watch.preemption import StopSignals
+from bloodcell_jax.run.watch.profiling import StepProfiler
+from bloodcell_jax.train.stages import TrainingStage, stage_of_step
+from bloodcell_jax.train.state import TrainState, begin_stage
+from bloodcell_jax.train.step import Data
+from bloodcell_jax.workdir import Workdir
+from bloodcell_jax.workdir.checkpoints import Checkpoints
+
+
+class _Due(NamedTuple):
+    """What is to be done after a step."""
+
+    log: bool
+    evaluate: bool
+    stop: bool
+    save: bool
+
+
+class Loop:
+    """The loop of one run, from its last checkpoint to its last step.
+
+    A checkpoint of step s always is the state before step s, with the optimizer of the stage that runs it.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        workdir: Workdir,
+        checkpoints: Checkpoints,
+        signals: StopSignals,
+        inputs: RunInputs,
+        evaluator: RunEvaluator,
+        profile_steps: range = range(0),
+    ):
+        self._run, self._workdir, self._checkpoints, self._signals = run, workdir, checkpoints, signals
+        self._inputs, self._evaluator = inputs, evaluator
+        self._first_step = max(checkpoints.steps(), default=0)
+        self._clock = TrainingClock(checkpoints.record(self._first_step)["seconds"] if self._first_step else 0.0)
+        self._journal = Journal(
+            workdir,
+            first_step=self._first_step,
+            total_steps=run.total_steps,
+            batch_size=run.config.train.batch_size,
+            is_main=jax.process_index() == 0,
+        )
+        self._profiler = StepProfiler(workdir.profile, profile_steps)
+        # Virtual CPU devices share their threads: steps dispatched ahead starve the all-reduce of the step before,
+        # and XLA aborts after 40 s ("rendezvous may be stuck"). Waiting is free if host and device are one.
+        self._waits = jax.default_backend() == "cpu"
+
+    def train(self) -> float:
+        """Run every step that is left; returns the seconds that all steps took."""
+        step, total, note = self._first_step, self._run.total_steps, self._journal.progress.note
+        if step == total:
+            note(f"{self._workdir}: already trained for all {total} steps")
+            return self._clock.seconds
+        note(f"augmentation: {self._run.augmentation}")
+        self._profiler.begin(step)
+        state = self._restore()
+        with contextlib.closing(self._profiler), self._journal:
+            while step < total:
+                stage = stage_of_step(self._run.stages, step)
+                state, step = self._run_stage(stage, state, step), stage.stop
+        self._checkpoints.wait()
+        self._prune()
+        return self._clock.seconds
+
+    def _run_stage(self, stage: TrainingStage, state: TrainState, step: int) -> TrainState:
+        run, journal, stage_input = self._run, self._journal, self._inputs.of_stage(stage)
+        data, seed = self._place_data(stage, stage_input, state, step), run.place_seed()
+        with stage_input.open_batches(step) as batches:
+            journal.progress.note(
+                f"stage {stage.config.name}: steps {step} to {stage.stop} of {run.total_steps}; compiling the step"
+            )
+            train_step = compile_stage(run, stage, stage_input)
+            meter = StageMeter(run, stage, self._clock, step)
+            while step < stage.stop:
+                batch = meter.next_of(batches)
+                self._profiler.before_step(step)
+                with jax.transfer_guard("disallow"), jax.profiler.StepTraceAnnotation("train_step", step_num=step):
+                    state, metrics = train_step(state, data, batch, seed)
+                step += 1
+                if self._waits:
+                    jax.block_until_ready(metrics)
+                self._profiler.after_step(step, metrics)
+                journal.progress.advance(step)
+
+                due = self._due(stage, step)
+                lines = meter.lines(step, metrics, log=due.log, now=due.save or self._waits)
+                self._check_finite(lines)
+                with meter.paused(step, state) if due.save else contextlib.nullcontext():
+                    val = self._evaluator.val_metrics(state) if due.evaluate else {}
+                    journal.write(lines, val)
+                    if step == stage.stop < run.total_steps:
+                        state = self._begin_stage(state, step)
+                    if due.save:
+                        self._save(state, step, val)
+                if due.stop:
+                    self._checkpoints.wait()
+                    raise self._signals.error(f"at step {step} of {run.total_steps}")
+        return state
+
+    def _due(self, stage: TrainingStage, step: int) -> _Due:
+        """Return what is to be done after `step` finished steps; all processes of a run agree on it."""
+        train = self._run.config.train
+        evaluate = step % (train.evaluate_every or self._run.steps_per_epoch) == 0 or step == stage.stop
+        log = evaluate or step % train.log_every == 0
+        # Several processes agree at logged steps; one looks at every step.
+        stop = self._signals.received() if jax.process_count() == 1 else log and self._signals.agreed()
+        save = evaluate or stop or (train.checkpoint_every > 0 and step % train.checkpoint_every == 0)
+        return _Due(log, evaluate, stop, save)
+
+    def _restore(self) -> TrainState:
+        """Return the state of the last checkpoint, or the initial one."""
+        run, step = self._run, self._first_step
+        if step == 0:
+            return run.initial_state()
+        shapes = run.state_shapes(stage_of_step(run.stages, step))
+        trees = self._checkpoints.restore(step, shapes.to_trees(), run.parallel.replicated)
+        return run.parallel.local_view(TrainState.from_trees(trees))
+
+    def _place_data(self, stage: TrainingStage, stage_input: StageInput, state: TrainState, step: int) -> Data:
+        """Return what the stage's steps take as `data`; features that are computed for it count as training."""
+        if stage_input.note:
+            self._journal.progress.note(f"stage {stage.config.name}: {stage_input.note}")
+        show = self._journal.progress.open_pass()
+
+        def on_progress(done: int, total: int) -> None:
+            show(done, total)
+            if self._signals.agreed():
+                raise self._signals.error(f"while computing the features of stage {stage.config.name}, at step {step}")
+
+        with self._clock.counting():
+            return stage_input.place_data(state.params, on_progress)
+
+    def _begin_stage(self, state: TrainState, step: int) -> TrainState:
+        following = stage_of_step(self._run.stages, step)
+        begin = jax.jit(
+            lambda state: begin_stage(state, following.optimizer, following.mask),
+            out_shardings=self._run.parallel.state_sharding,
+        )
+        return begin(state)
+
+    def _check_finite(self, lines: list[Line]) -> None:
+        """Check how many steps in a row were skipped, and take that count out of the lines.
+
+        Raises:
+          DivergedError: too many.
+        """
+        for line in lines:
+            bad_steps = line.pop("bad_steps")
+            if bad_steps > self._run.config.train.max_bad_steps:
+                raise DivergedError(
+                    f"step {line['step']}: {bad_steps} steps in a row had non-finite gradients; lower learning_rate or "
+                    "set clip_norm. The last checkpoint holds the state before"
+                )
+
+    def _save(self, state: TrainState, step: int, val: dict[str, float | None]) -> None:
+        self._journal.sync()
+        self._checkpoints.wait()
+        self._prune()
+        trees = self._run.parallel.global_view(state.to_trees())
+        self._checkpoints.save(step, trees, {"metrics": val, "seconds": self._clock.seconds})
+
+    def _prune(self) -> None:
+        train = self._run.config.train
+        ranking = ranking_of(train.best_metric)
+        self._checkpoints.prune(keep_last=train.keep_last, keep_best=train.keep_best, ranking=ranking)

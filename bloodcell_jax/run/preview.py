@@ -1,0 +1,57 @@
+"""What the network sees while it trains: real training images, and what augmentation makes of them."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+from bloodcell_jax.augment.policies import VIEWS
+from bloodcell_jax.run.run import Run
+from bloodcell_jax.train.step import training_batch
+from bloodcell_jax.workdir.files import replacing
+
+IMAGES, DRAWS = 8, 7
+_GAP = 4
+
+
+def write_preview(run: Run, path: Path) -> None:
+    """Write a PNG with a row for each of some training images: itself, and what some steps would show of it.
+
+    Raises:
+      MachineError: it cannot be written.
+    """
+    rows = augmented_examples(run)
+    count, columns, height, width, _ = rows.shape
+    sheet = np.full((count * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 4), 0, np.uint8)
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            top, left = i * (height + _GAP), j * (width + _GAP)
+            sheet[top : top + height, left : left + width, :3] = image
+            sheet[top : top + height, left : left + width, 3] = 255
+    with replacing(path) as temporary:
+        Image.fromarray(sheet).save(temporary, "png")
+
+
+def augmented_examples(run: Run) -> np.ndarray:
+    """Return training images and what DRAWS steps make of them, uint8 [IMAGES, 1 + DRAWS, h, w, 3].
+
+    They are the first of the run's order, in the first slots, drawn as in steps 0, 1, ...
+    """
+    augmentation, block = run.augmentation, run.augmentation.block
+    slots = np.arange(-(-IMAGES // block) * block, dtype=np.int32)
+    indices = np.resize(run.sampler.indices(0, min(len(slots), run.sampler.epoch_size)), len(slots))
+    originals = run.dataset.images[indices]
+    batch = {"images": originals, "labels": np.zeros(len(slots), np.int32), "slots": slots}
+    seed = np.uint32(run.config.seed)
+
+    @jax.jit
+    def shown(step: jax.Array) -> jax.Array:
+        images, _, _ = training_batch(
+            {}, batch, seed, step, augmentation=augmentation, num_classes=1, label_smoothing=0.0
+        )
+        # The last of three views is augmented.
+        return images[VIEWS - 1 :: VIEWS] if augmentation.views else images
+
+    drawn = [np.round(np.asarray(shown(np.int32(step))) * 255).astype(np.uint8) for step in range(DRAWS)]
+    return np.stack([originals, *drawn], axis=1)[:IMAGES]

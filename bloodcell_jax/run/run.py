@@ -1,0 +1,124 @@
+"""A run: everything that its parts need, and what each of them makes of it."""
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from bloodcell_jax.augment.policies import Augmentation
+from bloodcell_jax.config import Config
+from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.sampling import Sampler
+from bloodcell_jax.devices.parallel import AXIS, DataParallel
+from bloodcell_jax.models.building import init_params
+from bloodcell_jax.models.network import Network, Params
+from bloodcell_jax.train.class_balance import class_weights, logit_offset
+from bloodcell_jax.train.randomness import INIT, step_key
+from bloodcell_jax.train.stages import TrainingStage
+from bloodcell_jax.train.state import TrainState, begin_stage, create_state
+from bloodcell_jax.train.step import StepInput, TrainStep, make_train_step
+from bloodcell_jax.weights import WeightsInfo, load_weights
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, ready to start.
+
+    Attributes:
+      config: resolved: the data and the weights have filled in what was unset.
+      data_hash: sha256 of the dataset.
+      splits: example indices by split.
+      streams: images are read ahead of each step; otherwise all of them lie on every device.
+      param_shapes: the parameters as shapes.
+      weights_info: of the pretrained weights; None for random ones.
+    """
+
+    config: Config
+    dataset: Dataset
+    data_hash: str
+    splits: dict[str, np.ndarray]
+    sampler: Sampler
+    augmentation: Augmentation
+    model: Network
+    param_shapes: Params
+    stages: list[TrainingStage]
+    parallel: DataParallel
+    weights_info: WeightsInfo | None
+    streams: bool = False
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all stages together."""
+        return self.stages[-1].stop
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that show about one epoch of the sampler."""
+        return max(1, round(self.sampler.epoch_size / self.config.train.batch_size))
+
+    def initial_state(self) -> TrainState:
+        """Return the state before step 0, on the devices."""
+        return self.parallel.place_state(self._fresh_state(self._initial_params(), self.stages[0]))
+
+    def state_shapes(self, stage: TrainingStage) -> TrainState:
+        """Return the state that runs the steps of a stage, as shapes."""
+        shapes = jax.eval_shape(lambda params: self._fresh_state(params, stage), self.param_shapes)
+        return self.parallel.state_shapes(shapes)
+
+    def train_step(self, stage: TrainingStage, step_input: StepInput) -> TrainStep:
+        """Return the pure step of a stage."""
+        train = self.config.train
+        return make_train_step(
+            step_input,
+            stage.optimizer,
+            stage.schedule,
+            mask=stage.mask,
+            first_step=stage.start,
+            batch_size=train.batch_size,
+            jsd=train.jsd,
+            ema_decay=train.ema_decay,
+            axis_name=AXIS,
+            class_weights=self._class_weights(),
+        )
+
+    def plan_batch(self, step: int) -> dict[str, np.ndarray]:
+        """Return what this process feeds to a step except the images: indices, labels and slots, [local batch] each.
+
+        If predictions are to follow another prior than training shows: logit_offset [local batch, classes] as well.
+        """
+        size = self.config.train.batch_size
+        rows = self.parallel.local_rows(size)
+        slots = np.arange(rows.start, rows.stop, dtype=np.int32)
+        positions = step * size + slots.astype(np.int64)
+        indices = self.sampler.indices(positions[0], positions[-1] + 1)
+        batch = {"indices": indices, "labels": self.dataset.labels[indices], "slots": slots}
+        if self.config.train.logit_adjustment != "none":
+            batch["logit_offset"] = self._logit_offsets(positions)
+        return batch
+
+    def place_seed(self) -> jax.Array:
+        """Return the seed as a step takes it."""
+        return self.parallel.place_state(np.uint32(self.config.seed))
+
+    def _fresh_state(self, params: Params, stage: TrainingStage) -> TrainState:
+        state = create_state(params, with_ema=self.config.train.ema_decay is not None)
+        return begin_stage(state, stage.optimizer, stage.mask)
+
+    def _initial_params(self) -> Params:
+        config = self.config
+        key = step_key(config.seed, INIT, 0)
+        if config.model.weights is not None:
+            return load_weights(config.model.weights, self.model, head_key=key)
+        return jax.jit(lambda key: init_params(self.model, key, config.data.image_size))(key)
+
+    def _class_weights(self) -> np.ndarray | None:
+        train, quotas = self.config.train, self.sampler.quotas(0)
+        mix = quotas / quotas.sum()
+        return class_weights(train.class_weights, self.sampler.counts, mix, beta=train.class_weights_beta)
+
+    def _logit_offsets(self, positions: np.ndarray) -> np.ndarray:
+        """Return the offset of each position of the sampler, [n, classes]: the mix may change from epoch to epoch."""
+        epochs, rows = np.unique(positions // self.sampler.epoch_size, return_inverse=True)
+        target, counts, weights = self.config.train.logit_adjustment, self.sampler.counts, self._class_weights()
+        mixes = [self.sampler.quotas(epoch) for epoch in epochs]
+        return np.stack([logit_offset(target, counts, mix / mix.sum(), weights) for mix in mixes])[rows]

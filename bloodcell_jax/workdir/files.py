@@ -1,0 +1,83 @@
+"""Files that are whole or absent, and one line for what the machine refuses."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bloodcell_jax.errors import DataError, MachineError
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a refusal of the machine to write a file into one line.
+
+    Raises:
+      MachineError: names the file and the reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(
+            f"{path}: cannot be written ({error.strerror or error}); make room or make the folder writable, then run "
+            "the same command to resume"
+        ) from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary file beside `path` that takes its place at the end: a reader sees the old file or the new one.
+
+    Raises:
+      MachineError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):  # A read-only folder refuses even what is not there.
+            temporary.unlink(missing_ok=True)
+
+
+def temporaries_of(path: Path) -> Iterator[Path]:
+    """Yield what `replacing` left beside a file when its process was killed."""
+    yield from path.parent.glob(f".{path.name}.*")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file that is whole or absent.
+
+    Raises:
+      MachineError: it cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def update_json(path: Path, values: dict[str, Any]) -> None:
+    """Set top-level values of a JSON file."""
+    write_json(path, read_json(path) | values)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a workdir.
+
+    Raises:
+      DataError: it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; is {path.parent} the workdir of a run?") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not JSON ({error}); delete it and run the command that wrote it") from error
+
+
+def read_json_if_present(path: Path) -> Any:
+    """Read a JSON file of a workdir; None if there is none."""
+    return read_json(path) if path.exists() else None

@@ -1,0 +1,68 @@
+"""Whether the same command may resume the run that a workdir holds."""
+
+from typing import Any
+
+from bloodcell_jax.config import Config, leaves
+from bloodcell_jax.errors import UsageError
+from bloodcell_jax.workdir.files import read_json, read_json_if_present
+from bloodcell_jax.workdir.layout import Workdir
+
+
+def check_resumable(workdir: Workdir, config: Config, data_hash: str, steps: int) -> bool:
+    """Return whether the workdir holds an earlier part of this very run; False if it holds none.
+
+    Args:
+      workdir: may be absent.
+      config: resolved.
+      data_hash: of the dataset.
+      steps: of all stages together.
+
+    Raises:
+      UsageError: it holds a run that differs in more than may change; names each field, old and new value.
+    """
+    if not workdir.config.exists():
+        return False
+    old = workdir.read_config()
+    changed = _changed_fields(old, config)
+    environment = read_json_if_present(workdir.environment)
+    if environment and environment["data"]["sha256"] != data_hash:
+        changed.append(f"the data of data.source: {old.data.source} -> {config.data.source} (their hashes differ)")
+    if environment and environment.get("steps", 0) > steps:
+        changed.append(f"steps of all stages: {environment['steps']} -> {steps}, and the last stage may only grow")
+    if changed:
+        raise UsageError(
+            f"--workdir={workdir}: holds a run with another configuration ({'; '.join(changed)}); "
+            "use its configuration, another --workdir, or --overwrite"
+        )
+    return True
+
+
+def check_same_splits(workdir: Workdir, splits: dict[str, Any]) -> None:
+    """Check that the run's splits are those it began with, so that it is not tested on what it learned from.
+
+    Args:
+      splits: what `describe_splits` returns.
+
+    Raises:
+      UsageError: they differ.
+    """
+    if workdir.splits.exists() and read_json(workdir.splits)["sha256"] != splits["sha256"]:
+        raise UsageError(
+            f"{workdir.splits}: the run's splits are not those that its configuration gives now (another version of "
+            "the library?); use another --workdir, or --overwrite"
+        )
+
+
+def _changed_fields(old: Config, new: Config) -> list[str]:
+    """Return `field: old -> new` of each field that differs and may not."""
+    old_values, new_values = ({path: value for path, _, value in leaves(config)} for config in (old, new))
+    free = {path for path, field, _ in leaves(new) if field.metadata["may_change"]}
+    # The last stage may grow, which the steps tell: epochs may have become steps.
+    last = len(new.stages) - 1
+    if len(old.stages) == len(new.stages):
+        free |= {f"stages[{last}].epochs", f"stages[{last}].steps"}
+    return [
+        f"{path}: {old_values.get(path)!r} -> {new_values.get(path)!r}"
+        for path in sorted(old_values.keys() | new_values.keys())
+        if old_values.get(path) != new_values.get(path) and path not in free
+    ]

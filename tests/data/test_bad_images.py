@@ -1,0 +1,343 @@
+"""Hostile and broken archives, folders and images: read right, or named with the reason; nothing silently dropped."""
+
+import io
+import json
+import logging
+import os
+import stat
+import struct
+import unicodedata
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bloodcell_jax import cli
+from bloodcell_jax.config import Config, DataConfig
+from bloodcell_jax.data.file_trees import MAX_FILE_BYTES, UnreadableFile
+from bloodcell_jax.data.image_files import decode
+from bloodcell_jax.data.sources import load_source
+from bloodcell_jax.errors import DataError
+from bloodcell_jax.run.create import create_run
+from bloodcell_jax.run.environment import describe_environment
+
+SIZE = 16
+# Smooth, so that lossy formats stay close.
+ROWS, COLUMNS = np.mgrid[0:SIZE, 0:SIZE]
+PICTURE = np.stack([8 * ROWS, 255 - 8 * COLUMNS, 4 * (ROWS + COLUMNS)], -1).astype(np.uint8)
+
+
+def encoded(image, kind="png", **options):
+    stream = io.BytesIO()
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def png_chunk(name, content):
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def png(width, height, bits, rows=b""):
+    header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*part) for part in parts)
+
+
+def read(content, size=SIZE):
+    return decode(content, "a", image_size=size, crop=None)
+
+
+def fill(root, classes=("a", "b"), count=4):
+    rng = np.random.default_rng(0)
+    for name in classes:
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            noise = rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+            (root / name / f"{i}.png").write_bytes(encoded(noise))
+
+
+def archive_of(path, entries, *, good=True):
+    """Write a zip of (name or ZipInfo, content) after three good images of each of two classes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("a", "b") if good else ():
+            for i in range(3):
+                archive.writestr(f"{name}/{i}.png", encoded(PICTURE // (i + 1)))
+        for name, content in entries:
+            archive.writestr(name, content)
+    return f"zip:{path}"
+
+
+def load(source, **options):
+    return load_source(str(source), image_size=SIZE, **options)
+
+
+# Images that are read right.
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "tolerance"),
+    [("CMYK", "tiff", 1), ("CMYK", "jpeg", 12), ("P", "gif", 8), ("P", "png", 8), ("RGBA", "png", 0)],
+)
+def test_colors_survive_the_file_s_own_mode(mode, kind, tolerance):
+    image = Image.fromarray(PICTURE)
+    found = read(encoded(image.quantize() if mode == "P" else image.convert(mode), kind))
+    assert abs(found.astype(int) - PICTURE).max() <= tolerance
+
+
+def test_gray_is_gray():
+    gray = PICTURE[..., 0]
+    for content in (encoded(gray), encoded(gray, "tiff"), encoded(Image.fromarray(gray).convert("LA"))):
+        np.testing.assert_array_equal(read(content), np.repeat(gray[..., None], 3, -1))
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff", "ppm"])
+def test_sixteen_bits_of_gray_keep_their_shades(kind):
+    deep = (PICTURE[..., 0].astype(np.uint16) * 257) + np.uint16(5)
+    found = read(encoded(Image.fromarray(deep), kind))
+    np.testing.assert_array_equal(found, np.repeat(PICTURE[..., :1], 3, -1))
+
+
+def test_sixteen_bits_of_color_keep_their_shades():
+    deep = (PICTURE.astype(">u2") * 257).reshape(SIZE, -1)
+    rows = b"".join(b"\0" + row.tobytes() for row in deep)
+    np.testing.assert_array_equal(read(png(SIZE, SIZE, 16, rows)), PICTURE)
+
+
+def test_what_is_transparent_lies_on_white():
+    layer = np.dstack([PICTURE, np.full((SIZE, SIZE), 255, np.uint8)])
+    layer[:4, :, 3], layer[4:8, :, 3] = 0, 128
+    found = read(encoded(layer)).astype(int)
+    np.testing.assert_array_equal(found[:4], 255)
+    assert abs(found[4:8] - (PICTURE[4:8].astype(int) + 255) / 2).max() <= 2
+    np.testing.assert_array_equal(found[8:], PICTURE[8:])
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_image_stands_upright_however_the_camera_was_held(turn):
+    image = Image.fromarray(PICTURE)
+    exif = image.getexif()
+    exif[0x0112] = turn
+    expected = {
+        1: PICTURE,
+        2: PICTURE[:, ::-1],
+        3: PICTURE[::-1, ::-1],
+        4: PICTURE[::-1],
+        5: PICTURE.swapaxes(0, 1),
+        6: np.rot90(PICTURE, -1),
+        7: PICTURE[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(PICTURE),
+    }[turn]
+    np.testing.assert_array_equal(read(encoded(image, exif=exif)), expected)
+
+
+@pytest.mark.parametrize("kind", ["gif", "png", "tiff", "webp"])
+def test_of_an_animation_the_first_frame_is_taken_and_said(kind, caplog):
+    frames = [Image.fromarray(np.full((SIZE, SIZE, 3), value, np.uint8)) for value in (40, 120, 200)]
+    options = {"lossless": True} if kind == "webp" else {}
+    with caplog.at_level(logging.INFO, "bloodcell_jax"):
+        found = read(encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options))
+    assert abs(found.astype(int) - 40).max() <= 2
+    assert caplog.messages == ["a: 3 frames; the first is taken"]
+
+
+# Images that cannot be.
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "an empty file"),
+        (b"hello", "not a known image format"),
+        (png(64, 64, 8, bytes(4000)), "truncated"),
+        (encoded(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8), "jpeg")[:-300], "truncated"),
+        (encoded(np.ones((8, 8), np.float32), "tiff"), "32 bits per pixel"),
+        (encoded(np.ones((8, 8), np.int32), "tiff"), "32 bits per pixel"),
+        (png(30_000, 30_000, 8), "900000000 pixels"),
+        (png(10_000, 10_000, 8), "100000000 pixels"),
+    ],
+)
+def test_what_cannot_be_read_says_why(content, reason):
+    with pytest.raises(UnreadableFile, match=reason) as caught:
+        read(content)
+    assert caught.value.name == "a"
+    assert "\n" not in str(caught.value)
+
+
+def link(name):
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return info
+
+
+HOSTILE = {
+    "traversal": (("../../a/evil.png", encoded(PICTURE)), "its path leads out of the archive"),
+    "traversal inside": (("a/../../../evil.png", encoded(PICTURE)), "its path leads out of the archive"),
+    "backslashes": (("..\\..\\evil.png", encoded(PICTURE)), "its path leads out of the archive"),
+    "absolute": (("/etc/evil.png", encoded(PICTURE)), "its path leads out of the archive"),
+    "drive": (("C:\\a\\evil.png", encoded(PICTURE)), "its path leads out of the archive"),
+    "link": ((link("a/evil.png"), "/etc/passwd"), "a symbolic link"),
+    "bomb": (("a/evil.png", bytes(MAX_FILE_BYTES + 1)), "100 MiB; an image file may have 100"),
+    "empty": (("a/evil.png", b""), "an empty file"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_entry_is_named_and_may_be_skipped(case, tmp_path, caplog):
+    entry, reason = HOSTILE[case]
+    source = archive_of(tmp_path / "cells.zip", [entry])
+    with pytest.raises(DataError, match=r"1 of 7 images cannot be read: \S*evil.png") as caught:
+        load(source)
+    assert reason in str(caught.value)
+    assert "--skip_bad" in str(caught.value)
+    data = load(source, skip_bad=True)
+    assert data.class_names == ("a", "b")
+    assert data.class_counts().tolist() == [3, 3]
+    (name,) = data.skipped
+    assert name.endswith("evil.png")
+    assert data.skipped[name] == reason
+    assert f"{name} skipped ({reason})" in caplog.text
+    assert "1 of 7 images cannot be read and are left out" in caplog.text
+    # Nothing was written anywhere, and what is left is what a clean archive gives.
+    assert [path.name for path in tmp_path.iterdir()] == ["cells.zip"]
+    assert data.sha256() == load(archive_of(tmp_path / "clean.zip", [])).sha256()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_stands_twice_is_neither_of_its_images(tmp_path):
+    entries = [("a/twice.png", encoded(PICTURE)), ("a/twice.png", encoded(255 - PICTURE))]
+    data = load(archive_of(tmp_path / "cells.zip", entries), skip_bad=True)
+    assert data.skipped == {"a/twice.png": "its name stands 2 times in the archive"}
+    assert len(data) == 6
+
+
+def test_entries_that_share_bytes_are_a_bomb(tmp_path):
+    archive_of(tmp_path / "cells.zip", [])
+    content = (tmp_path / "cells.zip").read_bytes()
+    # In the directory every entry begins where the first one does.
+    with zipfile.ZipFile(tmp_path / "cells.zip") as archive:
+        start, second = archive.start_dir, archive.infolist()[1].header_offset
+    directory = content[start:].replace(struct.pack("<I", second) + b"a/1.png", bytes(4) + b"a/1.png")
+    assert directory != content[start:]
+    (tmp_path / "cells.zip").write_bytes(content[:start] + directory)
+    with pytest.raises(DataError, match="overlap, as in a zip bomb"):
+        load(f"zip:{tmp_path / 'cells.zip'}", skip_bad=True)
+
+
+def test_an_encrypted_archive_says_so(tmp_path):
+    source = archive_of(tmp_path / "cells.zip", [])
+    content = bytearray((tmp_path / "cells.zip").read_bytes())
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = content.find(mark)
+        while at >= 0:
+            content[at + offset] |= 1
+            at = content.find(mark, at + 4)
+    (tmp_path / "cells.zip").write_bytes(content)
+    with pytest.raises(DataError, match=r"6 of 6 images cannot be read.*password"):
+        load(source, skip_bad=True)
+
+
+def test_names_in_any_script_and_any_zip(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "Blutplättchen") for form in ("NFC", "NFD"))
+    entries = [(f"{composed}/血.png", encoded(PICTURE)), (f"{decomposed}/2.png", encoded(PICTURE))]
+    source = archive_of(tmp_path / "cells.zip", entries)
+    data = load(source)
+    assert data.class_names == (composed, "a", "b")
+    assert data.class_counts().tolist() == [2, 3, 3]
+    # Without the mark that its names are UTF-8, as the Mac's own archiver leaves it.
+    content = (tmp_path / "cells.zip").read_bytes()
+    for mark, offset in ((b"PK\x03\x04", 7), (b"PK\x01\x02", 9)):
+        parts = content.split(mark)
+        content = mark.join([parts[0], *(p[: offset - 4] + b"\0" + p[offset - 3 :] for p in parts[1:])])
+    (tmp_path / "cells.zip").write_bytes(content)
+    assert load(source).sha256() == data.sha256()
+    windows = [(name.replace("/", "\\"), image) for name, image in entries]
+    assert load(archive_of(tmp_path / "windows.zip", windows)).sha256() == data.sha256()
+
+
+def test_names_that_are_no_text_are_read_and_shown(tmp_path):
+    fill(tmp_path / "cells")
+    place = os.fsencode(tmp_path / "cells" / "a") + b"/caf\xe9.png"
+    with open(place, "wb") as file:
+        file.write(encoded(PICTURE))
+    (tmp_path / "cells" / "a" / "two\nlines.png").write_bytes(encoded(PICTURE))
+    data = load(f"folder:{tmp_path / 'cells'}")
+    assert {"a/caf\\xe9.png", "a/two\\nlines.png"} <= set(data.ids)
+    assert len(data.sha256()) == 64
+
+
+def test_links_in_a_folder_are_followed_once(tmp_path):
+    fill(tmp_path / "elsewhere")
+    (tmp_path / "cells").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "cells" / name).symlink_to(tmp_path / "elsewhere" / name)
+    (tmp_path / "elsewhere" / "a" / "round").symlink_to(tmp_path / "elsewhere")
+    data = load(f"folder:{tmp_path / 'cells'}")
+    assert data.ids == tuple(f"{name}/{i}.png" for name in ("a", "b") for i in range(4))
+    (tmp_path / "cells" / "a" / "gone.png").symlink_to("nowhere.png")
+    os.mkfifo(tmp_path / "cells" / "b" / "pipe.png")
+    data = load(f"folder:{tmp_path / 'cells'}", skip_bad=True)
+    assert data.skipped == {"a/gone.png": "a link to nothing", "b/pipe.png": "no regular file"}
+
+
+def test_every_folder_that_differs_from_the_configuration_is_named(tmp_path):
+    fill(tmp_path / "cells", ("a", "b", "c"))
+    with pytest.raises(DataError) as caught:
+        load(f"folder:{tmp_path / 'cells'}", class_names=("a", "B", "C"))
+    assert "class folders b, c are not among data.class_names (a, B, C), of which B, C have no folder" in str(
+        caught.value
+    )
+
+
+def test_files_that_are_no_images_are_mentioned(tmp_path, caplog):
+    fill(tmp_path / "cells")
+    (tmp_path / "cells" / "a" / "scan.jp2").write_bytes(b"x")
+    with caplog.at_level(logging.INFO, "bloodcell_jax"):
+        load(f"folder:{tmp_path / 'cells'}")
+    assert "no images by their suffix are ignored (.jp2: 1)" in caplog.text
+
+
+def test_a_multitude_of_empty_files(tmp_path):
+    """20,000 here; 100,000 differ in nothing but seconds."""
+    count = 20_000
+    source = archive_of(tmp_path / "cells.zip", [(f"a/{i:06}.jpg", b"") for i in range(count)])
+    with pytest.raises(DataError, match=r"20,000 of 20,006 images cannot be read: a/000000.jpg.* 19,995 more"):
+        load(source)
+    data = load(source, skip_bad=True)
+    assert len(data) == 6
+    assert len(data.skipped) == count
+    only = archive_of(tmp_path / "only.zip", [(f"a/{i:06}.jpg", b"") for i in range(100)], good=False)
+    with pytest.raises(DataError, match="100 of 100 images cannot be read"):
+        load(only, skip_bad=True)
+
+
+def test_a_class_left_with_nothing_is_not_skipped_in_silence(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "cells")
+    (tmp_path / "cells" / "c").mkdir()
+    (tmp_path / "cells" / "c" / "0.png").write_bytes(b"")
+    command = ["bloodcell", "train", "--config=quickstart", "--workdir=run", "--config.data.source=folder:cells"]
+    assert cli.main([*command, "--skip_bad"]) == 3
+    errors = capsys.readouterr().err.splitlines()
+    assert any("c/0.png skipped (an empty file)" in line for line in errors)
+    assert "class c has no image" in errors[-1]
+
+
+def test_a_run_keeps_what_it_skipped(tmp_path):
+    fill(tmp_path / "cells")
+    (tmp_path / "cells" / "a" / "bad.png").write_bytes(b"")
+    config = Config()
+    config.data = DataConfig(source=f"folder:{tmp_path / 'cells'}", image_size=32, skip_bad=True)
+    assert describe_environment(create_run(config))["data"]["skipped"] == {"a/bad.png": "an empty file"}
+
+
+def test_evaluation_of_another_source_skips_when_asked(trained, tmp_path, capsys):
+    fill(tmp_path / "cells", ("red", "green"))
+    (tmp_path / "cells" / "red" / "bad.png").write_bytes(b"")
+    command = ["bloodcell", "evaluate", f"--workdir={trained}", f"--source=folder:{tmp_path / 'cells'}"]
+    command += [f"--output={tmp_path / 'results'}"]
+    assert cli.main(command) == 3
+    assert "1 of 9 images cannot be read: red/bad.png (an empty file)" in capsys.readouterr().err
+    assert cli.main([*command, "--skip_bad"]) == 0
+    assert json.loads((tmp_path / "results" / "metrics.json").read_text())["n"] == 8

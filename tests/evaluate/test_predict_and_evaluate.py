@@ -1,0 +1,191 @@
+"""Using a trained run: from Python, on files, on another source."""
+
+import csv
+import io
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bloodcell_jax as bc
+from bloodcell_jax import cli
+from bloodcell_jax.errors import DataError, UsageError
+
+NAMES = ("red", "green", "blue")
+
+
+@pytest.fixture(scope="module")
+def classifier(trained):
+    return bc.Classifier.from_workdir(trained)
+
+
+@pytest.fixture
+def image_folder(cells, tmp_path):
+    """Return a folder of six of the training images, some nested, and two files that are no image."""
+    folder = tmp_path / "images"
+    (folder / "slide 2").mkdir(parents=True)
+    with np.load(cells) as arrays:
+        images = arrays["images"][::20]
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / (f"{i}.png" if i < 4 else f"slide 2/{i}.PNG"))
+    (folder / "broken.jpg").write_bytes(b"not an image")
+    (folder / "notes.txt").write_text("ignored")
+    return folder
+
+
+def read_rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_classifier_gives_what_the_run_wrote(classifier, trained, cells):
+    rows = read_rows(trained / "eval/test/predictions.csv")
+    with np.load(cells) as arrays:
+        images = arrays["images"][[int(row["id"]) for row in rows]]
+    probabilities = classifier.predict(images)
+    written = np.array([[float(row[name]) for name in NAMES] for row in rows])
+    np.testing.assert_allclose(probabilities, written, atol=2e-6)
+    assert classifier.class_names == NAMES
+    assert classifier.predict(images[:0]).shape == (0, 3)
+    # Another size is resized, alone or in a crowd.
+    large = np.repeat(np.repeat(images[:2], 2, 1), 2, 2)
+    np.testing.assert_allclose(classifier.predict(large)[1], classifier.predict(large[1:])[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("images", [np.zeros((2, 32, 32), np.uint8), np.zeros((2, 32, 32, 3), np.float32)])
+def test_other_arrays_are_refused(classifier, images):
+    with pytest.raises(UsageError, match="expected uint8"):
+        classifier.predict(images)
+
+
+def test_checkpoints_by_name(trained):
+    assert bc.Classifier.from_workdir(trained, checkpoint="last").step == 36
+    assert bc.Classifier.from_workdir(trained, checkpoint="32").step == 32
+    with pytest.raises(UsageError, match="there are best, last, "):
+        bc.Classifier.from_workdir(trained, checkpoint="7")
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"config\.json: no such file"):
+        bc.Classifier.from_workdir(tmp_path)
+
+
+def test_predict_writes_a_row_per_image_and_names_the_others(trained, image_folder, tmp_path, capsys):
+    output = tmp_path / "out" / "cells.csv"
+    code = cli.main(["bloodcell", "predict", f"--workdir={trained}", f"--input={image_folder}", f"--output={output}"])
+    assert code == 0
+    rows = read_rows(output)
+    assert [row["file"] for row in rows] == ["0.png", "1.png", "2.png", "3.png", "slide 2/4.PNG", "slide 2/5.PNG"]
+    assert list(rows[0]) == ["file", "predicted", "confidence", *NAMES]
+    assert [row["predicted"] for row in rows] == [NAMES[i // 2] for i in range(6)]
+    for row in rows:
+        assert row["confidence"] == max(row[name] for name in NAMES)
+    captured = capsys.readouterr()
+    assert "broken.jpg" in captured.err
+    assert captured.out.splitlines()[-1].endswith("6 images")
+
+
+def test_predict_reads_zips_globs_and_single_images(trained, image_folder, tmp_path):
+    archive = tmp_path / "more.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(image_folder / "0.png", "deep/0.png")
+    output = tmp_path / "cells.csv"
+    command = ["bloodcell", "predict", f"--workdir={trained}", f"--output={output}", f"--input={archive}"]
+    assert cli.main([*command, f"--input={image_folder}/[12].png", f"--input={image_folder / '3.png'}"]) == 0
+    assert [row["file"] for row in read_rows(output)] == ["deep/0.png", "1.png", "2.png", "3.png"]
+
+
+def test_damage_inside_a_zip_costs_one_row(trained, image_folder, tmp_path, capsys):
+    archive = tmp_path / "cells.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.write(image_folder / "0.png", "0.png")
+        file.write(image_folder / "1.png", "1.png")
+    content = bytearray(archive.read_bytes())
+    start = 30 + len("0.png")  # behind the member's header, where decompression begins
+    content[start + 1 : start + 40] = b"\xff" * 39
+    archive.write_bytes(content)
+    command = ["bloodcell", "predict", f"--workdir={trained}", f"--output={tmp_path / 'cells.csv'}"]
+    assert cli.main([*command, f"--input={archive}"]) == 0
+    assert [row["file"] for row in read_rows(tmp_path / "cells.csv")] == ["1.png"]
+    assert "0.png: cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--input={image_folder}", "--output={image_folder}"], 2, "is a folder"),
+        (["--input={image_folder}", "--output={image_folder}/notes.txt/cells.csv"], 5, "cells.csv: cannot be written"),
+        (["--input={image_folder}", "--strict"], 3, "1 of 7 images could not be read"),
+        (["--input={image_folder}/broken.jpg"], 3, "1 of 1 images could not be read"),
+        (["--input={image_folder}/absent"], 2, "absent: no such file, folder or match"),
+        (["--input={image_folder}/slide*/none"], 2, "no such file, folder or match"),
+        ([], 2, "--input: missing"),
+        (["--input={image_folder}", "--crop=x"], 2, "--crop=x"),
+        (["--input={image_folder}", "--checkpoint=5"], 2, "--checkpoint=5"),
+    ],
+)
+def test_predict_refuses_with_one_line_and_no_file(trained, image_folder, tmp_path, capsys, arguments, code, words):
+    output = tmp_path / "cells.csv"
+    arguments = [argument.format(image_folder=image_folder) for argument in arguments]
+    assert cli.main(["bloodcell", "predict", f"--workdir={trained}", f"--output={output}", *arguments]) == code
+    assert words in capsys.readouterr().err.splitlines()[-1]
+    assert not output.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
+
+
+def test_evaluate_the_run_s_own_splits(trained, tmp_path, capsys):
+    output = tmp_path / "again"
+    assert cli.main(["bloodcell", "evaluate", f"--workdir={trained}", f"--output={output}"]) == 0
+    again, first = (json.loads((f / "metrics.json").read_text()) for f in (output, trained / "eval/test"))
+    assert again["accuracy"] == first["accuracy"]
+    assert again["nll"] == pytest.approx(first["nll"], abs=1e-5)
+    assert "accuracy" in capsys.readouterr().out
+    code = cli.main(["bloodcell", "evaluate", f"--workdir={trained}", "--split=all", f"--output={tmp_path / 'all'}"])
+    assert code == 0
+    assert json.loads((tmp_path / "all" / "metrics.json").read_text())["n"] == 120
+
+
+def test_evaluate_another_source_by_class_name(trained, cells, tmp_path):
+    # Another order of classes, and one missing: names decide.
+    folder = tmp_path / "other"
+    with np.load(cells) as arrays:
+        for name, first in (("blue", 80), ("red", 0)):
+            (folder / name).mkdir(parents=True)
+            for i in range(first, first + 5):
+                Image.fromarray(arrays["images"][i]).save(folder / name / f"{i}.png")
+    command = ["bloodcell", "evaluate", f"--workdir={trained}", f"--source=folder:{folder}"]
+    assert cli.main([*command, f"--output={tmp_path / 'results'}"]) == 0
+    metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
+    assert metrics["n"] == 10
+    assert metrics["accuracy"] > 0.8
+    assert cli.main(command) == 2
+
+
+def test_changed_data_are_not_taken_for_the_run_s_own(trained, cells, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    with np.load(cells) as arrays:
+        changed = {"images": 255 - arrays["images"], "labels": arrays["labels"]}
+    np.savez(tmp_path / "changed.npz", **changed)
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["source"] = f"npz:{tmp_path / 'changed.npz'}"
+    (workdir / "config.json").write_text(json.dumps(config))
+    assert cli.main(["bloodcell", "evaluate", f"--workdir={workdir}", f"--output={tmp_path / 'out'}"]) == 3
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "not the data this run was trained on" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_image_in_any_mode(classifier, image_folder):
+    from bloodcell_jax.data.image_files import decode
+
+    image = Image.open(image_folder / "0.png")
+    expected = decode((image_folder / "0.png").read_bytes(), "0.png", image_size=32, crop=200)
+    for mode in ("RGBA", "P"):
+        stream = io.BytesIO()
+        image.convert(mode).save(stream, "png")
+        found = decode(stream.getvalue(), mode, image_size=32, crop=200)
+        assert found.shape == expected.shape == (32, 32, 3)

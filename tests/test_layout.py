@@ -1,0 +1,104 @@
+"""The folders import downwards only, training is pure, and no file or function outgrows a reader."""
+
+import ast
+import graphlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "bloodcell_jax"
+
+# From the bottom to the top. A folder or module imports from lower rows, and from others of its row without a circle.
+ROWS = (
+    ("config", "errors", "download"),
+    ("devices",),
+    ("augment", "models", "data", "weights"),
+    ("train",),
+    ("workdir",),
+    ("evaluate",),
+    ("report",),
+    ("run",),
+    ("benchmark",),
+    ("cli",),
+)
+HEIGHT = {name: height for height, row in enumerate(ROWS) for name in row}
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")
+SOURCES = sorted(
+    path
+    for folder in ("bloodcell_jax", "configs", "tests", "benchmarks", "docs")
+    for path in (ROOT / folder).rglob("*.py")
+)
+
+
+def imports_of(path):
+    """Return the dotted names that a module imports anywhere, in functions and for type checking too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+def room_of(path):
+    """Return the folder, or the module of the package itself, that a file belongs to."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def arrows():
+    """Return (file, its room, room that it imports from) of every import inside the package."""
+    for path in MODULES:
+        for name in imports_of(path):
+            package, _, rest = name.partition(".")
+            if package == "bloodcell_jax" and rest:
+                yield path, room_of(path), rest.split(".")[0]
+
+
+def test_every_room_has_its_height():
+    rooms = {room_of(path) for path in MODULES}
+    assert rooms == set(HEIGHT)
+
+
+def test_no_import_runs_up():
+    up = [f"{path.relative_to(ROOT)} imports {to}" for path, room, to in arrows() if HEIGHT[to] > HEIGHT[room]]
+    assert not up
+
+
+def test_no_folders_import_each_other_in_a_circle():
+    graph = {room: set() for room in HEIGHT}
+    for _, room, to in arrows():
+        graph[room] |= {to} - {room}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+# What training may use beside the package's own lower rooms: nothing that knows of files, clocks or processes.
+PURE = {"__future__", "collections", "dataclasses", "functools", "re", "typing", "flax", "jax", "numpy", "optax"}
+PURE_ROOMS = {"config", "errors", "augment", "models", "train"}
+DEVICE_CALLS = {"device_put", "device_get", "devices", "local_devices", "device_count", "process_index", "process_count"}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "train").glob("*.py")), ids=lambda path: path.stem)
+def test_training_knows_no_files_clocks_or_devices(path):
+    for name in imports_of(path):
+        package, _, rest = name.partition(".")
+        allowed = rest.split(".")[0] in PURE_ROOMS if package == "bloodcell_jax" else package in PURE
+        assert allowed, f"{path.name} imports {name}"
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in DEVICE_CALLS, f"{path.name}:{node.lineno} uses {node.attr}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("open", "print", "input"), f"{path.name}:{node.lineno} calls {node.func.id}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_and_its_functions_can_be_read_in_one_go(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= 60, f"{node.name} has {lines} lines"
