@@ -1,6 +1,7 @@
 """The folders import downwards only, training is pure, and no file or function outgrows a reader."""
 
 import ast
+import configparser
 import graphlib
 from pathlib import Path
 
@@ -63,6 +64,13 @@ def test_every_room_has_its_height():
     assert rooms == set(HEIGHT)
 
 
+def test_every_folder_is_installed():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    folders = {".".join(("bloodcell_jax", *path.parent.relative_to(PACKAGE).parts)) for path in MODULES}
+    assert set(config["options"]["packages"].split()) == folders | {"bloodcell_jax.configs"}
+
+
 def test_no_import_runs_up():
     up = [f"{path.relative_to(ROOT)} imports {to}" for path, room, to in arrows() if HEIGHT[to] > HEIGHT[room]]
     assert not up
@@ -78,7 +86,15 @@ def test_no_folders_import_each_other_in_a_circle():
 # What training may use beside the package's own lower rooms: nothing that knows of files, clocks or processes.
 PURE = {"__future__", "collections", "dataclasses", "functools", "re", "typing", "flax", "jax", "numpy", "optax"}
 PURE_ROOMS = {"config", "errors", "augment", "models", "train"}
-DEVICE_CALLS = {"device_put", "device_get", "devices", "local_devices", "device_count", "process_index", "process_count"}
+DEVICE_CALLS = {
+    "device_put",
+    "device_get",
+    "devices",
+    "local_devices",
+    "device_count",
+    "process_index",
+    "process_count",
+}
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "train").glob("*.py")), ids=lambda path: path.stem)

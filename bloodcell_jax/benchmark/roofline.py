@@ -16,7 +16,7 @@ import numpy as np
 
 from bloodcell_jax.benchmark.programs import BatchAugmentation
 from bloodcell_jax.benchmark.timing import repeated, time_program
-from bloodcell_jax.models.convnext import ACTIVATIONS
+from bloodcell_jax.models.activations import ACTIVATIONS
 from bloodcell_jax.models.layers import BLOCK, DEPTHWISE, MATRIX, NORM, Layer, layers_of
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.train.freezing import partition

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from bloodcell_jax.config import ModelConfig
 from bloodcell_jax.errors import UsageError
-from bloodcell_jax.models.convnext import ACTIVATIONS, ConvNeXt
+from bloodcell_jax.models.activations import ACTIVATIONS
+from bloodcell_jax.models.convnext import ConvNeXt
 from bloodcell_jax.models.custom_cnn import CustomCNN
 from bloodcell_jax.models.network import Network, Params
 from bloodcell_jax.models.variants import VARIANTS, Variant

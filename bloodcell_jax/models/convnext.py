@@ -5,7 +5,6 @@ drawn from one key per example folded with the block's number, so it depends nei
 nor on how the batch is cut over devices.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -14,35 +13,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from bloodcell_jax.errors import UsageError
+from bloodcell_jax.models.activations import ACTIVATIONS
 from bloodcell_jax.models.dense import Dense, PatchConv
 from bloodcell_jax.models.depthwise import depthwise_conv
+from bloodcell_jax.models.norms import GlobalResponseNorm, LayerNorm
 from bloodcell_jax.models.variants import Variant
-
-
-@jax.custom_jvp
-def gelu(x: jax.Array) -> jax.Array:
-    """GELU by the error function (Hendrycks and Gimpel 2016, arXiv:1606.08415).
-
-    `jax.nn.gelu` goes by erfc, whose expansion XLA:CPU fuses badly: a block's dense layers with their gradients took
-    312 ms that way and 95 ms this way (docs/decisions.md); the results differ by at most 1e-6.
-    """
-    return x * (0.5 + 0.5 * jax.lax.erf(x * math.sqrt(0.5)))
-
-
-@gelu.defjvp
-def _gelu_jvp(primals, tangents):
-    (x,), (tangent,) = primals, tangents
-    # erf(-x) and not erf(x): equal terms would be computed once and kept from the forward pass to here, which costs a
-    # fifth of the memory of a step and more time than a second erf.
-    slope = 0.5 - 0.5 * jax.lax.erf(x * -math.sqrt(0.5)) + x * jnp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-    return gelu(x), slope * tangent
-
-
-ACTIVATIONS = {
-    "gelu": gelu,
-    "gelu_tanh": partial(nn.gelu, approximate=True),
-    "silu": nn.silu,
-}
 
 # As published: conv and dense weights truncated normal with std 0.02, cut at two standard deviations.
 _init_weights = nn.initializers.truncated_normal(0.02)
@@ -50,23 +25,6 @@ _init_weights = nn.initializers.truncated_normal(0.02)
 
 def _scaled(initializer: Callable, scale: float) -> Callable:
     return lambda key, shape, dtype: scale * initializer(key, shape, dtype)
-
-
-class LayerNorm(nn.Module):
-    """LayerNorm over the channels; statistics in float32, by the mean of squared deviations."""
-
-    epsilon: float
-    dtype: jnp.dtype
-    param_dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x):
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
-        x = x.astype(jnp.float32)
-        centerd = x - x.mean(-1, keepdims=True)
-        variance = jnp.square(centerd).mean(-1, keepdims=True)
-        return (centerd * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)
 
 
 class DepthwiseConv(nn.Module):
@@ -82,24 +40,6 @@ class DepthwiseConv(nn.Module):
         kernel = self.param("kernel", _init_weights, (size, size, 1, channels), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
         return depthwise_conv(x, kernel.astype(self.dtype)) + bias.astype(self.dtype)
-
-
-class GlobalResponseNorm(nn.Module):
-    """Global response normalization (ConvNeXt V2, section 3.3)."""
-
-    dtype: jnp.dtype
-    param_dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x):
-        scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
-        wide = x.astype(jnp.float32)
-        energy = jnp.square(wide).sum((1, 2), keepdims=True)
-        # A channel that is off everywhere has norm 0, where the root has no gradient; it is taken as 0.
-        response = jnp.where(energy > 0, jnp.sqrt(jnp.where(energy > 0, energy, 1)), 0)
-        normalized = response / (response.mean(-1, keepdims=True) + 1e-6)
-        return (wide + scale * (wide * normalized) + bias).astype(self.dtype)
 
 
 class Block(nn.Module):

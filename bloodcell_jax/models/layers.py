@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
-from bloodcell_jax.models.convnext import Block, DepthwiseConv, GlobalResponseNorm, LayerNorm
+from bloodcell_jax.models.convnext import Block, DepthwiseConv
 from bloodcell_jax.models.dense import Dense, PatchConv
+from bloodcell_jax.models.norms import GlobalResponseNorm, LayerNorm
 
 MATRIX, DEPTHWISE, NORM, BLOCK = "matrix products", "depthwise", "norms", "block"
 _KINDS: dict[type[nn.Module], str] = {

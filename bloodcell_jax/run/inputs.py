@@ -136,7 +136,7 @@ class StreamedInput:
     @contextlib.contextmanager
     def open_batches(self, first_step: int) -> Iterator[Iterator[Batch]]:
         run, size = self.run, self.run.config.train.batch_size
-        plan = _StreamPlan(run.sampler, size, run.parallel.local_rows(size), range(self.stage.start, self.stage.stop))
+        plan = StreamPlan(run.sampler, size, run.parallel.local_rows(size), range(self.stage.start, self.stage.stop))
 
         def place(number: int, images: np.ndarray) -> Batch:
             return run.parallel.shard_batch(self._rows(plan.steps[number]) | {"images": images})
@@ -193,7 +193,7 @@ class FeatureInput:
 
 
 @dataclass(frozen=True)
-class _StreamPlan:
+class StreamPlan:
     """The examples that one process feeds to each step of a stage; it is sent to the processes that read."""
 
     sampler: Sampler

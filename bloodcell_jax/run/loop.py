@@ -66,12 +66,12 @@ class Loop:
     def train(self) -> float:
         """Run every step that is left; returns the seconds that all steps took."""
         step, total, note = self._first_step, self._run.total_steps, self._journal.progress.note
+        state = self._restore()
         if step == total:
             note(f"{self._workdir}: already trained for all {total} steps")
             return self._clock.seconds
         note(f"augmentation: {self._run.augmentation}")
         self._profiler.begin(step)
-        state = self._restore()
         with contextlib.closing(self._profiler), self._journal:
             while step < total:
                 stage = stage_of_step(self._run.stages, step)

@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-from bloodcell_jax.evaluate.command import evaluate_source
 
 import bloodcell_jax as bc
 from bloodcell_jax.config import Config
@@ -14,6 +13,7 @@ from bloodcell_jax.data.cleaning import Removal, clean_file, remove_rows
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.classifier import Classifier
+from bloodcell_jax.evaluate.evaluate_source import evaluate_source
 from bloodcell_jax.run.create import create_run
 from bloodcell_jax.workdir.files import read_json, write_json
 

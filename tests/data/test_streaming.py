@@ -18,7 +18,7 @@ from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.streaming import open_stream
 from bloodcell_jax.data.tfds_sets import INDEX_NAME, prepare
 from bloodcell_jax.errors import DataError, MachineError
-from bloodcell_jax.run.inputs import TrainingPlan
+from bloodcell_jax.run.inputs import StreamPlan
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def stored(folder, **options):
 
 def plan_of(data, rows=slice(0, 16), steps=12):
     sampler = create_sampler("natural", data.labels, np.arange(len(data), dtype=np.int32), seed=5)
-    return TrainingPlan(sampler, 16, rows, np.arange(steps))
+    return StreamPlan(sampler, 16, rows, np.arange(steps))
 
 
 def test_images_on_the_disk_stand_in_for_the_array(prepared):

@@ -8,7 +8,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
-from bloodcell_jax.models.convnext import Block, GlobalResponseNorm, LayerNorm, drop_path, gelu
+from bloodcell_jax.models.activations import gelu
+from bloodcell_jax.models.convnext import Block, drop_path
+from bloodcell_jax.models.norms import GlobalResponseNorm, LayerNorm
 from bloodcell_jax.models.variants import VARIANTS
 
 # timm 1.0's counts with a head of 1,000 classes.

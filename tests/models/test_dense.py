@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from bloodcell_jax.models.convnext import gelu
+from bloodcell_jax.models.activations import gelu
 from bloodcell_jax.models.dense import Dense, PatchConv
 
 INIT = nn.initializers.truncated_normal(0.02)

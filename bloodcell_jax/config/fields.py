@@ -1,23 +1,20 @@
-"""Every option of a run, once: typed dataclasses whose fields carry their help, choices and bounds.
-
-A configuration is a Python file with `get_config(arg="") -> Config`; any field is overridden on the command
-line (`--config.train.batch_size=64`). `resolve`d by training, it is written to `workdir/config.json`, which is
-data: enough to build the model again.
-"""
+"""Every option of a run, once: typed dataclasses whose fields carry their help, legal values and what may change."""
 
 import dataclasses
-import math
-import types
-import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bloodcell_jax.errors import UsageError
-
 
 def option(
-    default: Any, help: str, *, choices=None, minimum=None, maximum=None, factory=None, may_change: bool = False
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[Any] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    factory: Callable[[], Any] | None = None,
+    may_change: bool = False,
 ) -> Any:
     """Return a dataclass field whose metadata hold its help text and its legal values.
 
@@ -268,47 +265,6 @@ class Config:
     evaluate: EvaluateConfig = option(None, "evaluation and prediction", factory=EvaluateConfig)
 
 
-def to_dict(config: Any) -> dict:
-    """Return a configuration as plain dicts, lists and scalars, ready for JSON."""
-    return _plain(dataclasses.asdict(config))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-def from_dict(values: dict) -> Config:
-    """Return the validated Config that `to_dict` made `values` from.
-
-    Raises:
-      UsageError: an unknown field, or a value that is not legal.
-    """
-    config = _build(Config, values, "config")
-    validate(config)
-    return config
-
-
-def _build(kind: Any, value: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        fields = {f.name: f for f in dataclasses.fields(kind)}
-        if not isinstance(value, dict):
-            raise UsageError(f"{path}: expected the fields of {kind.__name__}, got {value!r}")
-        for name in value:
-            if name not in fields:
-                raise UsageError(f"{path}.{name}: no such field; {path} has {', '.join(fields)}")
-        return kind(**{name: _build(fields[name].type, item, f"{path}.{name}") for name, item in value.items()})
-    if typing.get_origin(kind) is list and isinstance(value, list):
-        item_kind = typing.get_args(kind)[0]
-        return [_build(item_kind, item, f"{path}[{i}]") for i, item in enumerate(value)]
-    if typing.get_origin(kind) is tuple and isinstance(value, list):
-        return tuple(value)
-    return value
-
-
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
     """Yield (path, field, value) of every option, e.g. `stages[0].optimizer.learning_rate`."""
     for f in dataclasses.fields(config):
@@ -320,97 +276,3 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Fie
                 yield from leaves(item, f"{path}[{i}].")
         else:
             yield path, f, value
-
-
-def validate(config: Config) -> None:
-    """Check every field's type, choices and bounds, and the rules that join several fields.
-
-    Raises:
-      UsageError: names the field, its value and what is legal.
-    """
-    if not isinstance(config, Config):
-        raise UsageError(f"get_config() returned {type(config).__name__}; it must return bloodcell_jax.config.Config")
-    for path, f, value in leaves(config):
-        _check_value(f"config.{path}", f, value)
-    _check_splits(config.data.splits)
-    power_range(config.data.sampler_power)
-    if not config.stages:
-        raise UsageError("config.stages: empty; give at least one stage")
-    for i, stage in enumerate(config.stages):
-        _check_stage(f"config.stages[{i}]", stage)
-    for name in ("mean", "std"):
-        value = getattr(config.model, name)
-        if value and (len(value) != 3 or (name == "std" and min(value) <= 0)):
-            raise UsageError(f"config.model.{name}={value!r}: give three numbers (red, green, blue), std above 0")
-    names = config.data.class_names
-    if len(set(names)) != len(names):
-        raise UsageError(f"config.data.class_names={names!r}: a name stands twice")
-    if names and config.model.num_classes not in (None, len(names)):
-        raise UsageError(
-            f"config.model.num_classes={config.model.num_classes} contradicts the {len(names)} config.data.class_names"
-        )
-
-
-def _check_value(path: str, f: dataclasses.Field, value: Any) -> None:
-    if not _has_type(value, f.type):
-        raise UsageError(f"{path}={value!r}: expected {_type_name(f.type)}")
-    if value is None:
-        return
-    rules = f.metadata
-    if rules["choices"] and value not in rules["choices"]:
-        raise UsageError(f"{path}={value!r}: must be one of {', '.join(map(str, rules['choices']))}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"{path}={value!r}: must be finite")
-    if rules["minimum"] is not None and value < rules["minimum"]:
-        raise UsageError(f"{path}={value!r}: must be at least {rules['minimum']}")
-    if rules["maximum"] is not None and value > rules["maximum"]:
-        raise UsageError(f"{path}={value!r}: must be at most {rules['maximum']}")
-
-
-def _has_type(value: Any, kind: Any) -> bool:
-    if isinstance(kind, types.UnionType):
-        return any(_has_type(value, option) for option in typing.get_args(kind))
-    if typing.get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_has_type(item, typing.get_args(kind)[0]) for item in value)
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind is bool
-    return isinstance(value, int | float) if kind is float else isinstance(value, kind)
-
-
-def _type_name(kind: Any) -> str:
-    if isinstance(kind, types.UnionType):
-        return " or ".join(_type_name(option) for option in typing.get_args(kind))
-    if typing.get_origin(kind) is tuple:
-        return f"a tuple of {_type_name(typing.get_args(kind)[0])}"
-    return {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "none"}[kind]
-
-
-def _check_splits(splits: tuple[float, ...]) -> None:
-    if len(splits) != 3 or min(splits) < 0 or abs(sum(splits) - 1) > 1e-6 or min(splits[:2]) == 0:
-        raise UsageError(
-            f"config.data.splits={splits!r}: give train, val and test fractions that add to 1 (test may be 0)"
-        )
-
-
-def power_range(text: str) -> tuple[float, float]:
-    """Return q of the first and of the last epoch from `data.sampler_power`, a number or FIRST..LAST.
-
-    Raises:
-      UsageError: it is neither, or leaves 0 to 1.
-    """
-    first, dots, last = text.partition("..")
-    try:
-        values = float(first), float(last if dots else first)
-    except ValueError:
-        values = (math.nan, math.nan)
-    if not all(0 <= value <= 1 for value in values):
-        raise UsageError(f"config.data.sampler_power={text!r}: give a number from 0 to 1, or two as in '1..0'")
-    return values
-
-
-def _check_stage(path: str, stage: StageConfig) -> None:
-    if stage.steps is None and not stage.epochs:
-        raise UsageError(f"{path}: give epochs or steps")
-    optimizer = stage.optimizer
-    if optimizer.name == "adam" and optimizer.weight_decay:
-        raise UsageError(f"{path}.optimizer.weight_decay={optimizer.weight_decay}: adam has none; use name=adamw")

@@ -1,0 +1,36 @@
+"""The configuration of a run.
+
+A configuration is a Python file with `get_config(arg="") -> Config`. Any field is overridden on the command line
+(`--config.train.batch_size=64`). Training resolves it and writes it to `workdir/config.json`, which is data: enough to
+build the model again.
+"""
+
+from bloodcell_jax.config.fields import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    ModelConfig,
+    OptimizerConfig,
+    StageConfig,
+    TrainConfig,
+    leaves,
+)
+from bloodcell_jax.config.plain import from_dict, to_dict
+from bloodcell_jax.config.validation import power_range, validate
+
+__all__ = [
+    "AugmentConfig",
+    "Config",
+    "DataConfig",
+    "EvaluateConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "StageConfig",
+    "TrainConfig",
+    "from_dict",
+    "leaves",
+    "power_range",
+    "to_dict",
+    "validate",
+]
