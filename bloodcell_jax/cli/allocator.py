@@ -4,7 +4,7 @@ import os
 import sys
 
 # Large allocations in huge pages, from one heap that keeps what is freed. Both thresholds are 16 GiB, above what a step
-# allocates: what passes them goes back to the kernel, which clears each page before it is used again.
+# allocates: what passes them goes back to the kernel, and the kernel clears each page before it is used again.
 _SETTINGS = ":".join(
     (
         "glibc.malloc.hugetlb=1",

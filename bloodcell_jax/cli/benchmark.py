@@ -7,7 +7,7 @@ from absl import flags
 
 from bloodcell_jax.benchmark import PARTS
 from bloodcell_jax.benchmark.peers import check_peers
-from bloodcell_jax.cli.verb import Verb
+from bloodcell_jax.cli.verb import Verb, value_of
 from bloodcell_jax.config import Config
 from bloodcell_jax.errors import UsageError
 
@@ -32,12 +32,12 @@ def _define_benchmark(values: flags.FlagValues) -> None:
 
 
 def _benchmark(values: flags.FlagValues, config: Config) -> None:
-    peers, parts = values["peers"].value, values["parts"].value
+    peers, parts = value_of(values, "peers"), value_of(values, "parts")
     parts = [] if parts == ["none"] else parts
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise UsageError(f"--parts={unknown[0]}: no such part; there are {', '.join(PARTS)}, or none")
-    output = Path(values["output"].value).expanduser() if values["output"].value else None
+    output = Path(value_of(values, "output")).expanduser() if value_of(values, "output") else None
     if output is not None and output.is_dir():
         raise UsageError(f"--output={output}: is a folder; name a JSON file")
     check_peers(peers)
@@ -53,7 +53,7 @@ def _benchmark(values: flags.FlagValues, config: Config) -> None:
     from bloodcell_jax.benchmark.command import run_benchmark
     from bloodcell_jax.benchmark.table import format_results
 
-    results = run_benchmark(config, peers=peers, parts=parts, windows=values["windows"].value)
+    results = run_benchmark(config, peers=peers, parts=parts, windows=value_of(values, "windows"))
     print(format_results(results))
     if output is not None:
         from bloodcell_jax.workdir.files import write_json

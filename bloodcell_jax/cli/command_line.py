@@ -95,7 +95,7 @@ def _run(argv: list[str]) -> int:
 
 
 def _parse(verb: Verb, name: str, words: list[str]) -> tuple:
-    """Return what `verb.run` takes: the flags and, where the verb has one, the configuration."""
+    """Return what `verb.run` takes: the flags and, if the verb has one, the configuration."""
     values = flags.FlagValues()
     verb.define(values)
     command = [name, *words]

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from bloodcell_jax.cli.verb import Verb, required, required_path
+from bloodcell_jax.cli.verb import Verb, required, required_path, value_of
 
 
 def _define_convert(values: flags.FlagValues) -> None:
@@ -15,7 +15,7 @@ def _convert(values: flags.FlagValues) -> None:
     from bloodcell_jax.weights import convert
 
     source, target = required(values, "input"), required_path(values, "output")
-    info = convert(source, target, values["variant"].value)
+    info = convert(source, target, value_of(values, "variant"))
     classes = "no head" if info.num_classes is None else f"{info.num_classes} classes"
     print(f"{target}: {info.variant}, {classes}, licence {info.licence or 'not known'}, from {info.source}")
 

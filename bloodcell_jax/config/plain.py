@@ -34,7 +34,7 @@ def from_dict(values: dict) -> Config:
 
 
 def _build(kind: Any, value: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         fields = {f.name: f for f in dataclasses.fields(kind)}
         if not isinstance(value, dict):
             raise UsageError(f"{path}: expected the fields of {kind.__name__}, got {value!r}")

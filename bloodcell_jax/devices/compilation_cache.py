@@ -40,7 +40,7 @@ def delete_truncated_entries(folder: Path) -> None:
 
 
 def _is_whole(content: bytes) -> bool:
-    """Return whether an entry can be decompressed to its end; JAX writes zstandard where it is installed, else zlib."""
+    """Return whether an entry can be decompressed to its end; JAX writes zstandard if it is installed, else zlib."""
     if content.startswith(_ZSTANDARD_MAGIC):
         return _is_whole_zstandard(content)
     try:
@@ -52,7 +52,7 @@ def _is_whole(content: bytes) -> bool:
 
 def _is_whole_zstandard(content: bytes) -> bool:
     try:
-        import zstandard
+        import zstandard  # pyright: ignore[reportMissingImports] - JAX uses it if it is there
     except ImportError:  # Written by another environment; without this package JAX would not read it either.
         return False
     try:

@@ -1,7 +1,7 @@
 """Data parallelism under two backends, `pmap` and `jit`, over one axis named `data`.
 
-The state is replicated under both, never stacked. Across processes pmap takes and returns host-local replicas, which
-Orbax refuses, while jit has global arrays. That difference lives here alone: `place_state`, `shard_batch` and
+The state is replicated under both, never stacked. Across processes pmap takes and returns host-local replicas, and
+Orbax refuses those; jit has global arrays. That difference lives here alone: `place_state`, `shard_batch` and
 `global_view`.
 """
 
@@ -81,7 +81,7 @@ class DataParallel:
     def on_each_device(self, function: Callable, in_specs: Any, out_specs: Any) -> Callable:
         """Return `function` as every device runs it on its own part of global arrays: `WHOLE` or its `ROWS`.
 
-        The compiler is not asked to cut a program up: where it cannot (an FFT, a loop over rows until all are done) it
+        The compiler is not asked to cut a program up. If it cannot (an FFT, a loop over rows until all are done), it
         has the devices exchange rows that they do not need.
         """
         return jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)

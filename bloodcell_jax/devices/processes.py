@@ -10,11 +10,11 @@ _SLURM_NAMES = ("SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID",
 
 
 def join_processes(mode: str) -> None:
-    """Initialize `jax.distributed` where there is more than one process; call before any device is touched.
+    """Initialize `jax.distributed` if there is more than one process; call it before any device is touched.
 
     Args:
       mode: `off`; `env`, from JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID; `slurm`,
-        from srun's variables; `auto`, env or slurm where all their variables are set and say more than one process,
+        from srun's variables; `auto`, env or slurm if all their variables are set and say more than one process,
         else off. A half-set environment, as an ssh session inside a job has it, is off.
 
     Raises:

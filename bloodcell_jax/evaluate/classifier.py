@@ -25,7 +25,7 @@ class Classifier:
     Attributes:
       config: the run's resolved configuration.
       class_names: in the order of the probabilities' columns.
-      step: of the checkpoint.
+      step: step of the checkpoint.
       workdir: the run's folder.
     """
 

@@ -26,7 +26,7 @@ def evaluate_source(
       source: data source; None: the run's own.
       split: train, val, test or all; None: test, or val if there is no test (all for another source).
       skip_bad: leave out images of `source` that cannot be read; the run's own source is read as it was trained on.
-      output: folder for the files; None: eval/<split> of the workdir, which needs the run's own source.
+      output: folder for the files; None: eval/<split> of the workdir, for the run's own source alone.
 
     Returns:
       The folder and the metrics.

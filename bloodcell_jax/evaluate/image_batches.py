@@ -17,7 +17,7 @@ Images = jax.Array | np.ndarray | StoredImages
 
 
 class ImageBatches:
-    """Gathers or reads images in batches of `batch_size` over all devices, which must divide it."""
+    """Gathers or reads images in batches of `batch_size`, a multiple of the devices."""
 
     def __init__(self, parallel: DataParallel, batch_size: int):
         self._parallel, self._batch_size = parallel, batch_size
@@ -29,7 +29,7 @@ class ImageBatches:
         """Open the images at `indices`, batch by batch, uint8 [batch, h, w, 3].
 
         Args:
-          images: uint8 [N, h, w, 3]: on the devices, replicated and global; or on the host or its disk, from where
+          images: uint8 [N, h, w, 3]: on the devices, replicated and global; or on the host or its disk, of which
             each process reads its own rows of every batch, ahead of their use.
           indices: int32 [n]; the last batch is padded.
         """

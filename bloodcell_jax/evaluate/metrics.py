@@ -30,7 +30,7 @@ class Predictions:
       probabilities: float64 [n, k].
       predicted: the first largest column of each row, [n].
       confusion: counts by true class (row) and predicted class (column), [k, k].
-      precision, recall, f1: of every class, [k] each.
+      precision, recall, f1: one of each per class, [k].
       support: examples of every class, [k].
     """
 
@@ -122,7 +122,7 @@ def classification_metrics(
       labels: integers in [0, k), [n].
       probabilities: in [0, 1], rows summing to 1, [n, k]; the prediction is the first largest column.
       class_names: k distinct names.
-      seed: of the bootstrap.
+      seed: seed of the bootstrap.
 
     Raises:
       DataError: a probability is not finite.
@@ -151,7 +151,7 @@ def classification_metrics(
 def quick_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:
     """Return the metrics that training logs: loss (mean negative log likelihood), accuracy and macro F1.
 
-    Probabilities that are not finite give a loss that is not finite; stopping is the training loop's matter.
+    Probabilities that are not finite give a loss that is not finite; the training loop decides what follows.
     """
     predictions = Predictions(labels, probabilities)
     return {name: metric.compute(predictions) for name, metric in _logged_metrics().items()}
@@ -169,7 +169,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int
 
 
 def precision_recall_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return precision, recall and F1 of every class, [k] each; 0 where the denominator is 0."""
+    """Return precision, recall and F1 of every class, [k] each; 0 if the denominator is 0."""
     hits = np.diagonal(confusion).astype(np.float64)
     predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
     return _ratio(hits, predicted), _ratio(hits, support), _ratio(2 * hits, predicted + support)
@@ -205,7 +205,10 @@ def reliability(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray
     """
     inner_edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
     bins = np.digitize(confidence, inner_edges, right=True)
-    return tuple(np.bincount(bins, weights, CALIBRATION_BINS) for weights in (None, confidence, correct))
+    count, summed_confidence, hits = (
+        np.bincount(bins, weights, CALIBRATION_BINS) for weights in (None, confidence, correct)
+    )
+    return count, summed_confidence, hits
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:

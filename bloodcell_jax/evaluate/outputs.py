@@ -24,7 +24,7 @@ def write_split(
     Args:
       indices: the split's examples.
       probabilities: [len(indices), classes].
-      step: of the checkpoint that made them.
+      step: step of the checkpoint that made them.
 
     Raises:
       MachineError: a file cannot be written.
@@ -47,7 +47,7 @@ def _write_predictions(path: Path, dataset: Dataset, indices: np.ndarray, probab
         for index, guess, row in zip(indices, predicted, probabilities, strict=True):
             values = [f"{p:.6f}" for p in row]
             label = class_names[dataset.labels[index]]
-            writer.writerow([dataset.ids[index], label, class_names[guess], values[guess], *values])
+            writer.writerow([dataset.ids[int(index)], label, class_names[guess], values[guess], *values])
 
 
 def _most_wrong(dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray) -> list[dict]:
@@ -61,7 +61,7 @@ def _most_wrong(dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray
         Image.fromarray(dataset.images[indices[i]]).save(png, "png")
         entries.append(
             {
-                "id": dataset.ids[indices[i]],
+                "id": dataset.ids[int(indices[i])],
                 "label": dataset.class_names[labels[i]],
                 "predicted": dataset.class_names[predicted[i]],
                 "confidence": float(confidence[i]),

@@ -32,7 +32,7 @@ def predict_files(create_classifier: Callable[[], Classifier], inputs: list[str]
       create_classifier: called once the inputs are known to exist.
       inputs: images, folders (searched below), zips or glob patterns.
       output: the CSV; it appears whole or not at all.
-      strict: refuse where any image cannot be read.
+      strict: refuse if any image cannot be read.
 
     Raises:
       UsageError: an input matches nothing, or the output is a folder.

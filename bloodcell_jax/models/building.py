@@ -20,7 +20,7 @@ from bloodcell_jax.models.variants import VARIANTS, Variant
 
 
 def create_convnext(variant: Variant, *, num_classes: int, **options) -> ConvNeXt:
-    """Return a ConvNeXt; options are fields of the module or of its Variant, which they replace.
+    """Return a ConvNeXt; options replace fields of the module or of its Variant.
 
     Raises:
       UsageError: an unknown activation.

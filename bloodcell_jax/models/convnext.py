@@ -127,8 +127,8 @@ class ConvNeXt(nn.Module):
       head_init_scale: factor on the head's initial weights.
       stem_stride: 4, or 2 (the 4x4 kernel with padding 1) for small images.
       remat: recompute each block in the backward pass.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+      dtype: precision of the computation.
+      param_dtype: precision of the parameters.
     """
 
     variant: Variant
@@ -155,7 +155,7 @@ class ConvNeXt(nn.Module):
         Args:
           images: [n, h, w, 3], normalized, h and w at least 32 (16 with stem_stride 2).
           train: turns drop path on.
-          keys: [n], one per example; needed where train and drop_path > 0.
+          keys: [n], one per example; needed if train and drop_path > 0.
 
         Returns:
           Logits float32 [n, num_classes], and features: `stem`, `stage_0` to `stage_3` ([n, h, w, c]) and `pooled`
@@ -231,7 +231,7 @@ class ConvNeXt(nn.Module):
 def _conv(
     features: int, size: int, stride: int, padding: int, dtype: jnp.dtype, param_dtype: jnp.dtype, name: str
 ) -> nn.Conv:
-    # Explicit padding: odd sizes are floored as the published models do, which SAME would not.
+    # Explicit padding floors odd sizes as the published models do; SAME would not.
     return nn.Conv(
         features,
         (size, size),

@@ -14,7 +14,7 @@ def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Multiply rows [n, c] by a kernel [c, k]; products of bfloat16 are summed in float32 and rounded once.
 
     As XLA differentiates a product, the kernel's gradient comes transposed, for which the CPU copies all its rows; and
-    it uses the matrix units of a CPU (AMX) for bfloat16 only where the result is float32 (docs/performance.md).
+    it uses the matrix units of a CPU (AMX) for bfloat16 only if the result is float32 (docs/performance_history.md).
     """
     return _product(x, kernel, 1, 0).astype(x.dtype)
 

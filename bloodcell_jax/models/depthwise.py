@@ -8,6 +8,7 @@ dense matrix. Elsewhere XLA's own convolution is used. The choice is made when a
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +96,8 @@ def _shifted_sum(images: jax.Array, kernel: jax.Array) -> jax.Array:
         for i in range(kernel.shape[0])
         for j in range(kernel.shape[1])
     )
-    return sum(products).astype(images.dtype)
+    total: Any = sum(products)
+    return total.astype(images.dtype)
 
 
 def accumulated_gradient(images: jax.Array, cotangent: jax.Array, kernel: jax.Array) -> jax.Array:

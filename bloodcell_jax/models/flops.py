@@ -1,11 +1,10 @@
 """Model FLOPs: what the architecture needs, whatever implementation runs."""
 
-from flax import linen as nn
-
 from bloodcell_jax.models.layers import layers_of
+from bloodcell_jax.models.network import Network
 
 
-def forward_flops(model: nn.Module, image_size: int) -> int:
+def forward_flops(model: Network, image_size: int) -> int:
     """Return the FLOPs of one image's forward pass: matrix and depthwise products, two per multiply-add.
 
     Raises:

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.traverse_util import flatten_dict
 
 from bloodcell_jax.models.convnext import Block, DepthwiseConv
 from bloodcell_jax.models.dense import Dense, PatchConv
+from bloodcell_jax.models.network import Network, leaves_by_path
 from bloodcell_jax.models.norms import GlobalResponseNorm, LayerNorm
 
 MATRIX, DEPTHWISE, NORM, BLOCK = "matrix products", "depthwise", "norms", "block"
@@ -45,7 +45,7 @@ class Layer:
     output: jax.ShapeDtypeStruct
     count: int = 1
 
-    def forward(self, params: Any, images: jax.Array) -> jax.Array:
+    def forward(self, params: Any, images: jax.Array) -> Any:
         """Apply it; a block without drop path."""
         extra = (None,) if self.kind == BLOCK else ()
         return self.module.apply({"params": params}, images, *extra)
@@ -63,7 +63,7 @@ class Layer:
         return 2 * places * self.params["kernel"].size
 
 
-def layers_of(model: nn.Module, image_size: int, batch_size: int) -> list[Layer]:
+def layers_of(model: Network, image_size: int, batch_size: int) -> list[Layer]:
     """Return the layers of a network in the order of their first use; equal ones on equal shapes are counted.
 
     Raises:
@@ -74,14 +74,14 @@ def layers_of(model: nn.Module, image_size: int, batch_size: int) -> list[Layer]
     images = jax.ShapeDtypeStruct((batch_size, image_size, image_size, 3), jnp.float32)
     params = jax.eval_shape(lambda x: model.init(jax.random.key(0), x)["params"], images)
     found: dict[tuple, Layer] = {}
-    kernels: set[tuple[str, ...]] = set()
+    kernels: set[str] = set()
 
     def record(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         result = call(*args, **kwargs)
         kind = _KINDS.get(type(context.module))
         if kind and context.method_name == "__call__":
             layer = _layer(kind, context.module, args[0], result)
-            kernels.add((*context.module.path, "kernel"))
+            kernels.add("/".join((*context.module.path, "kernel")))
             key = kind, type(layer.module), str(layer.params), layer.images.shape, layer.images.dtype
             found[key] = replace(layer, count=found[key].count + 1 if key in found else 1)
         return result
@@ -91,9 +91,9 @@ def layers_of(model: nn.Module, image_size: int, batch_size: int) -> list[Layer]
             return model.apply({"params": params}, images)[0]
 
     jax.eval_shape(run, params, images)
-    for path, leaf in flatten_dict(params).items():
+    for path, leaf in leaves_by_path(params).items():
         if leaf.ndim > 1 and path not in kernels:
-            raise TypeError(f"{'/'.join(path)}: a matrix of no known layer; add its module to the table of layers")
+            raise TypeError(f"{path}: a matrix of no known layer; add its module to the table of layers")
     return list(found.values())
 
 

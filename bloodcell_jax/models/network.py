@@ -3,7 +3,7 @@
 from typing import Any, Protocol
 
 import jax
-from flax.core import FrozenDict
+from flax.traverse_util import flatten_dict
 
 # Nested dicts of arrays, or of shapes.
 Params = dict[str, Any]
@@ -53,10 +53,19 @@ class Network(Protocol):
         """Return logits float32 [n, num_classes] of what `extract` returned, and what the head took, [n, c]."""
         ...
 
-    def init(self, rngs: Any, *args: Any, **kwargs: Any) -> FrozenDict | dict[str, Any]:
+    def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
         """Return freshly drawn variables; Linen's."""
+        ...
+
+    def clone(self, **updates: Any) -> "Network":
+        """Return the same with other fields; Linen's."""
         ...
 
     def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a method on given variables; Linen's."""
         ...
+
+
+def leaves_by_path(params: Params) -> dict[str, Any]:
+    """Return the leaves of nested dicts by their paths, such as `stage_3/block_0/expand/kernel`."""
+    return flatten_dict(params, sep="/")  # pyright: ignore[reportReturnType] - its stub forgets what the leaves are

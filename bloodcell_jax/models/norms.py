@@ -34,7 +34,7 @@ class GlobalResponseNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
         wide = x.astype(jnp.float32)
         energy = jnp.square(wide).sum((1, 2), keepdims=True)
-        # A channel that is off everywhere has norm 0, where the root has no gradient; it is taken as 0.
+        # A channel that is zero everywhere has norm 0. The root has no gradient there; it is taken as 0.
         response = jnp.where(energy > 0, jnp.sqrt(jnp.where(energy > 0, energy, 1)), 0)
         normalized = response / (response.mean(-1, keepdims=True) + 1e-6)
         return (wide + scale * (wide * normalized) + bias).astype(self.dtype)

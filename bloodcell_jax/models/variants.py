@@ -10,11 +10,11 @@ class Variant:
     Attributes:
       depths: blocks per stage.
       dims: channels per stage.
-      layer_scale: its initial value; None where blocks have none (V2).
+      layer_scale: its initial value; None if blocks have none (V2).
       grn: global response normalization between the two dense layers (V2).
-      norm_eps: of every LayerNorm.
+      norm_eps: epsilon of every LayerNorm.
       activation: `gelu` (erf), `gelu_tanh` or `silu`.
-      kernel_sizes: of the depthwise convolution, per stage.
+      kernel_sizes: side of the depthwise kernel, per stage.
       stem: `patch` (4x4, stride 4), `overlap` or `overlap_tiered` (two 3x3 convolutions of stride 2; tiered has half
         the channels between them).
       norm_before_pool: the head normalizes the map and then averages, instead of the other way round.

@@ -1,4 +1,4 @@
-"""From a configuration to a run, ready to start: checks, data, splits and stages; nothing is written."""
+"""From a configuration to a run that is ready to start: checks, data, splits and stages. Nothing is written."""
 
 import copy
 import math
@@ -87,7 +87,7 @@ def _create_sampler(config: Config, dataset: Dataset, train: np.ndarray) -> Samp
 
 
 def create_augmentation(config: Config) -> Augmentation:
-    """Return what training images go through.
+    """Return the augmentation of training images.
 
     Raises:
       UsageError: a string cannot be read, or the consistency loss does not fit it.
@@ -102,7 +102,7 @@ def create_augmentation(config: Config) -> Augmentation:
 
 
 def check_blocks(augmentation: Augmentation, batch_size: int, devices: int) -> None:
-    """Check that every device holds whole blocks where choices are made inside them.
+    """Check that every device holds whole blocks if choices are made inside them.
 
     Raises:
       UsageError: it does not; names the nearest batch sizes that fit.
@@ -113,13 +113,13 @@ def check_blocks(augmentation: Augmentation, batch_size: int, devices: int) -> N
     lower = per_device // block * block * devices
     nearest = f"{lower} or {lower + block * devices}" if lower else f"{block * devices}"
     raise UsageError(
-        f"config.train.batch_size={batch_size}: {per_device} on each of {devices} devices, which is no multiple of "
+        f"config.train.batch_size={batch_size}: {per_device} on each of {devices} devices is no multiple of "
         f"config.augment.block={block}, as this augmentation needs; the nearest is {nearest}, or set another block"
     )
 
 
 def cut_splits(dataset: Dataset, data_hash: str, config: Config) -> dict[str, np.ndarray]:
-    """Return the splits of a run; duplicates are looked for where something is to be cut and they stay together.
+    """Return the splits of a run; duplicates are searched for only if a cut must keep them together.
 
     Raises:
       UsageError: looking for them needs more memory than there is.
@@ -130,7 +130,7 @@ def cut_splits(dataset: Dataset, data_hash: str, config: Config) -> dict[str, np
         if unread > free_host_memory() / 2 and known_duplicate_groups(dataset, data_hash) is None:
             raise UsageError(
                 f"config.data.group_duplicates: {dataset.source} leaves splits to be cut, and what shows the same cell "
-                f"is found by comparing all {unread / 1e9:.0f} GB of images in memory, which has not enough free; "
+                f"is found by comparing all {unread / 1e9:.0f} GB of images in memory, and not enough is free; "
                 "set it to false, or prepare the source with splits of its own"
             )
         groups = cached_duplicate_groups(dataset, data_hash)
@@ -138,7 +138,7 @@ def cut_splits(dataset: Dataset, data_hash: str, config: Config) -> dict[str, np
 
 
 def resolve(config: Config, dataset: Dataset, weights_info: WeightsInfo | None) -> Config:
-    """Return a copy in which what the data and the weights decide is filled in.
+    """Return a copy in which the data and the weights fill in what is unset.
 
     Raises:
       UsageError: the configuration contradicts them; both values are named.
@@ -162,11 +162,11 @@ def resolve(config: Config, dataset: Dataset, weights_info: WeightsInfo | None) 
 
 
 def _resolve_weights(config: ModelConfig, info: WeightsInfo) -> ModelConfig:
-    """Return the configuration with what its weights were trained with where it leaves that unset."""
+    """Return the configuration in which unset fields have the values that its weights were trained with."""
     filled = {}
     for name in ("variant", "norm_eps", "activation", "mean", "std"):
         asked, trained_with = getattr(config, name), getattr(info, name)
-        # Of a file that nobody knows, ImageNet's mean and std are an assumption, which the configuration may correct.
+        # ImageNet's mean and std are an assumption for an unknown file; the configuration may correct it.
         assumed = not info.licence and trained_with in (IMAGENET_MEAN, IMAGENET_STD)
         if asked and trained_with and asked != trained_with and not assumed:
             raise UsageError(

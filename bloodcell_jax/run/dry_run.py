@@ -1,10 +1,9 @@
 """What `--dry_run` prints: parameters, data and the cost of a step, without training it."""
 
-from flax.traverse_util import flatten_dict
-
 from bloodcell_jax.config import Config
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.models.building import count_parameters
+from bloodcell_jax.models.network import leaves_by_path
 from bloodcell_jax.report.text_table import aligned
 from bloodcell_jax.run.compilation import compile_stage
 from bloodcell_jax.run.create import create_run
@@ -21,9 +20,9 @@ def describe_run(config: Config) -> str:
 
 def parameter_table(run: Run) -> str:
     """Return one line per parameter: path, shape, whether it decays, and the stages in which it is trainable."""
-    decays = flatten_dict(decay_mask(run.param_shapes), sep="/")
-    masks = {stage.config.name: flatten_dict(stage.mask, sep="/") for stage in run.stages}
-    shapes = flatten_dict(run.param_shapes, sep="/")
+    decays = leaves_by_path(decay_mask(run.param_shapes))
+    masks = {stage.config.name: leaves_by_path(stage.mask) for stage in run.stages}
+    shapes = leaves_by_path(run.param_shapes)
     rows = [("parameter", "shape", "decay", *masks)]
     for path, leaf in shapes.items():
         states = ["trainable" if mask[path] else "frozen" for mask in masks.values()]

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from bloodcell_jax.augment.policies import Augmentation
 from bloodcell_jax.config import Config
 from bloodcell_jax.devices.parallel import ROWS, WHOLE
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.image_batches import ImageBatches, Images
-from bloodcell_jax.models.network import Network, Params
+from bloodcell_jax.models.network import Network, Params, leaves_by_path
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.train.stages import TrainingStage
 from bloodcell_jax.train.step import make_feature_extraction
@@ -36,8 +35,8 @@ def check_cacheable(config: Config, augmentation: Augmentation) -> None:
         field = f"config.stages[{number}].cached_views={stage.cached_views}"
         if augmentation.mix.operations:
             raise UsageError(
-                f"{field}: config.augment.mix={str(augmentation.mix)!r} mixes images, which such a stage does not "
-                "see; unset one"
+                f"{field}: config.augment.mix={str(augmentation.mix)!r} mixes images, and such a stage sees none; "
+                "unset one"
             )
         if augmentation.views:
             raise UsageError(
@@ -55,7 +54,7 @@ def check_trainable(model: Network, stages: Sequence[TrainingStage]) -> None:
         if stage.config.cached_views is None:
             continue
         behind = _paths_behind(model)
-        for path, trains in flatten_dict(stage.mask, sep="/").items():
+        for path, trains in leaves_by_path(stage.mask).items():
             if trains and path not in behind:
                 groups = ", ".join(sorted({f"{path.partition('/')[0]}/.*" for path in behind}))
                 raise UsageError(
@@ -69,7 +68,7 @@ def _paths_behind(model: Network) -> set[str]:
     """Return the paths of the parameters that `classify` uses: those that may train on what `extract` gave."""
     features = np.zeros((1, model.feature_width), np.float32)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), features, method="classify"))
-    return set(flatten_dict(shapes["params"], sep="/"))
+    return set(leaves_by_path(shapes["params"]))
 
 
 @dataclass(frozen=True)

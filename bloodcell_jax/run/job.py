@@ -1,4 +1,4 @@
-"""The main job: train, evaluate and report, or go on where it was left."""
+"""The main job: train, evaluate and report, or resume what is unfinished of it."""
 
 import contextlib
 import datetime
@@ -35,8 +35,8 @@ class Result:
 
     Attributes:
       workdir: its folder.
-      step: of the last update.
-      best_step: of the checkpoint that was evaluated.
+      step: number of updates.
+      best_step: step of the checkpoint that was evaluated.
       metrics: by split, the content of eval/<split>/metrics.json.
       report: the HTML page.
     """
@@ -51,7 +51,7 @@ class Result:
 def train_and_evaluate(
     config: Config, workdir: str | Path, *, overwrite: bool = False, profile_steps: range = range(0)
 ) -> Result:
-    """Train, evaluate and report; called again with the same arguments it goes on where it was left.
+    """Train, evaluate and report; a second call with the same arguments resumes what is unfinished.
 
     Args:
       config: what to do.

@@ -30,7 +30,7 @@ class Run:
       splits: example indices by split.
       streams: images are read ahead of each step; otherwise all of them lie on every device.
       param_shapes: the parameters as shapes.
-      weights_info: of the pretrained weights; None for random ones.
+      weights_info: what is known of the pretrained weights; None for random ones.
     """
 
     config: Config

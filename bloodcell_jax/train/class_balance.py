@@ -13,7 +13,7 @@ def class_weights(kind: str, counts: np.ndarray, mix: np.ndarray, *, beta: float
         examples (Cui et al. 2019, arXiv:1901.05555, equation 4).
       counts: training examples of each class, [classes].
       mix: how often training shows each class, [classes], sum 1.
-      beta: of `effective`, in [0, 1): 0 weighs all alike, towards 1 it becomes `inverse`.
+      beta: for `effective`, in [0, 1): 0 weighs all alike, towards 1 it becomes `inverse`.
     """
     if kind == "none":
         return None

@@ -3,10 +3,10 @@
 import re
 from typing import Any
 
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 
 from bloodcell_jax.errors import UsageError
-from bloodcell_jax.models.network import Params
+from bloodcell_jax.models.network import Params, leaves_by_path
 
 # A tree of bools like the parameters.
 Mask = dict[str, Any]
@@ -18,14 +18,14 @@ def trainable_mask(params: Params, patterns: tuple[str, ...]) -> Mask:
     Args:
       params: nested dict of arrays or shapes.
       patterns: ordered regexes over paths such as `stage_3/block_0/expand/kernel`; the first that matches a whole
-        path decides: trainable, or frozen where the pattern starts with `!`.
+        path decides: trainable, or frozen if the pattern starts with `!`.
 
     Raises:
       UsageError: a pattern is no regex or decides nothing, a parameter is matched by none, or nothing is trainable.
     """
     mask, deciding = {}, set()
     compiled = [(pattern, _compile(pattern)) for pattern in patterns]
-    for path in flatten_dict(params, sep="/"):
+    for path in leaves_by_path(params):
         for pattern, regex in compiled:
             if regex.fullmatch(path):
                 mask[path] = not pattern.startswith("!")
@@ -53,14 +53,14 @@ def decay_mask(params: Params) -> Mask:
 
     Kernels decay; biases, norms, layer scales and GRN do not, as in ConvNeXt's published recipes.
     """
-    flat = flatten_dict(params, sep="/")
+    flat = leaves_by_path(params)
     mask = {path: path.rsplit("/", 1)[-1] == "kernel" for path in flat}
     return mask if flat.keys() == params.keys() else unflatten_dict(mask, sep="/")
 
 
 def partition(params: Params, mask: Mask) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return (trainable, frozen) leaves of `params` as flat dicts by path."""
-    flat, flat_mask = flatten_dict(params, sep="/"), flatten_dict(mask, sep="/")
+    flat, flat_mask = leaves_by_path(params), leaves_by_path(mask)
     trainable = {path: leaf for path, leaf in flat.items() if flat_mask[path]}
     frozen = {path: leaf for path, leaf in flat.items() if not flat_mask[path]}
     return trainable, frozen

@@ -19,10 +19,10 @@ def classification_losses(
     """Return each example's loss [n] and the logits [n, classes] that its prediction is taken from.
 
     Args:
-      logits: float32 [n, classes], or [3 * n, classes] where `jsd` is set: the views of an example are neighbors.
+      logits: float32 [n, classes], or [3 * n, classes] if `jsd` is set: the views of an example are neighbors.
       targets: [n, classes], probabilities.
       jsd: weight of the consistency of the three views; the cross-entropy is the first's, the clean one's, alone.
-      class_weights: of the cross-entropy, [classes]; None weighs all alike.
+      class_weights: weights in the cross-entropy, [classes]; None weighs all alike.
       logit_offset: [n, classes], added to the logits in the cross-entropy alone.
     """
     if jsd is None:

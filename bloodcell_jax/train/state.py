@@ -1,8 +1,9 @@
 """What a training step carries from one update to the next, and what a checkpoint holds."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import flax.struct
 import jax
@@ -20,8 +21,8 @@ class TrainState:
     Attributes:
       step: int32 [], finished updates over all stages.
       params: all parameters, frozen ones too.
-      opt_state: of the stage that runs the next step, over its trainable parameters alone.
-      ema: moving average of params, or None where it is off.
+      opt_state: the optimizer's state in the stage that runs the next step, for its trainable parameters alone.
+      ema: moving average of params, or None if it is off.
       bad_steps: int32 [], consecutive updates skipped for non-finite gradients.
     """
 
@@ -60,7 +61,7 @@ def create_state(params: Params, *, with_ema: bool) -> TrainState:
 def begin_stage(state: TrainState, optimizer: optax.GradientTransformation, mask: Mask) -> TrainState:
     """Return the state with a fresh optimizer state for the leaves that `mask` makes trainable."""
     trainable, _ = partition(state.params, mask)
-    return state.replace(opt_state=optimizer.init(trainable))
+    return dataclasses.replace(state, opt_state=optimizer.init(trainable))
 
 
 def apply_gradients(
@@ -76,9 +77,9 @@ def apply_gradients(
     good = jnp.isfinite(norms["norm/gradient"]) & jnp.isfinite(norms["norm/parameter"])
     updates, opt_state = _updates_where(good, optimizer, gradients, state.opt_state, trainable)
     norms["norm/update"] = optax.tree.norm(updates)
-    params = merge(optax.apply_updates(trainable, updates), frozen)
+    params = merge(cast(dict[str, Any], optax.apply_updates(trainable, updates)), frozen)
     ema = state.ema
-    if ema is not None:
+    if ema is not None and ema_decay is not None:
         ema = jax.tree.map(lambda average, p: average + (1 - ema_decay) * (p - average), ema, params)
     new_state = TrainState(
         step=state.step + 1,
@@ -93,7 +94,7 @@ def apply_gradients(
 def _updates_where(
     good: jax.Array, optimizer: optax.GradientTransformation, gradients: dict, opt_state: Any, trainable: dict
 ) -> tuple[dict, Any]:
-    """Return the optimizer's updates and next state where `good`; else updates of zero and the state as it was."""
+    """Return the optimizer's updates and next state if `good`; else updates of zero and the state as it was."""
 
     def skip(gradients, opt_state, trainable):
         return jax.tree.map(jnp.zeros_like, gradients), opt_state

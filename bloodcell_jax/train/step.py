@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from bloodcell_jax.augment.assignment import slot_keys
 from bloodcell_jax.augment.policies import VIEWS, Augmentation, apply_mix, apply_policy, apply_views
@@ -31,8 +32,8 @@ Metrics = dict[str, jax.Array]
 def training_batch(
     data: Data,
     batch: Batch,
-    seed: jax.Array,
-    step: jax.Array,
+    seed: ArrayLike,
+    step: ArrayLike,
     *,
     augmentation: Augmentation,
     num_classes: int,
@@ -85,7 +86,7 @@ class StepInput:
       logits: (params, inputs) -> float32 [n, classes], or [views * n, classes].
     """
 
-    load: Callable[[Data, Batch, jax.Array, jax.Array], tuple[Any, jax.Array]]
+    load: Callable[[Data, Batch, ArrayLike, ArrayLike], tuple[Any, jax.Array]]
     logits: Callable[[Params, Any], jax.Array]
 
 
@@ -99,7 +100,7 @@ def images_input(
 ) -> StepInput:
     """Return the input of a step on freshly augmented images; `data` and `batch` are those of `training_batch`."""
 
-    def load(data: Data, batch: Batch, seed: jax.Array, step: jax.Array) -> tuple[Any, jax.Array]:
+    def load(data: Data, batch: Batch, seed: ArrayLike, step: ArrayLike) -> tuple[Any, jax.Array]:
         images, targets, keys = training_batch(
             data,
             batch,
@@ -124,7 +125,7 @@ def features_input(model: Network, *, label_smoothing: float) -> StepInput:
     `data` holds features float32 [rows, c]; `batch` holds int32 [n] rows of them, labels and global slots.
     """
 
-    def load(data: Data, batch: Batch, seed: jax.Array, step: jax.Array) -> tuple[Any, jax.Array]:
+    def load(data: Data, batch: Batch, seed: ArrayLike, step: ArrayLike) -> tuple[Any, jax.Array]:
         keys = slot_keys(step_key(seed, DROP_PATH, step), batch["slots"])
         targets = _targets(batch["labels"], model.num_classes, label_smoothing)
         return (data["features"][batch["rows"]], keys), targets
@@ -180,14 +181,14 @@ def make_train_step(
       step_input: what the network is given of data and batch.
       schedule: learning rate by the stage's finished updates, for the log; `optimizer` holds its own.
       mask: the trainable parameters. Only they are differentiated, so nothing is computed or kept for frozen ones.
-      first_step: of the stage.
+      first_step: the stage's first step.
       batch_size: global; the loss of a shard is its sum over this, so sums over shards are exact means.
       jsd: weight of AugMix's consistency loss if the augmentation has views.
       axis_name: the axis of the devices; each runs the step on its rows of the global batch.
-      class_weights: of the loss, float32 [classes]; None weighs all alike.
+      class_weights: weights in the loss, float32 [classes]; None weighs all alike.
 
     If predictions are to follow another class prior than training shows, `batch` also holds logit_offset float32
-    [n, classes], which counts in the loss alone. Metrics describe this step before its update, over the global batch.
+    [n, classes]; it counts in the loss alone. Metrics describe this step before its update, over the global batch.
     """
 
     def loss_and_hits(trainable, frozen, inputs, targets, logit_offset):

@@ -41,7 +41,7 @@ class Checkpoints:
             max_to_keep=None, create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only
         )
         # Named here so that a checkpoint can be read by a process that never saved one.
-        handlers = {name: ocp.StandardCheckpointHandler() for name in _TREES}
+        handlers: dict[str, Any] = {name: ocp.StandardCheckpointHandler() for name in _TREES}
         handlers["record"] = ocp.JsonCheckpointHandler()
         self._manager = ocp.CheckpointManager(self._directory, options=options, item_handlers=handlers)
 
@@ -124,13 +124,13 @@ class Checkpoints:
             self._manager.close()
 
     def _check_room(self, step: int, trees: dict[str, Any]) -> None:
-        """Look at the disk before Orbax does, which fills it and then fails in several threads at once."""
+        """Look at the disk before Orbax does: it would fill the disk and fail in several threads at once."""
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
         free = shutil.disk_usage(self._directory).free
         if needed > free:
             raise MachineError(
                 f"{self._directory}: checkpoint {step} needs {needed / 1e6:,.1f} MB and the disk has {free / 1e6:,.1f}"
-                f"; make room, then run the same command to go on{self._place_to_go_on()}"
+                f"; make room, then run the same command to resume{self._place_to_go_on()}"
             )
 
     @contextlib.contextmanager
@@ -142,7 +142,7 @@ class Checkpoints:
                 raise
             raise MachineError(
                 f"{self._directory}: a checkpoint cannot be written ({_in_one_line(error)}); make room or the folder "
-                f"writable, then run the same command to go on{self._place_to_go_on()}"
+                f"writable, then run the same command to resume{self._place_to_go_on()}"
             ) from error
 
     def _place_to_go_on(self) -> str:
@@ -170,7 +170,7 @@ class Checkpoints:
         reason = f"{type(error).__name__}: {_in_one_line(error)}"
         return DataError(
             f"{self._directory / str(step)}: checkpoint cannot be read ({reason}); "
-            "delete this folder to go on from the one before"
+            "delete this folder to resume from the one before"
         )
 
 
@@ -188,6 +188,6 @@ def _shapes_by_name(tree: Any) -> dict[str, tuple[int, ...]]:
 def restore_params(
     checkpoints: Checkpoints, step: int, shapes: Any, ema_decay: float | None, sharding: Sharding
 ) -> Any:
-    """Return the parameters of a checkpoint that evaluation uses: their average where `ema_decay` is set."""
+    """Return the parameters of a checkpoint that evaluation uses: their average if `ema_decay` is set."""
     name = "params" if ema_decay is None else "ema"
     return checkpoints.restore(step, {name: shapes}, sharding)[name]

@@ -57,7 +57,9 @@ class _Events:
 
     def __init__(self, path: Path, first_step: int):
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        # protobuf makes these classes when the module is imported.
+        from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
         self._writer = EventsWriter(str(path))
         if first_step:
@@ -66,7 +68,7 @@ class _Events:
             self._writer.write_event(Event(wall_time=time.time(), step=first_step + 1, session_log=start))
 
     def write(self, line: dict[str, Any]) -> None:
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboardX.summary import scalar
 
         for name, value in line.items():

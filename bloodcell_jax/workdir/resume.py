@@ -14,8 +14,8 @@ def check_resumable(workdir: Workdir, config: Config, data_hash: str, steps: int
     Args:
       workdir: may be absent.
       config: resolved.
-      data_hash: of the dataset.
-      steps: of all stages together.
+      data_hash: sha256 of the dataset.
+      steps: the steps of all stages together.
 
     Raises:
       UsageError: it holds a run that differs in more than may change; names each field, old and new value.
@@ -57,7 +57,7 @@ def _changed_fields(old: Config, new: Config) -> list[str]:
     """Return `field: old -> new` of each field that differs and may not."""
     old_values, new_values = ({path: value for path, _, value in leaves(config)} for config in (old, new))
     free = {path for path, field, _ in leaves(new) if field.metadata["may_change"]}
-    # The last stage may grow, which the steps tell: epochs may have become steps.
+    # The last stage may grow; the steps tell whether it does, since epochs may have become steps.
     last = len(new.stages) - 1
     if len(old.stages) == len(new.stages):
         free |= {f"stages[{last}].epochs", f"stages[{last}].steps"}

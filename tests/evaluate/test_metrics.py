@@ -1,5 +1,6 @@
 """Scores equal scikit-learn's and hand-computed ones, at the edges too."""
 
+import dataclasses
 import json
 import warnings
 
@@ -7,14 +8,18 @@ import numpy as np
 import pytest
 from sklearn import metrics as peer
 
+from bloodcell_jax.config import TrainConfig
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.metrics import (
+    LOGGED,
+    METRICS,
     bootstrap_ci95,
     classification_metrics,
     confusion_matrix,
     expected_calibration_error,
     negative_log_likelihood,
     quick_metrics,
+    ranking_of,
     reliability,
 )
 
@@ -195,3 +200,15 @@ def test_probabilities_that_are_not_finite_are_named():
 def test_arguments_that_do_not_fit_are_refused(labels, probabilities, names, message):
     with pytest.raises(ValueError, match=message):
         classification_metrics(np.array(labels, int), probabilities, names)
+
+
+def test_metrics_json_and_the_choices_of_the_best_metric_come_from_the_table():
+    scores = classification_metrics(np.array([0, 1, 1]), np.eye(2)[[0, 1, 0]], ["a", "b"])
+    assert list(scores)[1 : len(METRICS) + 1] == [metric.key for metric in METRICS]
+    best = next(field for field in dataclasses.fields(TrainConfig) if field.name == "best_metric")
+    assert set(best.metadata["choices"]) == {f"val/{name}" for name in LOGGED}
+    assert {name: ranking_of(f"val/{name}").higher_is_better for name in LOGGED} == {
+        "loss": False,
+        "accuracy": True,
+        "f1_macro": True,
+    }

@@ -1,11 +1,13 @@
 """Update rules and schedules by their published formulas, written out in numpy."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bloodcell_jax.config import OptimizerConfig
-from bloodcell_jax.train.optimizers import create_optimizer, create_schedule
+from bloodcell_jax.train.optimizers import OPTIMIZERS, SCHEDULES, create_optimizer, create_schedule
 
 RATE, DECAY = 0.1, 0.05
 
@@ -75,3 +77,9 @@ def test_a_schedule(fields, expected):
     config = OptimizerConfig(learning_rate=1.0, **fields)
     schedule = create_schedule(config, steps=10, steps_per_epoch=2)
     np.testing.assert_allclose([schedule(step) for step in range(10)], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_every_choice_of_the_configuration_is_there():
+    choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(OptimizerConfig)}
+    assert set(choices["name"]) == set(OPTIMIZERS)
+    assert set(choices["schedule"]) == set(SCHEDULES)

@@ -17,7 +17,7 @@ from bloodcell_jax.errors import StoppedError
 class StopSignals:
     """Remembers SIGTERM, SIGUSR1 and SIGINT while it is entered, for the loop to act on between two steps.
 
-    A second SIGINT ends the process at once. Outside the main thread, where Python takes no signals, none is seen.
+    A second SIGINT ends the process at once. Python takes no signals outside the main thread, so none is seen there.
     """
 
     _HANDLED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -56,15 +56,16 @@ class StopSignals:
 
     def error(self, where: str) -> StoppedError:
         """Return the error that ends the run: exit code 130 for SIGINT, else 75."""
-        code = 130 if self._received == signal.SIGINT else 75
-        return StoppedError(f"stopped by {self._received.name} {where}; run the same command to go on", code)
+        received = self._received or signal.SIGTERM
+        code = 130 if received == signal.SIGINT else 75
+        return StoppedError(f"stopped by {received.name} {where}; run the same command to resume", code)
 
 
 @contextlib.contextmanager
 def _interrupts_watched() -> Iterator[None]:
     """Answer every SIGINT the moment it comes.
 
-    Python runs a handler between two of its own instructions, so not while XLA compiles, which can take a minute; but
+    Python runs a handler between two of its own instructions, so not while XLA compiles for a minute; but
     it writes the signal's number into this pipe at once, and a thread can read it.
     """
     reader, writer = os.pipe()

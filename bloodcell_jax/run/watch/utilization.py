@@ -23,7 +23,7 @@ class Utilization:
     """Turns images per second into MFU.
 
     Attributes:
-      flops_per_image: model FLOPs of one training example, or None where the count is not defined.
+      flops_per_image: model FLOPs of one training example, or None if the count is not defined.
       matrix_rate: FLOP/s that all devices together reach on a dense product.
     """
 
@@ -34,8 +34,8 @@ class Utilization:
     def of_stage(cls, run: Run, stage: TrainingStage) -> "Utilization":
         """Measure the matrix rate and count the model FLOPs of a stage.
 
-        A forward pass counts once and, where every parameter trains, the backward pass twice that. Where some are
-        frozen the backward pass is shorter by an amount that the formula does not know: no MFU then.
+        A forward pass counts once. If every parameter trains, the backward pass counts twice that. If some are frozen,
+        the backward pass is shorter by an amount that the formula does not know, and there is no MFU.
         """
         trains_all = all(jax.tree.leaves(stage.mask))
         forward = forward_flops(run.model, run.config.data.image_size)
