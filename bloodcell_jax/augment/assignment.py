@@ -1,11 +1,12 @@
-"""Which operation each image gets, so that an operation runs on its own images alone.
+"""The assignment of images to operations. Each operation then runs only on its own images.
 
-Under vmap a choice between operations runs all of them on every image. Here images are dealt out instead: the
-global batch is cut into blocks of consecutive slots, inside a block each operation gets its share of a random order,
-and it runs once on the rows of all blocks together. Fourteen operations on a block of 32 cost at most 42 rows, not 448.
+Under vmap, a choice between operations runs all of them on every image. Here each image is assigned to one operation
+instead. The global batch is cut into blocks of consecutive slots, and a slot is an image's place in the global batch.
+Inside a block each operation gets its share of a random order. An operation runs once, on its rows of all blocks
+together. Fourteen operations on a block of 32 cost at most 42 rows and not 448.
 
-The choice depends on (key, block number) alone, never on how a batch is cut over devices, as long as each device holds
-whole blocks. The marginal of every slot is exact, whether or not the shares divide the block.
+The choice depends only on the key and the block's number. It does not depend on the devices if each device holds whole
+blocks. Each slot gets each operation with exactly the right probability, even if the shares do not divide the block.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Shares that are given as probabilities are rounded to this many parts.
+# A share that is given as a probability is rounded to a multiple of 1 / PARTS.
 PARTS = 10_000
 
 
@@ -23,11 +24,12 @@ PARTS = 10_000
 class Assignment:
     """A choice of one operation for each slot of some blocks.
 
-    Rank r of a block's random order gets the operation at place floor((r * total + u) / block) mod total on a circle
-    of `total` parts, of which operation o holds `weights[o]`; one u per block is uniform in [0, total * block).
+    The operations share a circle of `total` parts, and operation o holds `weights[o]` of them. Rank r of a block's
+    random order gets the operation at place floor((r * total + u) / block) mod total. Each block draws one u uniformly
+    from [0, total * block).
 
     Attributes:
-      weights: how many parts each operation holds.
+      weights: number of parts that each operation holds.
       order: int32 [blocks, block], the slot of each rank.
       offset: int32 [blocks], u.
     """
@@ -38,7 +40,7 @@ class Assignment:
 
     @property
     def block(self) -> int:
-        """Slots in a block."""
+        """The number of slots in a block."""
         return self.order.shape[1]
 
     @property
@@ -55,14 +57,17 @@ class Assignment:
         return jnp.argsort(self.order, axis=1).astype(jnp.int32)
 
     def most(self, first: int, last: int) -> int:
-        """Return how many slots of a block operations first..last can get together at most."""
+        """Return the largest number of slots that operations first..last can get together in a block."""
         parts = sum(self.weights[first : last + 1])
         return min(self.block, -(-self.block * parts // sum(self.weights)))
 
     def ranks_of(self, first: int, last: int) -> tuple[jax.Array, jax.Array]:
-        """Return (first rank, count) of the slots of operations first..last, int32 [blocks] each; ranks go round."""
+        """Return (first rank, count) of the slots of operations first..last, int32 [blocks] each.
+
+        The ranks may pass the end of the block and go on from rank 0.
+        """
         total = sum(self.weights)
-        # Rank r lies at or past place p from ceil((p * block - u) / total) on.
+        # The ranks from ceil((p * block - u) / total) on lie at or past place p.
         below, above = (sum(self.weights[:end]) * self.block - self.offset for end in (first, last + 1))
         start, stop = -(-below // total), -(-above // total)
         return start % self.block, stop - start
@@ -74,18 +79,18 @@ def slot_keys(key: jax.Array, slots: jax.Array) -> jax.Array:
 
 
 def block_numbers(slots: jax.Array, block: int) -> jax.Array:
-    """Return the numbers int32 [blocks] of the blocks that slots int32 [n], whole blocks of consecutive ones, make."""
+    """Return the numbers, int32 [blocks], of the blocks that slots, int32 [n], belong to. They must be whole blocks."""
     return slots[::block] // block
 
 
 def assign(key: jax.Array, numbers: jax.Array, block: int, weights: Sequence[int]) -> Assignment:
-    """Draw which operation each slot of some blocks gets.
+    """Draw the operation of each slot of some blocks.
 
     Args:
-      key: of this step and use; it is folded with each block's number.
-      numbers: int32 [blocks].
+      key: random key of this step and this choice. Each block folds its number in.
+      numbers: numbers of the blocks, int32 [blocks].
       block: slots in a block.
-      weights: of the operations, whole numbers.
+      weights: weight of each operation, a whole number.
     """
 
     def draw(number: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -97,18 +102,18 @@ def assign(key: jax.Array, numbers: jax.Array, block: int, weights: Sequence[int
 
 
 def assign_share(key: jax.Array, numbers: jax.Array, block: int, share: float) -> Assignment:
-    """Draw which slots go through an operation (choice 0) that takes a share of them, 0 to 1."""
+    """Draw the slots that go through one operation, a share of 0 to 1. Their choice is 0."""
     parts = round(share * PARTS)
     return assign(key, numbers, block, (parts, PARTS - parts))
 
 
 @dataclass(frozen=True)
 class Group:
-    """Neighboring operations of an assignment that one function carries out.
+    """Neighboring operations of an assignment that one function applies.
 
     Attributes:
-      first, last: the operations.
-      apply: (images [m, ...], details [m, ...]) -> images, on those that got one of the operations.
+      first, last: the first and the last operation.
+      apply: function (images [m, ...], details [m, ...]) -> images. It runs on the images of these operations.
     """
 
     first: int
@@ -117,13 +122,15 @@ class Group:
 
 
 def apply_groups(assignment: Assignment, groups: Sequence[Group], images: Any, details: Any) -> Any:
-    """Return the images, each after the function of the group that its operation is in.
+    """Return the images, each after the function of the group that contains its operation.
 
-    A group's rows are padded to the most it can get; images in no group stay as they are.
+    The rows of a group are padded to the largest number that it can get. An image in no group stays as it is.
 
     Args:
-      images: [n, h, w, c], or a tree of arrays [n, ...] that functions take and return.
-      details: a tree of arrays [n, ...] that functions take besides.
+      assignment: the operation of each image.
+      groups: groups of operations.
+      images: [n, h, w, c], or a tree of arrays [n, ...], which the functions take and return.
+      details: a tree of arrays [n, ...], which the functions also take.
     """
     blocks, block = assignment.order.shape
     place, filled = jnp.broadcast_to(jnp.arange(block), (blocks, block)), block
@@ -148,9 +155,14 @@ def apply_groups(assignment: Assignment, groups: Sequence[Group], images: Any, d
 
 
 def take_in_blocks(values: jax.Array, places: jax.Array) -> jax.Array:
-    """Return values [blocks * k, ...] at places in their block, int32 [blocks, m], as [blocks * m, ...].
+    """Return the values at given places of each block. Devices that hold whole blocks do not communicate for it.
 
-    Each block is gathered by itself, so devices that hold whole blocks need not speak.
+    Args:
+      values: [blocks * k, ...].
+      places: places in a block, int32 [blocks, m].
+
+    Returns:
+      The values, [blocks * m, ...].
     """
     blocked = values.reshape(places.shape[0], -1, *values.shape[1:])
     taken = jax.vmap(lambda block, index: block.at[index].get(mode="promise_in_bounds"))(blocked, places)

@@ -1,4 +1,4 @@
-"""AugMix (Hendrycks et al. 2019, arXiv:1912.02781): chains of operations, mixed with each other and the original."""
+"""AugMix (Hendrycks et al. 2019, arXiv:1912.02781): chains of operations, mixed with each other and the image."""
 
 from collections.abc import Callable
 
@@ -7,11 +7,23 @@ import jax.numpy as jnp
 
 from bloodcell_jax.augment import search_spaces
 from bloodcell_jax.augment.assignment import Group, apply_groups, assign, block_numbers, slot_keys
+from bloodcell_jax.augment.declaration import operation
+from bloodcell_jax.augment.geometry import FILLS
+from bloodcell_jax.augment.options import COMPAT, Number, Word
 from bloodcell_jax.augment.randaugment import LayerPlan, apply_operations, assign_operation
 
 MAX_DEPTH = 3
 
 
+@operation(
+    severity=Number(0.1, 10),
+    width=Number(1, 10, whole=True),
+    depth=Number(0, 3, whole=True),
+    alpha=Number(0.01, 100),
+    ops=Word(("augmix", "all")),
+    compat=COMPAT,
+    fill=Word(FILLS),
+)
 def augmix(
     key: jax.Array,
     block_key: jax.Array,
@@ -27,24 +39,24 @@ def augmix(
     compat: str = "none",
     fill: str = "reflect",
 ) -> jax.Array:
-    """Mix every image with chains of operations, all drawn for it alone.
+    """Mix each image with chains of 1 to 3 operations, all drawn for it alone (AugMix).
 
-    Algorithm 1 of the paper: chain i is 1 to 3 operations, each at a level U(0.1, severity) of 10; the result is
+    Algorithm 1 of the paper: chain i has 1 to 3 operations, each at a level U(0.1, severity) of 10. The result is
     `(1 - m) * image + m * sum_i w_i * chain_i` with w ~ Dirichlet(alpha, ..., alpha) and m ~ Beta(alpha, alpha).
 
     Args:
-      key: of the step and use; each image folds its slot in.
-      block_key: of the step and use; each block folds its number in.
-      slots: int32 [k], whole blocks of consecutive global slots.
+      key: random key of this step and this operation. Each image folds its slot in.
+      block_key: another such key. Each block folds its number in.
+      slots: int32 [k], whole blocks of consecutive slots of the global batch.
       images: [k, h, w, 3].
       block: slots in a block.
       severity: highest level, 0.1 to 10.
-      width: chains.
-      depth: operations of a chain, 1 to 3; 0 draws it for each chain.
-      alpha: of both distributions.
-      ops: `augmix`, or `all`, which adds four that overlap with the corruptions of ImageNet-C.
+      width: number of chains.
+      depth: number of operations in a chain, 1 to 3. If it is 0, each chain draws its number.
+      alpha: parameter of both distributions.
+      ops: `augmix`, or `all`, which adds four operations that overlap with the corruptions of ImageNet-C.
       compat: `kerascv` repeats the faults of KerasCV 0.9 (docs/augmentation.md), to replicate the report.
-      fill: what lies outside the image, see `warp`.
+      fill: content outside the image, see `warp`.
     """
     plan, width = _plan(severity, ops, compat), int(width)
     numbers = block_numbers(slots, block)
@@ -52,7 +64,10 @@ def augmix(
     chain_weights, mixed_part = jax.vmap(lambda key: _draw_weights(key, width, alpha))(slot_keys(weights_key, slots))
 
     def layer(number: jax.Array) -> Callable[[jax.Array, jax.Array], jax.Array]:
-        """Return what takes images with their slots, the same count of each block, through one operation each."""
+        """Return a function (images, slots) -> images that applies one operation to each image.
+
+        Its images are as many from each block.
+        """
 
         def apply(images: jax.Array, slots: jax.Array) -> jax.Array:
             keys = slot_keys(jax.random.fold_in(level_key, number), slots)
@@ -63,7 +78,7 @@ def augmix(
         return apply
 
     def chain(mix: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
-        """Add one chain to the mix; an operation that a third of the images skips runs on the others alone."""
+        """Add one chain to the mix. An operation runs only on the images whose chain is long enough."""
         first = number * MAX_DEPTH
         changed = layer(first)(images, slots)
         if depth:
@@ -78,14 +93,14 @@ def augmix(
                 changed = apply_groups(depths, [deep_enough], changed, slots)
         return mix + _per_image(chain_weights[:, number] * mixed_part) * changed, None
 
-    # A loop, not unrolled: a chain has three layers of five kernels to compile.
+    # The loop is not unrolled, because a chain has three layers of five kernels to compile.
     mix, _ = jax.lax.scan(chain, _per_image(1 - mixed_part) * images.astype(jnp.float32), jnp.arange(width))
     return jnp.clip(mix, 0, 1).astype(images.dtype)
 
 
 def _plan(severity: float, ops: str, compat: str) -> LayerPlan:
     if compat == "kerascv":
-        # Its severity is a part of 1, and its levels begin at 0.01.
+        # The severity of KerasCV is a part of 1, and its levels begin at 0.01.
         def draw_level(key: jax.Array) -> jax.Array:
             return jax.random.uniform(key, minval=0.01, maxval=severity / 10)
 

@@ -1,44 +1,48 @@
-"""Where the pixels go: symmetries of the square, and affine maps with one gather.
+"""Operations that move pixels: symmetries of the square, and affine maps with one gather.
 
-dm-pix's `rotate` and `affine_transform` interpolate in three dimensions, which costs ten times as much, takes 24 times
-the batch in memory and fills with dark borders, so the affine map is our own: one matrix, four taps.
+dm-pix's `rotate` and `affine_transform` interpolate in three dimensions. This costs ten times as much, takes 24 times
+the memory of the batch, and fills with dark borders. So the affine map is our own: one matrix, four taps.
 """
 
 import dm_pix as pix
 import jax
 import jax.numpy as jnp
 
-from bloodcell_jax.augment.pixels import Strength, draw, to_float32, to_unit_range
+from bloodcell_jax.augment.declaration import operation
+from bloodcell_jax.augment.options import Magnitude, Number, Word
+from bloodcell_jax.augment.pixels import Scalar, Strength, draw, size_of, to_float32, to_unit_range
 from bloodcell_jax.errors import UsageError
 
 FILLS = ("reflect", "edge", "constant")
 
 
+@operation(cheap=True)
 def d4(key: jax.Array, image: jax.Array) -> jax.Array:
     """Flip and rotate a square image by one of the 8 symmetries of the square, each equally likely.
 
-    A cell on a smear has no orientation, so all 8 keep its label.
+    A cell on a smear has no orientation, so all 8 symmetries keep its label.
 
     Args:
-      key: decides the symmetry.
+      key: random key of this image.
       image: [h, w, c] with h = w.
 
     Raises:
       UsageError: the image is not square.
     """
-    height, width, _ = image.shape
+    height, width = size_of(image)
     if height != width:
         raise UsageError(f"d4: an image of {height}x{width} pixels is not square; resize it or leave d4 out")
-    # Three bits are the 8 symmetries. dm_pix.rot90 refuses a traced k, and choosing among 8 images makes them all.
+    # Three bits are the 8 symmetries. dm_pix.rot90 refuses a traced k, and a choice among 8 images computes all 8.
     transposed, mirrored, upside_down = jax.random.bernoulli(key, shape=(3,))
     image = jnp.where(transposed, image.swapaxes(0, 1), image)
     image = jnp.where(mirrored, pix.flip_left_right(image), image)
-    # A gather of rows, not a third select: the CPU compiler computes a gather once but repeats selects inside every
-    # later operation (the default policy on 256 images of 96 px: 50 ms against 125).
+    # This is a gather of rows and not a third select. XLA computes a gather once on the CPU, but repeats selects inside
+    # every later operation. The default policy on 256 images of 96 px takes 50 ms instead of 125.
     rows = jnp.arange(height)
     return image[jnp.where(upside_down, rows[::-1], rows)]
 
 
+@operation(degrees=Magnitude(180), shear=Magnitude(1), translate=Magnitude(1), zoom=Magnitude(0.9), fill=Word(FILLS))
 def affine(
     key: jax.Array,
     image: jax.Array,
@@ -49,23 +53,26 @@ def affine(
     zoom: Strength = 0.0,
     fill: str = "reflect",
 ) -> jax.Array:
-    """Rotate, shear, translate and zoom an image [h, w, c] about its center, all in one bilinear gather.
+    """Rotate, shear, translate and zoom an image about its center, in one bilinear gather.
 
-    Each strength is the largest change either way, or the range (low, high) to draw from.
+    Each strength is the largest change in both directions, or the range (low, high) to draw from.
 
     Args:
-      degrees: of the rotation.
-      shear: tangent of the angle, drawn for each axis.
-      translate: as a part of the height and width, drawn for each axis.
-      zoom: the factor is 1 plus it, one for both axes. A cell's size tells its class: keep it within 0.1.
-      fill: what lies outside: `reflect` (the image mirrored at its border), `edge` (its border) or `constant` (gray).
+      key: random key of this image.
+      image: [h, w, c].
+      degrees: angle of the rotation.
+      shear: tangent of the angle of the shear, drawn for each axis.
+      translate: distance as a part of the height and width, drawn for each axis.
+      zoom: the image is enlarged by the factor 1 + zoom, the same for both axes. A cell's size tells its class, so keep
+        zoom within 0.1.
+      fill: content outside the image: `reflect` (the image mirrored at its border), `edge` (the border repeated) or
+        `constant` (gray).
     """
-    shape = image.shape[:2]
     drawn_degrees, drawn_zoom = draw(jax.random.fold_in(key, 0), degrees), draw(jax.random.fold_in(key, 1), zoom)
     shear_x, shear_y = (draw(jax.random.fold_in(key, 2 + axis), shear) for axis in range(2))
     translate_x, translate_y = (draw(jax.random.fold_in(key, 4 + axis), translate) for axis in range(2))
     matrix = affine_matrix(
-        shape,
+        size_of(image),
         degrees=drawn_degrees,
         shear_x=shear_x,
         shear_y=shear_y,
@@ -76,23 +83,28 @@ def affine(
     return warp(image, matrix, fill=fill)
 
 
+@operation(area=Number(0.01, 1, drawn=True), log_aspect=Magnitude(2))
 def random_resized_crop(
     key: jax.Array, image: jax.Array, *, area: Strength = (0.64, 1.0), log_aspect: Strength = 0.1
 ) -> jax.Array:
-    """Cut a box out of an image [h, w, c] and stretch it, bilinear, to the image's own size.
+    """Cut a box out of an image and stretch it to the size of the image.
 
-    Szegedy et al. 2015 (arXiv:1409.4842, 6), without retries: a box is never taller or wider than the image.
+    Szegedy et al. 2015 (arXiv:1409.4842, section 6), without the retries: the sides of a box are cut to the image's.
+    The interpolation is bilinear.
 
     Args:
-      area: of the box as a part of the image's; a number is the smallest, up to 1.
-      log_aspect: logarithm of the box's width over height, against the image's.
+      key: random key of this image.
+      image: [h, w, c].
+      area: the box's area as a part of the image's, drawn from [area, 1) or from the range (low, high).
+      log_aspect: logarithm of the box's width over height, relative to the image's, drawn from
+        [-log_aspect, log_aspect) or from (low, high).
     """
-    height, width, _ = image.shape
+    height, width = size_of(image)
     area = area if isinstance(area, tuple) else (area, 1.0)
     part, stretch = draw(jax.random.fold_in(key, 0), area), jnp.exp(draw(jax.random.fold_in(key, 1), log_aspect) / 2)
     scale_x, scale_y = jnp.minimum(jnp.sqrt(part) * stretch, 1), jnp.minimum(jnp.sqrt(part) / stretch, 1)
     left, top = jax.random.uniform(jax.random.fold_in(key, 2), (2,)) * (1 - jnp.stack([scale_x, scale_y]))
-    # Pixel centers: output pixel i looks at (i + 1/2) * scale + offset - 1/2.
+    # In terms of pixel centers, output pixel i lies at (i + 1/2) * scale + offset - 1/2 of the input.
     matrix = jnp.array(
         [
             [scale_x, 0, left * width + scale_x / 2 - 0.5],
@@ -105,26 +117,26 @@ def random_resized_crop(
 def affine_matrix(
     shape: tuple[int, int],
     *,
-    degrees: jax.Array | float = 0.0,
-    shear_x: jax.Array | float = 0.0,
-    shear_y: jax.Array | float = 0.0,
-    translate_x: jax.Array | float = 0.0,
-    translate_y: jax.Array | float = 0.0,
-    zoom: jax.Array | float = 1.0,
+    degrees: Scalar = 0.0,
+    shear_x: Scalar = 0.0,
+    shear_y: Scalar = 0.0,
+    translate_x: Scalar = 0.0,
+    translate_y: Scalar = 0.0,
+    zoom: Scalar = 1.0,
 ) -> jax.Array:
-    """Return the matrix [2, 3] that takes an output pixel (x, y, 1) to where it comes from in the input.
+    """Return the matrix [2, 3] that maps an output pixel (x, y, 1) to its place in the input.
 
     Args:
-      shape: (h, w) of the image; everything turns about its center.
-      degrees: counterclockwise.
-      shear_x, shear_y: tangents; `shear_x` moves rows along x.
-      translate_x, translate_y: to the right and down, as parts of width and height.
-      zoom: above 1 enlarges.
+      shape: (h, w) of the image. Its center is the center of the rotation, the shear and the zoom.
+      degrees: angle, counterclockwise.
+      shear_x, shear_y: tangents. `shear_x` moves rows along x.
+      translate_x, translate_y: distances to the right and down, as parts of width and height.
+      zoom: factor. Above 1 enlarges.
     """
     height, width = shape
     angle = jnp.deg2rad(degrees)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    # Rotation times shear, written out with one product a sum: see `warp`.
+    # This is rotation times shear, written out so that no sum has two products (see `warp`).
     xx, xy = (cos - sin * shear_y) / zoom, (cos * shear_x - sin) / zoom
     yx, yy = (sin + cos * shear_y) / zoom, (sin * shear_x + cos) / zoom
     center_x, center_y = (width - 1) / 2, (height - 1) / 2
@@ -134,14 +146,15 @@ def affine_matrix(
 
 
 def warp(image: jax.Array, matrix: jax.Array, *, fill: str = "reflect") -> jax.Array:
-    """Return the image [h, w, c] whose pixel (x, y) is the input at `matrix @ (x, y, 1)`, bilinear.
+    """Return the image whose pixel (x, y) is the input at `matrix @ (x, y, 1)`, with bilinear interpolation.
 
-    No sum here has two products: the compiler may fuse a product into a sum, and of two it takes either, which differs
-    between batch sizes, so that images would differ in the last bit between numbers of devices.
+    No sum here has two products. The compiler would fuse one of the two into the sum, and the batch size would decide
+    which one. Then images would differ in the last bit between numbers of devices.
 
     Args:
+      image: [h, w, c].
       matrix: [2, 3], may be traced.
-      fill: what lies outside: `reflect`, `edge` or `constant` (gray, 0.5).
+      fill: content outside the image: `reflect`, `edge` or `constant` (gray, 0.5).
     """
     height, width, channels = image.shape
     y, x = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
@@ -167,7 +180,7 @@ def warp(image: jax.Array, matrix: jax.Array, *, fill: str = "reflect") -> jax.A
 
 
 def _inside(index: jax.Array, size: int, fill: str) -> jax.Array:
-    """Return which of `size` places an index outside stands for."""
+    """Return the places, 0 to below `size`, that the indices stand for, since some lie outside."""
     if fill == "reflect":
         index = index % (2 * size)
         return jnp.minimum(index, 2 * size - 1 - index)

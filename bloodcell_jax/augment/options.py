@@ -1,4 +1,4 @@
-"""The values that options of a policy's operations may have: numbers, ranges `a..b` and words."""
+"""The legal values of an operation's options: numbers, ranges `a..b` and words."""
 
 import math
 from collections.abc import Callable
@@ -11,25 +11,30 @@ Value = float | tuple[float, float] | str
 
 @dataclass(frozen=True)
 class Magnitude:
-    """The largest change either way, 0 to `limit`, or a range inside -limit..limit to draw from."""
+    """The largest change in both directions, from 0 to `limit`, or a range inside -limit..limit to draw from."""
 
     limit: float
 
-    def check(self, value: Value) -> str | None:
-        """Return what a value must be, or None where it is legal."""
-        low, high = value if isinstance(value, tuple) else (0.0, value)
-        if not isinstance(value, str) and -self.limit <= low <= high <= self.limit:
-            return None
+    @property
+    def legal(self) -> str:
+        """The legal values, in words."""
         return f"a number from 0 to {self.limit:g} or a range a..b inside {-self.limit:g}..{self.limit:g}"
+
+    def check(self, value: Value) -> str | None:
+        """Return what the value must be, or None if it is legal."""
+        if isinstance(value, str):
+            return self.legal
+        low, high = value if isinstance(value, tuple) else (0.0, value)
+        return None if -self.limit <= low <= high <= self.limit else self.legal
 
 
 @dataclass(frozen=True)
 class Number:
-    """A number from `low` to `high`, or, where it is drawn per image, a range of them.
+    """A number from `low` to `high`.
 
     Attributes:
-      whole: it has no fraction.
-      drawn: a range is legal.
+      whole: the number has no fraction.
+      drawn: a range is legal too. Each image draws its number from the range.
     """
 
     low: float
@@ -37,63 +42,92 @@ class Number:
     whole: bool = False
     drawn: bool = False
 
-    def check(self, value: Value) -> str | None:
-        """Return what a value must be, or None where it is legal."""
-        low, high = value if isinstance(value, tuple) else (value, value)
-        fits = not isinstance(value, str) and self.low <= low <= high <= self.high
-        if fits and (self.drawn or not isinstance(value, tuple)) and not (self.whole and (low % 1 or high % 1)):
-            return None
+    @property
+    def legal(self) -> str:
+        """The legal values, in words."""
         kind = "a whole number" if self.whole else "a number"
-        return f"{kind} from {self.low:g} to {self.high:g}{' or a range a..b of them' if self.drawn else ''}"
+        or_range = f" or a range a..b inside {self.low:g}..{self.high:g}" if self.drawn else ""
+        return f"{kind} from {self.low:g} to {self.high:g}{or_range}"
+
+    def check(self, value: Value) -> str | None:
+        """Return what the value must be, or None if it is legal."""
+        if isinstance(value, str) or (isinstance(value, tuple) and not self.drawn):
+            return self.legal
+        low, high = value if isinstance(value, tuple) else (value, value)
+        fits = self.low <= low <= high <= self.high and not (self.whole and (low % 1 or high % 1))
+        return None if fits else self.legal
 
 
 @dataclass(frozen=True)
 class Word:
-    """One of some words."""
+    """One of a few words."""
 
     words: tuple[str, ...]
 
+    @property
+    def legal(self) -> str:
+        """The legal values, in words."""
+        return f"one of {', '.join(self.words)}"
+
     def check(self, value: Value) -> str | None:
-        """Return what a value must be, or None where it is legal."""
-        return None if value in self.words else f"one of {', '.join(self.words)}"
+        """Return what the value must be, or None if it is legal."""
+        return None if value in self.words else self.legal
 
 
 @dataclass(frozen=True)
 class Text:
-    """A string with a grammar of its own, whose parser raises UsageError."""
+    """A string with a grammar of its own.
+
+    Attributes:
+      parse: the parser of the grammar. It raises UsageError.
+      example: a legal string.
+    """
 
     parse: Callable[[str], object]
+    example: str
+
+    @property
+    def legal(self) -> str:
+        """The legal values, in words."""
+        return f"a string such as {self.example}"
 
     def check(self, value: Value) -> str | None:
-        """Return what a value must be, or None where it is legal."""
+        """Return what the value must be and the parser's error, or None if it is legal."""
         try:
             self.parse(format_value(value))
         except UsageError as error:
-            return f"what it takes ({error})"
+            return f"{self.legal} ({error})"
         return None
 
 
 Option = Magnitude | Number | Word | Text
 
+# The option `compat` of several operations: `kerascv` repeats the faults of KerasCV 0.9 (docs/augmentation.md).
+COMPAT = Word(("none", "kerascv"))
+
 
 def parse_value(text: str) -> Value:
-    """Return a number, a range `a..b` or, where it is neither, the word itself.
+    """Return a number, a range `a..b`, or the text itself if it is neither.
 
     Raises:
-      UsageError: a range runs downwards or has no number at an end.
+      UsageError: a range runs downward.
     """
-    low, dots, high = text.partition("..")
+    start, dots, end = text.partition("..")
     try:
-        value = (float(low), float(high)) if dots else float(text)
+        low, high = float(start), float(end if dots else start)
     except ValueError:
         return text
-    if isinstance(value, tuple) and value[0] > value[1]:
-        raise UsageError(f"{text} runs downwards; write {format_value(value[::-1])}")
-    return value if all(map(math.isfinite, value if dots else (value,))) else text
+    if low > high:
+        raise UsageError(f"{text} runs downward; write {format_value((high, low))}")
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return text
+    return (low, high) if dots else low
 
 
 def format_value(value: Value) -> str:
-    """Return what `parse_value` reads as this value."""
+    """Return the text that `parse_value` reads as this value."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, tuple):
         return "..".join(format_value(end) for end in value)
-    return repr(value).removesuffix(".0") if isinstance(value, float) else value
+    return repr(float(value)).removesuffix(".0")

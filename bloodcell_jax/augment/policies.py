@@ -1,10 +1,10 @@
-"""Policies carried out on batches.
+"""Policies and mixes applied to batches.
 
-What happens to an image depends on the step's key, the image's slot and, for choices among several operations, its
-block of slots; never on how the batch is cut over devices, as long as each device holds whole blocks.
+The change of an image depends only on the step's key and on the image's slot, its place in the global batch. A choice
+among several operations depends on the block of slots too. The change does not depend on the devices if each device
+holds whole blocks.
 """
 
-import inspect
 import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,29 +22,30 @@ from bloodcell_jax.augment.assignment import (
     slot_keys,
     take_in_blocks,
 )
-from bloodcell_jax.augment.operations import BATCH_OPERATIONS, IMAGE_OPERATIONS, MIXES
+from bloodcell_jax.augment.declaration import Operation
+from bloodcell_jax.augment.operations import MIXES, OPERATIONS
 from bloodcell_jax.augment.options import Value
 from bloodcell_jax.augment.pixels import draw
-from bloodcell_jax.augment.policy_strings import Policy, mix_shares
+from bloodcell_jax.augment.policy_strings import Policy, mix_shares, share_of
 
 DEFAULT_BLOCK = 32
 
-# Of AugMix's consistency loss: clean, and two mixed ones.
+# AugMix's consistency loss compares three views of an image: a clean one and two mixed ones.
 VIEWS = 3
 
-# Folded into a step's key for what is drawn besides an operation's own randomness; operations fold their position.
+# These numbers are folded into a step's key for draws outside the operations. Operations fold their position in.
 _CHOICES, _BLOCKS, _PARTNERS, _VIEW = (2**32 - 1 - i for i in range(4))
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training images go through.
+    """The augmentation of training images.
 
     Attributes:
       policy: operations on single images.
-      mix: operations that mix an image with another of its block.
-      block: consecutive slots among which choices across images are made.
-      views: an image is shown as `VIEWS` views, for AugMix's consistency loss.
+      mix: operations that mix an image with another one of its block.
+      block: number of consecutive slots in a block. Choices among operations and partners are made inside a block.
+      views: the network sees each image as `VIEWS` views, for AugMix's consistency loss.
     """
 
     policy: Policy
@@ -58,14 +59,14 @@ class Augmentation:
 
     @property
     def needs_blocks(self) -> bool:
-        """Whether choices are made inside blocks of slots, so that every device must hold whole ones."""
+        """Whether choices are made inside blocks of slots, so that every device must hold whole blocks."""
         if self.mix.operations:
             return True
-        return any(_is_dealt_out(name, dict(options)) for name, options in self.policy.operations)
+        return any(_is_assigned(OPERATIONS[name], share_of(dict(options))) for name, options in self.policy.operations)
 
 
 class _Batch(NamedTuple):
-    """What the operations of a policy draw from: the step's key, the slots of the images and the size of a block."""
+    """The source of a policy's draws: the step's key, the slots of the images and the number of slots in a block."""
 
     key: jax.Array
     slots: jax.Array
@@ -75,14 +76,15 @@ class _Batch(NamedTuple):
 def apply_policy(
     policy: Policy, key: jax.Array, slots: jax.Array, images: jax.Array, *, block: int = DEFAULT_BLOCK
 ) -> jax.Array:
-    """Return the images after all operations of a policy; pure, for use under jit, pmap or shard_map.
+    """Apply all operations of a policy to a batch. The function is pure and runs under jit, pmap or shard_map.
 
     Args:
-      key: of this step, (seed, stream, step) folded in.
-      slots: int32 [n], the places of the images in the global batch; whole blocks of consecutive ones where
-        `Augmentation.needs_blocks`.
-      images: float [n, h, w, 3] in [0, 1]; dtype and range are kept.
-      block: slots in a block.
+      policy: the operations, from `parse_policy`.
+      key: random key of this step.
+      slots: places of the images in the global batch, int32 [n]. If `Augmentation.needs_blocks`, they must be whole
+        blocks of consecutive slots.
+      images: float [n, h, w, 3] in [0, 1]. Dtype and range are kept.
+      block: number of slots in a block.
     """
     return _apply(policy, _Batch(key, slots, block), images)
 
@@ -90,9 +92,10 @@ def apply_policy(
 def apply_views(
     policy: Policy, key: jax.Array, slots: jax.Array, images: jax.Array, *, block: int = DEFAULT_BLOCK
 ) -> jax.Array:
-    """Return three views [n, 3, h, w, 3] of each image for AugMix's consistency loss: without augmix, and twice with.
+    """Return three views [n, 3, h, w, 3] of each image, for AugMix's consistency loss.
 
-    All other operations draw the same for the three.
+    The first view is without augmix, and the other two are with augmix. All other operations draw the same for the
+    three views. The arguments are those of `apply_policy`.
     """
     first = next(i for i, (name, _) in enumerate(policy.operations) if name == "augmix")
     augmix, following = Policy(policy.operations[first : first + 1]), Policy(policy.operations[first + 1 :])
@@ -114,14 +117,15 @@ def apply_mix(
     *,
     block: int = DEFAULT_BLOCK,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mix each image with another of its block, and their targets in the same proportion.
+    """Mix each image with another one of its block, and their targets in the same proportion.
 
     Args:
+      mix: the mixes, from `parse_mix`.
       key, slots, images, block: as in `apply_policy`.
-      targets: float32 [n, classes], probabilities.
+      targets: probabilities, float32 [n, classes].
 
     Returns:
-      Images and targets.
+      The mixed images and the mixed targets.
     """
     if not mix.operations:
         return images, targets
@@ -148,55 +152,55 @@ def apply_mix(
 
 
 def _apply(policy: Policy, batch: _Batch, images: jax.Array, *, first: int = 0) -> jax.Array:
-    """Carry out the operations of a policy, the first of which draws as the one at position `first`."""
+    """Apply the operations of a policy. Its first operation draws as the operation at position `first` would."""
     for position, (name, options) in enumerate(policy.operations, first):
-        images = _apply_operation(batch, position, name, dict(options), images)
+        images = _apply_operation(batch, position, OPERATIONS[name], dict(options), images)
     return images
 
 
 def _apply_operation(
-    batch: _Batch, position: int, name: str, options: dict[str, Value], images: jax.Array
+    batch: _Batch, position: int, operation: Operation, options: dict[str, Value], images: jax.Array
 ) -> jax.Array:
-    dealt_out = _is_dealt_out(name, options)
-    probability = options.pop("p", 1.0)
+    """Apply an operation to its share `p` of the images."""
+    probability = share_of(options)
+    options.pop("p", None)
     key, slots, block = jax.random.fold_in(batch.key, position), batch.slots, batch.block
     choice_key, block_key = (
         jax.random.fold_in(jax.random.fold_in(batch.key, use), position) for use in (_CHOICES, _BLOCKS)
     )
 
-    if name in IMAGE_OPERATIONS and dealt_out:
+    def apply_to_each(images: jax.Array, slots: jax.Array) -> jax.Array:
+        return _apply_to_each(operation, options, slot_keys(key, slots), images)
 
-        def apply(images: jax.Array, slots: jax.Array) -> jax.Array:
-            return _apply_to_each(name, options, slot_keys(key, slots), images)
-
+    if operation.kind == "image" and _is_assigned(operation, probability):
         return apply_groups(
             assign_share(choice_key, block_numbers(slots, block), block, probability),
-            [Group(0, 0, apply)],
+            [Group(0, 0, apply_to_each)],
             images,
             slots,
         )
-    if name in IMAGE_OPERATIONS:
-        changed = _apply_to_each(name, options, slot_keys(key, slots), images)
+    if operation.kind == "image":
+        changed = apply_to_each(images, slots)
     else:
-        changed = BATCH_OPERATIONS[name].function(key, block_key, slots, images, block=block, **options)
+        changed = operation.function(key, block_key, slots, images, block=block, **options)
     if probability == 1:
         return changed
     chosen = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(slot_keys(choice_key, slots))
     return jnp.where(chosen[:, None, None, None], changed, images)
 
 
-def _is_dealt_out(name: str, options: dict[str, Value]) -> bool:
-    """Return whether an operation is run on the images that it is meant for alone, which takes whole blocks."""
-    return name in BATCH_OPERATIONS or (not IMAGE_OPERATIONS[name].cheap and options.get("p", 1.0) < 1)
+def _is_assigned(operation: Operation, probability: float) -> bool:
+    """Return whether an operation runs only on the images that go through it, which needs whole blocks."""
+    return operation.kind == "batch" or (not operation.cheap and probability < 1)
 
 
-def _apply_to_each(name: str, options: dict[str, Value], keys: jax.Array, images: jax.Array) -> jax.Array:
-    """Run an operation on images [n, h, w, c], each with its key.
+def _apply_to_each(operation: Operation, options: dict[str, Value], keys: jax.Array, images: jax.Array) -> jax.Array:
+    """Apply an operation to images [n, h, w, c], each with its key.
 
-    A random operation draws from its ranges by itself; for one that is not random each range is drawn from here.
+    A random operation draws from its ranges itself. For any other operation this function draws from them.
     """
-    function = IMAGE_OPERATIONS[name].function
-    if "key" in inspect.signature(function).parameters:
+    function = operation.function
+    if operation.random:
         return jax.vmap(lambda key, image: function(key, image, **options))(keys, images)
 
     def apply_drawn(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -210,7 +214,7 @@ def _apply_to_each(name: str, options: dict[str, Value], keys: jax.Array, images
 
 
 def _draw_partners(key: jax.Array, slots: jax.Array, block: int) -> jax.Array:
-    """Return for each slot another of its block, each equally likely, as places in the block [blocks, block]."""
+    """Return a partner for each slot, any other slot of its block, as places in the block, int32 [blocks, block]."""
 
     def draw_block(number: jax.Array) -> jax.Array:
         order = jax.random.permutation(jax.random.fold_in(key, number), block)

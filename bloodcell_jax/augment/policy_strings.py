@@ -1,19 +1,20 @@
-"""Policy strings: `name[:key=value,...]` joined by `|`, such as `d4|hue:delta=0.02,p=0.5|randaugment:n=2,m=9`."""
+"""Policy strings: `name[:option=value,...]` joined by `|`, such as `d4|hue:delta=0.02,p=0.5|randaugment:n=2,m=9`."""
 
 import difflib
 from dataclasses import dataclass
 
-from bloodcell_jax.augment.operations import MIXES, OPERATIONS, PROBABILITY, Operation
+from bloodcell_jax.augment.declaration import Operation
+from bloodcell_jax.augment.operations import ALIASES, MIXES, OPERATIONS, PROBABILITY
 from bloodcell_jax.augment.options import Value, format_value, parse_value
 from bloodcell_jax.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What `parse_policy` or `parse_mix` made of a string; `str` gives it back in canonical form.
+    """The operations that `parse_policy` or `parse_mix` read from a string. `str` returns the canonical string.
 
     Attributes:
-      operations: (name, ((option, value), ...)) of each operation in turn; a value is a number, a range or a word.
+      operations: (name, ((option, value), ...)) of each operation in turn. A value is a number, a range or a word.
     """
 
     operations: tuple[tuple[str, tuple[tuple[str, Value], ...]], ...] = ()
@@ -26,29 +27,37 @@ class Policy:
 
 
 def parse_policy(text: str) -> Policy:
-    """Return the policy that a string describes; `none` and the empty string are the one without operations.
+    """Read a policy from a string. `none` and the empty string are the policy without operations.
 
     Raises:
-      UsageError: an operation or option is unknown, given twice or empty, or a value is of the wrong kind or size.
+      UsageError: an operation or an option is unknown, is empty or stands twice, or a value is not legal.
     """
     return _parse(text, OPERATIONS, "policy")
 
 
 def parse_mix(text: str) -> Policy:
-    """Return how images are mixed with each other; of several, joined by `|`, each image gets one.
+    """Read from a string how images are mixed. If `|` joins several mixes, each image goes through one of them.
 
     Raises:
-      UsageError: as `parse_policy`, or the shares `p` add up to more than 1.
+      UsageError: `parse_policy` would raise it, or the sum of the shares `p` exceeds 1.
     """
     mix = _parse(text, MIXES, "mix")
-    if sum(mix_shares(mix)) > 1 + 1e-9:
-        raise UsageError(f"mix {text!r}: the shares p add up to more than 1; lower them")
+    total = sum(mix_shares(mix))
+    if total > 1 + 1e-9:
+        raise UsageError(f"mix {text!r}: the sum of the shares p is {total:g}, which exceeds 1; lower them")
     return mix
 
 
 def mix_shares(mix: Policy) -> list[float]:
-    """Return the share of all images that each operation of a mix gets: its `p`, by default an equal part."""
-    return [dict(options).get("p", 1 / len(mix.operations)) for _, options in mix.operations]
+    """Return the share of all images that each operation of a mix gets: its `p`, or an equal part by default."""
+    return [share_of(dict(options), default=1 / len(mix.operations)) for _, options in mix.operations]
+
+
+def share_of(options: dict[str, Value], default: float = 1.0) -> float:
+    """Return `p` among the options of an operation: the share of the images that go through it."""
+    share = options.get("p", default)
+    assert isinstance(share, float | int), "the parser lets only numbers pass"
+    return share
 
 
 def _parse(text: str, known: dict[str, Operation], what: str) -> Policy:
@@ -61,32 +70,38 @@ def _parse(text: str, known: dict[str, Operation], what: str) -> Policy:
 
 
 def _parse_operation(text: str, known: dict[str, Operation]) -> tuple[str, tuple[tuple[str, Value], ...]]:
-    name, colon, rest = (part.strip() for part in text.partition(":"))
     if not text:
         raise UsageError("an operation is missing before, between or after '|'; remove the '|'")
-    if name not in known:
+    name, colon, rest = (part.strip() for part in text.partition(":"))
+    operation = known.get(ALIASES.get(name, name))
+    if operation is None:
         close = [other for other in known if name in other] or difflib.get_close_matches(name, known)
         hint = f"did you mean {' or '.join(close)}?" if name and close else f"known are {', '.join(known)}"
         raise UsageError(f"unknown operation {name!r}; {hint}")
-    legal = known[name].options | {"p": PROBABILITY}
-    signature = _signature(known[name])
     options: dict[str, Value] = {}
     for pair in rest.split(",") if colon else ():
-        key, equals, value = (part.strip() for part in pair.partition("="))
-        if not (key and equals and value):
-            raise UsageError(f"{name}: {pair.strip()!r} is no option; write {name}:key=value, with {signature}")
-        if key not in legal:
-            raise UsageError(f"{name}: unknown option {key!r}; it takes {signature}")
+        key, value = _parse_option(pair.strip(), operation)
         if key in options:
-            raise UsageError(f"{name}: {key} is given twice; keep one")
-        try:
-            options[key] = parse_value(value)
-        except UsageError as error:
-            raise UsageError(f"{name}: {key}={error}") from None
-        must_be = legal[key].check(options[key])
-        if must_be:
-            raise UsageError(f"{name}: {key}={format_value(options[key])} must be {must_be}")
-    return name, tuple(options.items())
+            raise UsageError(f"{operation.name}: {key} is given twice; keep one")
+        options[key] = value
+    return operation.name, tuple(options.items())
+
+
+def _parse_option(pair: str, operation: Operation) -> tuple[str, Value]:
+    name, legal = operation.name, operation.options | {"p": PROBABILITY}
+    key, equals, text = (part.strip() for part in pair.partition("="))
+    if not (key and equals and text):
+        raise UsageError(f"{name}: {pair!r} is not an option; write {name}:key=value, with {_signature(operation)}")
+    if key not in legal:
+        raise UsageError(f"{name}: unknown option {key!r}; the options are {_signature(operation)}")
+    try:
+        value = parse_value(text)
+    except UsageError as error:
+        raise UsageError(f"{name}: {key}={error}") from None
+    must_be = legal[key].check(value)
+    if must_be:
+        raise UsageError(f"{name}: {key}={format_value(value)} must be {must_be}")
+    return key, value
 
 
 def _signature(operation: Operation) -> str:

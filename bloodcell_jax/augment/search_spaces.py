@@ -1,7 +1,7 @@
-"""The operations that RandAugment, TrivialAugment and AugMix choose from, and what a magnitude means to each.
+"""The operations that RandAugment, TrivialAugment and AugMix choose from, and the meaning of a magnitude for each.
 
-A space is a tuple of operations, in an order in which those that one kernel carries out are neighbors. An operation
-is a function (level, sign) -> parameters of its kernel, on arrays: `level`, 0 to 1, is the magnitude, `sign` -1 or 1.
+A space is a tuple of operations. Operations that share a kernel are neighbors in it. An operation is a function
+(level, sign) -> parameters of its kernel, on arrays. `level`, 0 to 1, is the magnitude. `sign` is -1 or 1.
 """
 
 from collections.abc import Callable
@@ -13,26 +13,25 @@ import jax.numpy as jnp
 
 from bloodcell_jax.augment import enhance, levels
 from bloodcell_jax.augment.geometry import affine_matrix, warp
-
-Level = jax.Array
+from bloodcell_jax.augment.pixels import Scalar, size_of
 
 
 class Warp(NamedTuple):
     """Parameters of `affine_matrix`."""
 
-    degrees: Level | float = 0.0
-    shear_x: Level | float = 0.0
-    shear_y: Level | float = 0.0
-    translate_x: Level | float = 0.0
-    translate_y: Level | float = 0.0
+    degrees: Scalar = 0.0
+    shear_x: Scalar = 0.0
+    shear_y: Scalar = 0.0
+    translate_x: Scalar = 0.0
+    translate_y: Scalar = 0.0
 
 
 class Blend(NamedTuple):
-    """Distance from one of DULLER is multiplied by `factor`, then `shift` is added."""
+    """Multiply the distance from one of the images DULLER by `factor`, then add `shift`."""
 
-    duller: int
-    factor: Level | float = 1.0
-    shift: Level | float = 0.0
+    duller: int | jax.Array
+    factor: Scalar = 1.0
+    shift: Scalar = 0.0
 
 
 DULLER = (enhance.black, enhance.gray, enhance.mean_gray, enhance.channel_means)
@@ -40,39 +39,39 @@ BLACK, GRAY, MEAN_GRAY, CHANNEL_MEANS = range(4)
 
 
 class Tone(NamedTuple):
-    """In this order: values below `below` get `add`, those from `threshold` on are inverted, `bits` are kept."""
+    """Add `add` to values below `below`, then invert values from `threshold` on, then keep `bits`."""
 
-    add: Level | float = 0.0
-    below: Level | float = 2.0
-    threshold: Level | float = 2.0
-    bits: Level | float = 8.0
+    add: Scalar = 0.0
+    below: Scalar = 2.0
+    threshold: Scalar = 2.0
+    bits: Scalar = 8.0
 
 
 class Sharpen(NamedTuple):
-    """The factor of `sharpness`."""
+    """Parameter of `sharpness`."""
 
-    factor: Level | float
+    factor: Scalar
 
 
 class AutoContrast(NamedTuple):
-    """Takes no parameter."""
+    """`autocontrast`, which has no parameter."""
 
 
 class Equalize(NamedTuple):
-    """Takes no parameter."""
+    """`equalize`, which has no parameter."""
 
 
 class Identity(NamedTuple):
-    """Leaves the image alone."""
+    """No change."""
 
 
 Parameters = Warp | Blend | Tone | Sharpen | AutoContrast | Equalize | Identity
-SpaceOperation = Callable[[Level, jax.Array], Parameters]
+SpaceOperation = Callable[[Scalar, Scalar], Parameters]
 Space = tuple[SpaceOperation, ...]
 
 
 def _warp(image: jax.Array, parameters: Warp, fill: str) -> jax.Array:
-    return warp(image, affine_matrix(image.shape[:2], **parameters._asdict()), fill=fill)
+    return warp(image, affine_matrix(size_of(image), **parameters._asdict()), fill=fill)
 
 
 def _blend(image: jax.Array, parameters: Blend, fill: str) -> jax.Array:
@@ -91,8 +90,8 @@ def _sharpen(image: jax.Array, parameters: Sharpen, fill: str) -> jax.Array:
     return enhance.sharpness(image, factor=parameters.factor)
 
 
-# (image, parameters, fill) -> image, by the kind of parameters.
-KERNELS = {
+# The function (image, parameters, fill) -> image of each kind of parameters.
+KERNELS: dict[type, Callable[..., jax.Array]] = {
     Warp: _warp,
     Blend: _blend,
     Tone: _tone,
@@ -103,7 +102,7 @@ KERNELS = {
 
 
 def kernel_runs(space: Space) -> list[tuple[type, int, int]]:
-    """Return (kind of parameters, first, last) of each run of operations that one kernel carries out."""
+    """Return (kind of parameters, first, last) of each run of operations that share a kernel."""
     kinds = [type(operation(0.5, 1.0)) for operation in space]
     runs, first = [], 0
     for kind, members in groupby(kinds):
@@ -113,13 +112,14 @@ def kernel_runs(space: Space) -> list[tuple[type, int, int]]:
     return runs
 
 
-def parameters_of(operations: Space, choice: jax.Array, level: Level, sign: jax.Array) -> Parameters:
+def parameters_of(operations: Space, choice: jax.Array, level: jax.Array, sign: jax.Array) -> Parameters:
     """Return the parameters of each row's operation, all of one kind, as arrays [m].
 
     Args:
-      choice: int32 [m], into `operations`.
-      level: [m]
-      sign: [m]
+      operations: operations that share a kernel.
+      choice: index into `operations`, int32 [m].
+      level: [m].
+      sign: [m].
     """
     each = [operation(level, sign) for operation in operations]
     fields = zip(*each, strict=True)
@@ -131,26 +131,30 @@ def _select(choice: jax.Array, values: tuple) -> jax.Array:
     return jnp.take_along_axis(stacked, choice[None], axis=0)[0]
 
 
-def _steps(level: Level, count: int) -> jax.Array:
-    """Return floor(level * count); 1e-4 keeps whole products whole, since levels are float32."""
+def _steps(level: Scalar, count: int) -> jax.Array:
+    """Return floor(level * count). 1e-4 keeps a whole product from falling just below itself in float32."""
     return jnp.floor(level * count + 1e-4)
 
 
 def paper() -> Space:
-    """RandAugment (Cubuk et al. 2019, arXiv:1909.13719, table 6) in torchvision's ranges; 14 operations."""
+    """Return RandAugment's 14 operations (Cubuk et al. 2019, arXiv:1909.13719, table 6), in torchvision's ranges."""
     return _fourteen(shear=0.3, translate=150 / 331, degrees=30, strength=0.9, lost_bits=4)
 
 
 def trivial_wide() -> Space:
-    """TrivialAugmentWide (Müller and Hutter 2021, arXiv:2103.10158, table 2); 14 operations.
+    """Return the 14 operations of TrivialAugmentWide (Müller and Hutter 2021, arXiv:2103.10158, table 2).
 
-    Translation is 32 of the 224 pixels that the paper's images have, as a part of the image.
+    The paper translates images of 224 pixels by up to 32 pixels. Here the distance is this part of the image.
     """
     return _fourteen(shear=0.99, translate=32 / 224, degrees=135, strength=0.99, lost_bits=6)
 
 
 def _fourteen(*, shear: float, translate: float, degrees: float, strength: float, lost_bits: int) -> Space:
-    """Return the 14 operations that both papers choose from, with what each does at level 1."""
+    """Return the 14 operations that both papers choose from.
+
+    Args:
+      shear, translate, degrees, strength, lost_bits: change at level 1.
+    """
     return (
         lambda level, sign: Identity(),
         lambda level, sign: Warp(shear_x=sign * level * shear),
@@ -162,7 +166,7 @@ def _fourteen(*, shear: float, translate: float, degrees: float, strength: float
         lambda level, sign: Blend(GRAY, 1 + sign * level * strength),
         lambda level, sign: Blend(MEAN_GRAY, 1 + sign * level * strength),
         lambda level, sign: Sharpen(1 + sign * level * strength),
-        # A level is one of 30 steps, and bits are lost one by one.
+        # A level is one of 30 steps, and the lost bits are rounded to a whole number.
         lambda level, sign: Tone(bits=8 - jnp.round(level * lost_bits)),
         lambda level, sign: Tone(threshold=1 - level),
         lambda level, sign: AutoContrast(),
@@ -171,10 +175,10 @@ def _fourteen(*, shear: float, translate: float, degrees: float, strength: float
 
 
 def timm(*, increasing: bool) -> Space:
-    """timm's 15 RandAugment operations, `level` being its magnitude over 10.
+    """Return timm's 15 operations of RandAugment. A level is timm's magnitude divided by 10.
 
     Args:
-      increasing: its `inc1`: a higher magnitude always changes more.
+      increasing: a higher magnitude always changes more. This is timm's `inc1`.
     """
 
     def factor(level, sign):
@@ -207,7 +211,7 @@ def timm(*, increasing: bool) -> Space:
 
 
 def keras_cv() -> Space:
-    """The 10 operations of KerasCV 0.9's RandAugment, which the report used: far harsher than the paper's."""
+    """Return the 10 operations of KerasCV 0.9's RandAugment, which the report used, far harsher than the paper's."""
     return (
         lambda level, sign: Warp(shear_x=sign * level),
         lambda level, sign: Warp(shear_y=sign * level),
@@ -223,7 +227,7 @@ def keras_cv() -> Space:
 
 
 def augmix() -> Space:
-    """AugMix's 9 operations (Hendrycks et al. 2019, arXiv:1912.02781), which leave out what ImageNet-C tests."""
+    """Return AugMix's 9 operations (Hendrycks et al. 2019, arXiv:1912.02781), without those that ImageNet-C tests."""
     return (
         *_augmix_geometry(lambda level, sign: Warp(degrees=sign * _steps(level, 30))),
         lambda level, sign: Tone(bits=4 - _steps(level, 4)),
@@ -234,7 +238,7 @@ def augmix() -> Space:
 
 
 def augmix_all() -> Space:
-    """AugMix's 13 operations, the four that overlap the corruptions of ImageNet-C among them."""
+    """Return AugMix's 13 operations. Four of them overlap with the corruptions of ImageNet-C."""
 
     def factor(level):
         return level * 1.8 + 0.1
@@ -249,10 +253,10 @@ def augmix_all() -> Space:
 
 
 def augmix_keras_cv() -> Space:
-    """The 8 operations that KerasCV 0.9's AugMix really draws, with their faults, to replicate the report.
+    """Return the 8 operations that KerasCV 0.9's AugMix really draws, with their faults, to replicate the report.
 
-    `translate_y` is never drawn; rotation takes degrees for radians and never turns back; posterize keeps 3 bits at
-    every severity it is used at; solarize inverts nearly everything at a low severity.
+    `translate_y` is never drawn. Rotation takes degrees for radians and turns in one direction only. Posterize always
+    keeps 3 bits. Solarize inverts nearly everything at a low severity.
     """
     return (
         *_augmix_geometry(lambda level, sign: Warp(degrees=jnp.rad2deg(level * 30)))[:-1],

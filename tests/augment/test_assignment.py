@@ -1,4 +1,4 @@
-"""Images are dealt out to operations: exact shares, exact marginals, and each operation on its own rows alone."""
+"""Images are assigned to operations: exact shares, exact probabilities, and each operation on its own rows."""
 
 import jax
 import jax.numpy as jnp
@@ -32,17 +32,17 @@ def test_in_each_block_an_operation_gets_the_floor_or_ceiling_of_its_share(weigh
         share = block * weight / sum(weights)
         counts = (drawn == operation).sum(axis=1)
         assert set(counts) <= {int(np.floor(share)), int(np.ceil(share))}
-        # Which of both it is, is drawn so that the mean is exact; deviation of one block at most 1/2.
+        # The choice between the two makes the mean exact. A block deviates by at most 1/2.
         assert abs(counts.mean() - share) < 4 * 0.5 / np.sqrt(500)
 
 
 def test_every_slot_gets_every_operation_as_often():
     drawn = choices((1,) * 14, 32, blocks=6000)
     frequency = np.stack([(drawn == operation).mean(axis=0) for operation in range(14)])
-    # Standard deviation 0.0033 each, 448 of them.
+    # Each of the 448 frequencies has standard deviation 0.0033.
     assert abs(frequency - 1 / 14).max() < 5 * 0.0033
     pairs = (drawn[:, :, None] == drawn[:, None, :]).mean(0)[~np.eye(32, dtype=bool)]
-    # Two slots of a block are nearly independent: operations are shared out, so slightly less often the same.
+    # Two slots of a block are nearly independent. They get the same operation slightly less often, since it is shared.
     assert abs(pairs.mean() - 1 / 14) < 0.03
 
 
@@ -92,7 +92,7 @@ def test_each_operation_sees_its_own_rows_and_all_others_stay():
     choice = np.asarray(assignment.choice)
     added = np.select([choice == 0, choice <= 3], [1000, 2000], 0)
     np.testing.assert_array_equal(found, np.arange(len(slots)) + added)
-    # Of 16 slots in 6 parts, one part is at most 3 and three parts at most 8 rows of a block.
+    # If 16 slots have 6 parts, one part is at most 3 rows of a block and three parts are at most 8 rows.
     assert rows_seen == [blocks * 3, blocks * 8]
 
 

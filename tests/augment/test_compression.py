@@ -1,4 +1,4 @@
-"""JPEG against Pillow's libjpeg: the tables of every quality, and what comes out of the file."""
+"""JPEG against Pillow's libjpeg: the tables of every quality, and the images that come out."""
 
 import io
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bloodcell_jax.augment.compression import CHROMINANCE, LUMINANCE, compress, jpeg, quantisation_steps
+from bloodcell_jax.augment.compression import CHROMINANCE, LUMINANCE, compress, jpeg, quantization_steps
 from bloodcell_jax.data.synthetic import draw_cells
 
 KEY = jax.random.key(0)
@@ -19,15 +19,15 @@ def saved(levels, quality):
     return Image.open(file)
 
 
-def test_the_quantisation_tables_of_every_quality_are_libjpeg_s():
+def test_the_quantization_tables_of_every_quality_are_libjpeg_s():
     qualities = np.arange(1, 101)
     gray = np.zeros((8, 8, 3), np.uint8)
     expected = np.array([[saved(gray, int(q)).quantization[table] for table in (0, 1)] for q in qualities])
-    tables = [jax.vmap(lambda q, t=table: quantisation_steps(t, q))(qualities) for table in (LUMINANCE, CHROMINANCE)]
+    tables = [jax.vmap(lambda q, t=table: quantization_steps(t, q))(qualities) for table in (LUMINANCE, CHROMINANCE)]
     np.testing.assert_array_equal(np.stack(tables, 1).reshape(100, 2, 64), expected)
 
 
-# Whole blocks; a last block and a last pair that are not whole.
+# The first shape has whole blocks only. In the second shape the last block and the last pair of pixels are not whole.
 @pytest.mark.parametrize("shape", [(48, 64), (45, 51)])
 def test_compression_is_libjpeg_s(shape):
     cell = draw_cells(1, size=64)[0][0, : shape[0], : shape[1]]
@@ -39,7 +39,7 @@ def test_compression_is_libjpeg_s(shape):
         for quality in (1, 10, 30, 50, 75, 90, 100):
             found = np.round(np.asarray(compressed(levels / np.float32(255), quality)) * 255)
             differences = np.abs(found - np.asarray(saved(levels, quality)))
-            # Float32 in the DCT: one value in a million is a level off. A coefficient off shows in a whole block.
+            # In float32 one value in a million is a level off. A wrong coefficient would show in a whole block.
             assert differences.max() <= 1
             assert differences.sum() <= 2
 

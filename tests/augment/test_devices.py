@@ -13,7 +13,7 @@ from bloodcell_jax.train.step import training_batch
 BATCH, BLOCK = 32, 4
 rng = np.random.default_rng(0)
 DATA = {"images": rng.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8), "labels": np.arange(40, dtype=np.int32)}
-# What a policy draws is the same on one device by pmap as in these setups: either backend, two devices and eight.
+# One device under pmap gives what a policy must draw in these setups: both backends, two devices and eight.
 CASES = {
     "randaugment and mixing": (
         ("d4|randaugment:n=2|affine:p=0.5", "cutmix:p=0.5|fmix:p=0.5", False),
@@ -24,10 +24,10 @@ CASES = {
 
 
 def drawn_on(backend, devices, augmentation):
-    """Return what step 3 trains on, by slot, and the compiled program."""
+    """Return the images, targets and keys of step 3 by slot, and the compiled program."""
     parallel = DataParallel(backend, Mesh(np.array(jax.devices()[:devices]), (AXIS,)))
 
-    def prepare(data, batch, seed, step):
+    def make_batch(data, batch, seed, step):
         images, targets, keys = training_batch(
             data, batch, seed, step, augmentation=augmentation, num_classes=40, label_smoothing=0.1
         )
@@ -37,9 +37,9 @@ def drawn_on(backend, devices, augmentation):
     indices = np.random.default_rng(1).permutation(40)[:BATCH].astype(np.int32)
     batch = parallel.shard_batch({"indices": indices, "slots": np.arange(BATCH, dtype=np.int32)})
     if backend == "pmap":
-        mapped = jax.pmap(prepare, axis_name=AXIS, in_axes=(None, 0, None, None))
+        mapped = jax.pmap(make_batch, axis_name=AXIS, in_axes=(None, 0, None, None))
     else:
-        mapped = jax.jit(parallel.on_each_device(prepare, (WHOLE, ROWS, WHOLE, WHOLE), ROWS))
+        mapped = jax.jit(parallel.on_each_device(make_batch, (WHOLE, ROWS, WHOLE, WHOLE), ROWS))
     compiled = mapped.lower(data, batch, seed, step).compile()
     return [np.asarray(x).reshape(BATCH, -1) for x in compiled(data, batch, seed, step)], compiled.as_text()
 

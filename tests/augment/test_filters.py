@@ -14,7 +14,7 @@ KEY = jax.random.key(0)
 
 @pytest.mark.parametrize("radius", [4, 12])
 def test_blur_is_scipy_s(radius):
-    # A radius of 12 reaches past both borders.
+    # A radius of 12 pixels reaches past both borders.
     blurred = jax.jit(lambda sigma: blur(IMAGE, sigma, radius=radius))
     for sigma in (0.3, 1.0, 2.5):
         expected = ndimage.gaussian_filter(IMAGE.astype(np.float64), sigma, radius=radius, mode="nearest", axes=(0, 1))
@@ -24,7 +24,7 @@ def test_blur_is_scipy_s(radius):
 
 
 def test_what_blur_draws():
-    # The variance of what a point becomes is sigma^2.
+    # The variance of a blurred point is sigma^2.
     point = jnp.zeros((1, 25, 1)).at[0, 12].set(1)
     keys = jax.random.split(KEY, 2000)
     responses = jax.jit(jax.vmap(lambda key: gaussian_blur(key, point, sigma=(1.0, 2.0), radius=12)))(keys)
@@ -32,7 +32,7 @@ def test_what_blur_draws():
     assert stats.kstest(sigmas, stats.uniform(1, 1).cdf).pvalue > 1e-3
     sharp = jax.jit(jax.vmap(lambda key: gaussian_blur(key, point, sigma=1.0)))(keys)[:, 0, 12, 0]
     assert sharp.max() > 0.999, "a number is drawn from 0"
-    # Of a Gaussian with sigma 1, 0.399 lies in its middle pixel.
+    # The middle pixel holds 0.399 of a Gaussian with sigma 1.
     assert 0.398 < sharp.min() < 0.41
 
 

@@ -1,4 +1,4 @@
-"""Geometry against SciPy, and what is drawn."""
+"""Geometry against SciPy, and its draws."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ KEY = jax.random.key(0)
 IMAGE = np.random.default_rng(0).random((17, 12, 3)).astype(np.float32)
 SQUARE = IMAGE[:12]
 
-# Ours -> SciPy's: half a pixel beyond the border lies the border's own pixel; gray stands outside.
+# Our fills -> SciPy's mode and value. "reflect" of SciPy repeats the border's own pixel. Gray is outside "constant".
 FILLS = {"reflect": ("reflect", 0.0), "edge": ("nearest", 0.0), "constant": ("grid-constant", 0.5)}
 CHANGES = [
     {"degrees": 30.0},
@@ -79,7 +79,7 @@ def test_a_quarter_turn_moves_pixels_exactly():
 
 
 def test_affine_draws_every_axis_for_itself():
-    """A ramp along x and one along y tell where the center went."""
+    """A ramp along x and a ramp along y show the new place of the center."""
     y, x = np.mgrid[:33, :33].astype(np.float32) / 32
     ramps = np.stack([x, y, 0 * x], -1)
     keys = jax.random.split(KEY, 2000)
@@ -132,5 +132,5 @@ def test_d4_is_the_eight_symmetries_each_as_likely():
 
 
 def test_d4_wants_a_square():
-    with pytest.raises(UsageError, match="5x6 pixels is not square"):
+    with pytest.raises(UsageError, match=r"d4.*5x6"):
         augment.d4(KEY, jnp.zeros((5, 6, 3)))

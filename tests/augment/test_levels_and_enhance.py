@@ -1,4 +1,4 @@
-"""The operations on gray levels are Pillow's, exactly; its enhancements within one level."""
+"""The operations on gray levels are exactly Pillow's. The enhancements are within one level of Pillow's."""
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +64,7 @@ def test_levels_are_pillow_s_exactly(name):
     found = through_ours(ours)
     np.testing.assert_allclose(found, np.round(found), atol=1e-4, err_msg="on the grid")
     np.testing.assert_array_equal(np.round(found), expected)
-    # bfloat16 tells all 256 levels apart, so the discontinuous operations see the same ones.
+    # bfloat16 can represent all 256 levels, so the discontinuous operations see the same levels.
     np.testing.assert_array_equal(np.round(through_ours(ours, dtype=jnp.bfloat16)), expected)
 
 
@@ -74,7 +74,7 @@ def test_autocontrast_is_pillow_s_where_its_float64_rounds_below_a_whole_level()
     low, high = np.nonzero(falls_short)
     assert len(low) == 5958
     chosen = rng.choice(len(low), 400, replace=False)
-    # One image of 256 pixels for each: all levels between the two, repeated.
+    # Each case is an image of 256 pixels with all levels between the two, repeated.
     levels = np.stack([np.resize(np.arange(low[i], high[i] + 1), 256) for i in chosen]).astype(np.uint8)
     narrow = np.repeat(levels.reshape(-1, 16, 16, 1), 3, axis=-1)
     expected = through_pillow(ImageOps.autocontrast, narrow)

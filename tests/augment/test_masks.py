@@ -1,4 +1,4 @@
-"""What masks hide, against masks drawn by other means, and what is put there."""
+"""Masks against masks drawn by other means, and the fill of what they hide."""
 
 import itertools
 
@@ -64,7 +64,7 @@ def test_cutout_hides_a_square_about_each_pixel():
     expected = []
     for y, x in itertools.product(range(6), range(8)):
         mask = np.zeros((6, 8), bool)
-        # A side of 3 pixels, one to the left of and above the center.
+        # The side is 3 pixels. One pixel is to the left of the center and one is above it.
         mask[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = True
         expected.append(mask)
     counts = np.array([(masks == mask).all((1, 2)).sum() for mask in expected])
@@ -80,7 +80,7 @@ def test_the_grid_is_one_of_turned_squares(unit, ratio, degrees, phase):
     height, width = 61, 83
     center = np.array([(width - 1) / 2, (height - 1) / 2])
     side, angle = unit * 61, np.deg2rad(degrees)
-    # Counterclockwise as seen, y pointing down: the squares' corners are turned, where the operation turns pixels.
+    # Counterclockwise for the viewer, since y points down. Here the squares' corners turn. The operation turns pixels.
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).reshape(-1, 2)
     expected = np.zeros(len(pixels), bool)
@@ -100,7 +100,7 @@ def test_the_grid_hides_every_pixel_equally_often():
 
 
 def test_the_grid_s_size_and_direction_are_drawn():
-    # Along the middle row of a grid that is not turned, squares begin a unit apart.
+    # In the middle row of a grid that is not turned, the distance between the starts of two squares is a unit.
     flat = hidden(grid_mask, KEYS[:500], jnp.ones((1, 4000, 1)), unit=(300.0, 500.0), ratio=(0.5, 0.5), degrees=0.0)
     flat = flat[flat.any((1, 2)), 0]
     begins = [np.flatnonzero(np.diff(row.astype(int)) == 1) for row in flat]
@@ -134,5 +134,5 @@ def test_what_fills_a_box():
 
 
 def test_an_unknown_fill_is_named():
-    with pytest.raises(UsageError, match="fill=white is none of mean, noise, black"):
+    with pytest.raises(UsageError, match=r"fill=white.*mean, noise, black"):
         cutout(KEY, IMAGE, fill="white")

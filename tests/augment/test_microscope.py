@@ -1,4 +1,4 @@
-"""Stain, illumination and white balance against their physics, and what they draw."""
+"""Stain, illumination and white balance against their physics, and their draws."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ DYES /= np.linalg.norm(DYES, axis=1, keepdims=True)
 
 
 def smear(amounts):
-    """Return the image that light leaves behind amounts [..., 3] of the dyes: Lambert and Beer."""
+    """Return the image of amounts [..., 3] of the dyes, by the law of Lambert and Beer."""
     return 10.0 ** -(amounts @ DYES)
 
 

@@ -1,4 +1,4 @@
-"""Mixed images: the mass of the label is the mass of the pixels, and partners stay in their block."""
+"""Mixed images: the mass of the label equals the mass of the pixels, and partners stay in their block."""
 
 import functools
 
@@ -46,7 +46,7 @@ def test_cutmix_pastes_one_box_of_whole_pixels():
         rows, columns = pasted.any(1), pasted.any(0)
         np.testing.assert_array_equal(pasted, rows[:, None] & columns)
         assert (np.diff(np.flatnonzero(rows)) == 1).all()
-    # Over lambda uniform and the center anywhere, 0.32 of the image is pasted where 0.5 was drawn.
+    # If lambda is uniform and the center lies anywhere, the mean of the pasted part is 0.32 and the mean drawn is 0.5.
     assert 0.28 < 1 - shares.mean() < 0.36
     claimed = mixed(augment.cutmix, compat="kerascv")[1]
     assert abs(claimed.mean() - 0.5) < 0.03
@@ -122,9 +122,9 @@ def test_of_several_each_image_gets_one_and_p_is_the_share():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(UsageError, match="the shares p add up to more than 1"):
+    with pytest.raises(UsageError, match=r"mixup:p=0\.7\|cutmix:p=0\.7.* 1\.4"):
         augment.parse_mix("mixup:p=0.7|cutmix:p=0.7")
-    with pytest.raises(UsageError, match="unknown operation 'd4'; known are mixup, cutmix, fmix"):
+    with pytest.raises(UsageError, match=r"'d4'.*mixup, cutmix, fmix"):
         augment.parse_mix("d4")
-    with pytest.raises(UsageError, match="compat=keras must be one of none, kerascv"):
+    with pytest.raises(UsageError, match=r"fmix.*compat=keras .*none, kerascv"):
         augment.parse_mix("fmix:compat=keras")
