@@ -4,6 +4,7 @@ The public API, imported when it is first used, so that `import bloodcell_jax` t
 """
 
 import importlib
+from typing import Any
 
 _PUBLIC = {
     "Classifier": "bloodcell_jax.evaluate.classifier",
@@ -24,7 +25,7 @@ _PUBLIC = {
 __all__ = list(_PUBLIC)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(_PUBLIC[name])
