@@ -1,4 +1,4 @@
-"""The one form every source takes: images and labels with names and identities."""
+"""The one form that every source takes: labeled images with class names and ids."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,17 +14,18 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images.
+    """Labeled images.
 
     Attributes:
-      images: uint8 [n, h, w, 3], h = w, in memory, or on the disk and read by index.
+      images: uint8 [n, h, w, 3] with h = w: an array in memory, or images on the disk that are read by index.
       labels: int32 [n], indices into class_names.
       class_names: one per label.
-      ids: one per example: the path inside the source, or the index for arrays.
-      source: what it was read from, as given.
-      splits: the source's own splits, name -> int32 example indices; empty where it names none.
+      ids: one text per example: the path inside the source, or the index if the source holds arrays. Any sequence:
+        millions of ids are kept as one packed text (`bloodcell_jax.data.example_index.Names`), not as strings.
+      source: the source as the user named it.
+      splits: the source's own splits, name -> int32 example indices; empty if it has none.
       skipped: images that could not be read and are left out, name -> reason.
-      known_sha256: the hash, where it is known without reading every image.
+      known_sha256: the hash, if it is known without reading every image.
     """
 
     images: np.ndarray | StoredImages
@@ -39,11 +40,20 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def image_array(self) -> np.ndarray:
+        """Return all images as one array in memory, uint8 [n, h, w, 3].
+
+        Raises:
+          DataError: an image cannot be read.
+          MachineError: the images do not fit into memory.
+        """
+        return self.images if isinstance(self.images, np.ndarray) else self.images.in_memory()
+
     def in_memory(self) -> "Dataset":
-        """Return the same with its images in memory, and its hash to be computed from them."""
+        """Return the same dataset with its images in memory; its hash is then computed from them."""
         if isinstance(self.images, np.ndarray):
             return self
-        return replace(self, images=self.images.in_memory(), ids=tuple(self.ids), known_sha256=None)
+        return replace(self, images=self.image_array(), ids=tuple(self.ids), known_sha256=None)
 
     def select(self, kept: np.ndarray) -> "Dataset":
         """Return the examples of a mask, bool [n]; their ids, order and classes stay."""
@@ -64,7 +74,7 @@ class Dataset:
         return np.bincount(labels, minlength=len(self.class_names))
 
     def sha256(self) -> str:
-        """Return the hash over (id, label, pixels) in order, which says whether two sources hold the same data."""
+        """Return the hash over (id, label, pixels) in order; sources with the same hash hold the same data."""
         if self.known_sha256 is not None:
             return self.known_sha256
         digest = hashlib.sha256()
@@ -74,8 +84,13 @@ class Dataset:
         return digest.hexdigest()
 
 
+def index_ids(count: int) -> tuple[str, ...]:
+    """Return the numbers from 0 as text: the ids of examples, or the names of classes, that have no others."""
+    return tuple(map(str, range(count)))
+
+
 def check_learnable(dataset: Dataset) -> None:
-    """Check that there are at least two classes, none of them empty.
+    """Check that there are at least two classes and that none is empty.
 
     Raises:
       DataError: names the class, or the source.

@@ -1,6 +1,6 @@
-"""Files below a folder or inside a zip archive, listed and read alike, whatever the archive tries.
+"""Files below a folder or inside a zip archive, listed and read in the same way, and safely.
 
-Nothing is ever unpacked to disk. What an archive may not hold is refused by name, with the reason.
+Nothing is ever unpacked to disk. Entries that an archive may not hold are refused by name, with the reason.
 """
 
 import os
@@ -17,12 +17,13 @@ from pathlib import Path, PurePosixPath
 
 from bloodcell_jax.errors import DataError
 
-# An image of 5,900 x 5,900 without compression. Several are in memory at a time while an archive is read.
+# The size of an uncompressed image of 5,900 x 5,900 pixels. Several such files are in memory at a time while an archive
+# is read.
 MAX_FILE_BYTES = 100 * 2**20
 
 
 class UnreadableFile(DataError):
-    """A file that is no image to us; `name` and `reason` say which and why."""
+    """A file that cannot be read as an image; `name` says which file, `reason` says why."""
 
     def __init__(self, name: str, reason: str):
         super().__init__(f"{name}: cannot be read as an image ({reason}); replace or remove it")
@@ -31,13 +32,13 @@ class UnreadableFile(DataError):
 
 @dataclass(frozen=True)
 class FileTree:
-    """What a folder and an archive have in common.
+    """The files of a folder or an archive.
 
     Attributes:
-      files: paths relative to the root, with duplicates and refused ones left out.
-      folders: the empty ones too.
-      refused: name -> reason, of files that are not read.
-      read: returns a file's bytes; raises UnreadableFile.
+      files: paths relative to the root, without refused files.
+      folders: all folders, also the empty ones.
+      read: returns the bytes of a file; raises UnreadableFile.
+      refused: files that are not read, name -> reason.
     """
 
     files: list[PurePosixPath]
@@ -47,7 +48,7 @@ class FileTree:
 
 
 def printable(path: PurePosixPath) -> str:
-    """Return a path as one line that any file can hold: what is no UTF-8 or not printable is written as `\\xff`."""
+    """Return a path as one line of printable UTF-8; other bytes and characters are escaped, as in `\\xff`."""
     text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if text.isprintable():
         return text
@@ -55,19 +56,19 @@ def printable(path: PurePosixPath) -> str:
 
 
 def class_name_of(folder: str) -> str:
-    """Return the class that a folder is named for: one spelling of accents, which file systems differ in."""
+    """Return the class that a folder is named for; accents get one spelling, because file systems use several."""
     return unicodedata.normalize("NFC", printable(PurePosixPath(folder)))
 
 
 def read_folder(root: Path) -> FileTree:
-    """List everything below a folder. Links are followed, since who made the folder made them; loops are not."""
+    """List everything below a folder. Links are followed, because the folder's owner made them; loops are not."""
     files, folders = [], set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
         real, inside = os.path.realpath(folder), PurePosixPath(Path(folder).relative_to(root).as_posix())
         for name in list(subfolders):
             target = os.path.realpath(os.path.join(folder, name))
             if real == target or real.startswith(target.rstrip(os.sep) + os.sep):
-                subfolders.remove(name)  # a link to a folder that it lies in
+                subfolders.remove(name)  # This link leads to a folder that it lies in.
         folders.update(inside / name for name in subfolders)
         files.extend(inside / name for name in names)
 
@@ -75,10 +76,10 @@ def read_folder(root: Path) -> FileTree:
 
 
 def read_file(path: Path, name: str) -> bytes:
-    """Return a file's bytes.
+    """Return the bytes of a file.
 
     Raises:
-      UnreadableFile: it cannot be read, is above MAX_FILE_BYTES or no regular file; says so of `name`.
+      UnreadableFile: the file cannot be read, exceeds MAX_FILE_BYTES or is no regular file; names it by `name`.
     """
     try:
         if not path.is_file():
@@ -94,28 +95,29 @@ def read_file(path: Path, name: str) -> bytes:
 def open_zip(path: Path, source: str) -> Iterator[FileTree]:
     """List a zip archive, which stays open for reading inside the context.
 
-    Refused by name: paths that leave the archive, links, names that stand twice, and files above MAX_FILE_BYTES.
+    These entries are refused by name: paths that leave the archive, links, names that occur twice, and files above
+    MAX_FILE_BYTES.
 
     Raises:
-      DataError: it is no zip archive, or its files overlap, as only those of a zip bomb do.
+      DataError: it is no zip archive, or its files overlap, which happens only in a zip bomb.
     """
     try:
         archive = zipfile.ZipFile(path)
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise DataError(f"{source}: cannot be read as a zip archive ({error})") from error
+        raise DataError(f"{source}: cannot be read as a zip archive ({error}); copy or download it again") from error
     with archive:
         infos = archive.infolist()
         if _overlap(infos):
-            raise DataError(f"{source}: files inside the archive overlap, as in a zip bomb; get it anew")
+            raise DataError(f"{source}: files inside the archive overlap, as in a zip bomb; copy or download it again")
         names = [PurePosixPath(_name(info)) for info in infos]
         times = Counter(name for name, info in zip(names, infos, strict=True) if not info.is_dir())
-        files, folders, refused = {}, set(), {}
+        files: dict[PurePosixPath, zipfile.ZipInfo] = {}
+        folders: set[PurePosixPath] = set()
+        refused: dict[str, str] = {}
         for name, info in zip(names, infos, strict=True):
             if info.is_dir():
                 folders.add(name)
-                continue
-            reason = _refusal(name, info, times[name])
-            if reason:
+            elif reason := _refusal(name, info, times[name]):
                 refused[printable(name)] = reason
             else:
                 files[name] = info
@@ -131,10 +133,10 @@ def open_zip(path: Path, source: str) -> Iterator[FileTree]:
 
 
 def _name(info: zipfile.ZipInfo) -> str:
-    """Return an entry's name as its writer meant it: some leave out the mark for UTF-8, some write backslashes."""
+    """Return the intended name of an entry: some writers leave out the mark for UTF-8, some write backslashes."""
     name = info.filename
     if not info.flag_bits & 0x800 and not name.isascii():
-        with suppress(UnicodeError):  # raised where it is the archives' old code page after all
+        with suppress(UnicodeError):  # The name is in the archives' old code page after all.
             name = name.encode("cp437").decode("utf-8")
     return name.replace("\\", "/")
 
@@ -145,15 +147,18 @@ def _refusal(name: PurePosixPath, info: zipfile.ZipInfo, times: int) -> str | No
     if stat.S_ISLNK(info.external_attr >> 16):
         return "a symbolic link"
     if times > 1:
-        return f"its name stands {times} times in the archive"
+        return f"its name occurs {times} times in the archive"
     return _too_large(info.file_size) if info.file_size > MAX_FILE_BYTES else None
 
 
 def _too_large(size: int) -> str:
-    return f"{size / 2**20:,.0f} MiB; an image file may have {MAX_FILE_BYTES // 2**20}"
+    return f"{size / 2**20:,.0f} MiB; an image file may have at most {MAX_FILE_BYTES // 2**20}"
 
 
 def _overlap(infos: list[zipfile.ZipInfo]) -> bool:
-    """Return whether two entries share bytes: so 42 kB unpack to terabytes (Fifield, A better zip bomb, 2019)."""
+    """Return whether two entries share bytes.
+
+    Shared bytes let 42 kB unpack to terabytes (Fifield, A better zip bomb, 2019).
+    """
     ordered = sorted(infos, key=lambda info: info.header_offset)
     return any(one.header_offset + one.compress_size > other.header_offset for one, other in pairwise(ordered))

@@ -2,36 +2,65 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from bloodcell_jax.data.dataset import Dataset, index_ids
+from bloodcell_jax.data.file_trees import printable
+from bloodcell_jax.data.image_files import resize_arrays
+from bloodcell_jax.data.source_options import SourceOptions
 from bloodcell_jax.errors import DataError, UserError
+
+# More classes than this would be a column of something else that was read as labels.
+_MOST_LABELS = 100_000
+
+
+def load_npz(place: str, source: str, options: SourceOptions) -> Dataset:
+    """Read the keys images and labels of an `.npz`; see `bloodcell_jax.data.sources.load_source`."""
+    with open_npz(Path(place).expanduser(), source) as archive:
+        missing = {"images", "labels"} - set(archive.files)
+        if missing:
+            found = ", ".join(printable(PurePosixPath(key)) for key in archive.files)
+            raise DataError(
+                f"{source}: no key {' nor '.join(sorted(missing))} (it has {found or 'none'}); "
+                "save it with np.savez(path, images=..., labels=...)"
+            )
+        images, labels = archive["images"], archive["labels"]
+    images = check_images(images, source)
+    labels = check_labels(labels, len(images), source, options.class_names)
+    return Dataset(
+        images=resize_arrays(images, options.image_size),
+        labels=labels,
+        class_names=options.class_names or index_ids(int(labels.max()) + 1),
+        ids=index_ids(len(labels)),
+        source=source,
+    )
 
 
 @contextmanager
 def open_npz(path: Path, source: str) -> Iterator[np.lib.npyio.NpzFile]:
-    """Open an `.npz` without pickles, for reading inside the context.
+    """Open an `.npz` for reading inside the context; pickles are refused.
 
     Raises:
-      DataError: it cannot be read, now or inside the context; says why of `source`.
+      DataError: the file cannot be read, now or inside the context; the message names `source` and the reason.
     """
     try:
-        # NumPy leaves a file open that it cannot read.
+        # NumPy does not close a file that it cannot read.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             yield archive
     except UserError:
         raise
     except Exception as error:  # zipfile, zlib and the parser of headers raise nearly everything on malformed files.
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{source}: cannot be read as .npz ({reason})") from error
+        raise DataError(f"{source}: cannot be read as .npz ({reason}); save it again with np.savez") from error
 
 
 def check_images(images: np.ndarray, source: str) -> np.ndarray:
-    """Return images as uint8 [n, h, w, 3]; floats in 0 to 1 are scaled.
+    """Return images as uint8 [n, h, w, 3]; floats in 0 to 1 are scaled to 0 to 255.
 
     Raises:
-      DataError: they are something else.
+      DataError: the array has another shape, type or range.
     """
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
         raise DataError(f"{source}: images have shape {list(images.shape)}; expected [n, height, width, 3]")
@@ -53,7 +82,7 @@ def check_labels(labels: np.ndarray, count: int, source: str, class_names: tuple
     """Return the labels of `count` images, [n] or [n, 1], as int32 [n].
 
     Raises:
-      DataError: they are no classes counted from 0, or none of `class_names` where those are given.
+      DataError: the labels do not count classes from 0, or go beyond `class_names` if those are given.
     """
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -64,10 +93,10 @@ def check_labels(labels: np.ndarray, count: int, source: str, class_names: tuple
     if len(labels) != count:
         raise DataError(f"{source}: {count} images but {len(labels)} labels; they must pair up")
     highest = len(class_names) - 1 if class_names else int(labels.max())
-    # 100,000 classes would be a column of something else read as labels.
-    if labels.min() < 0 or labels.max() > min(highest, 100_000):
+    if labels.min() < 0 or labels.max() > min(highest, _MOST_LABELS):
+        known = f"the {len(class_names)} data.class_names" if class_names else "classes counted from 0"
         raise DataError(
-            f"{source}: labels span {labels.min()} to {labels.max()}, out of range for "
-            f"{f'the {len(class_names)} data.class_names' if class_names else 'classes counted from 0'}"
+            f"{source}: labels span {labels.min()} to {labels.max()}, out of range for {known}; number the classes "
+            "from 0"
         )
     return labels.astype(np.int32)

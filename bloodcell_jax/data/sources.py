@@ -1,24 +1,77 @@
-"""Data sources: npz, folder, zip, medmnist, tfds and synthetic, each read into one Dataset."""
+"""Data sources: one table of the kinds, and the function that reads any of them.
 
-from pathlib import Path, PurePosixPath
+A new kind takes one entry in `SOURCES`, a loader and a test.
+"""
 
-from bloodcell_jax.data import image_files, synthetic
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.class_folders import load_folder, load_zip
 from bloodcell_jax.data.dataset import Dataset
-from bloodcell_jax.data.file_trees import printable
-from bloodcell_jax.data.medmnist import load_medmnist
-from bloodcell_jax.data.npz import check_images, check_labels, open_npz
-from bloodcell_jax.data.tfds_sets import load_tfds
+from bloodcell_jax.data.medmnist import PUBLISHED_MD5, load_medmnist
+from bloodcell_jax.data.npz import load_npz
+from bloodcell_jax.data.source_options import SourceOptions
+from bloodcell_jax.data.synthetic import load_synthetic
+from bloodcell_jax.data.tfds_reader import load_tfds
 from bloodcell_jax.errors import DataError, UsageError
 
-KINDS = ("npz", "folder", "zip", "medmnist", "tfds", "synthetic")
+_HELP_WIDTH = 110
+
+
+@dataclass(frozen=True)
+class SourceKind:
+    """One kind of data source, written `KIND:PLACE`.
+
+    Attributes:
+      place: what PLACE stands for. `PATH` is a file or folder, which must exist.
+      help: one line for the command line.
+      load: reads the source, given PLACE, the whole text for messages, and the options.
+      recognizes: whether a bare path, one without `KIND:`, is of this kind; None: no bare path is.
+    """
+
+    place: str
+    help: str
+    load: Callable[[str, str, SourceOptions], Dataset]
+    recognizes: Callable[[Path], bool] | None = None
+
+
+def _is_file_with(suffix: str) -> Callable[[Path], bool]:
+    return lambda path: path.suffix.lower() == suffix and not path.is_dir()
+
+
+SOURCES = {
+    "npz": SourceKind(
+        "PATH",
+        "an .npz file with images, uint8 [n, h, w, 3] or floats in 0 to 1, and labels, [n] or [n, 1]",
+        load_npz,
+        _is_file_with(".npz"),
+    ),
+    "folder": SourceKind(
+        "PATH", "class folders of image files, optionally below train/, val/ and test/", load_folder, Path.is_dir
+    ),
+    "zip": SourceKind(
+        "PATH", "the same in a zip archive, which is never unpacked to disk", load_zip, _is_file_with(".zip")
+    ),
+    "medmnist": SourceKind(
+        "NAME",
+        f"{', '.join(PUBLISHED_MD5)}: downloaded once; or the path of a MedMNIST file",
+        load_medmnist,
+    ),
+    "tfds": SourceKind(
+        "NAME", "a prepared TFDS dataset of labeled images in data.data_dir, such as blood_cells/cells", load_tfds
+    ),
+    "synthetic": SourceKind("N", "N drawn cells of eight classes, 24 or more", load_synthetic),
+}
 
 
 def load_source(
     source: str,
     *,
-    image_size: int = 96,
-    crop: int | None = 200,
+    image_size: int = DataConfig.image_size,
+    crop: int | None = DataConfig.crop,
     class_names: tuple[str, ...] = (),
     skip_bad: bool = False,
     data_dir: str | None = None,
@@ -27,76 +80,61 @@ def load_source(
     """Read a data source.
 
     Args:
-      source: `npz:PATH` (keys images uint8 [n, h, w, 3] and labels [n] or [n, 1]), `folder:PATH` or `zip:PATH`
-        (class folders, optionally under train/ val/ test/), `medmnist:NAME` (downloaded once) or `medmnist:PATH`,
-        `tfds:NAME` (any prepared image-classification data set), `synthetic:N` (N procedurally drawn cells), or a
-        bare path, recognized by what it is.
-      image_size: pixels; arrays are resized to it, image files cropped as `crop` says and resized.
-      crop: pixels; image files larger than this on both sides are center-cropped to it.
-      class_names: names in label order; folders must match them. Empty: sorted folder names, or the label numbers.
-      skip_bad: leave out image files that cannot be read, each logged by name with the reason, and keep them in
-        `Dataset.skipped`; otherwise they are an error.
-      data_dir: folder of prepared data sets and of local copies of MedMNIST.
-      in_memory: false leaves images on the disk, to be read by index, where a source allows it: `tfds:`.
+      source: `KIND:PLACE`, as `source_help` lists it; or a bare path, which is recognized by what it is.
+      image_size: pixels; arrays are resized to it, image files are cropped as `crop` says and then resized.
+      crop: pixels; image files that are larger on both sides are center-cropped to it. None: every file is cropped
+        to its centered square.
+      class_names: names in label order; class folders must match them. Empty: the sorted folder names, or the label
+        numbers.
+      skip_bad: leave out image files that cannot be read. The log names each with the reason, and `Dataset.skipped`
+        keeps them. Otherwise they are an error.
+      data_dir: folder of prepared datasets and of local copies of MedMNIST.
+      in_memory: False leaves images on the disk, to be read by index, if the kind of source allows it (`tfds:`).
 
     Raises:
-      UsageError: the source is not of a known kind.
-      DataError: it is missing or malformed; names the file and the remedy.
+      UsageError: the source is of no known kind.
+      DataError: the source is missing or malformed; the message names the file and the remedy.
     """
-    kind, _, place = source.partition(":")
-    if kind not in KINDS:
-        kind, place = _recognize(source), source
-    if kind == "synthetic":
-        return _load_synthetic(place, source, image_size, class_names)
-    if kind in ("medmnist", "tfds"):
-        load = load_medmnist if kind == "medmnist" else load_tfds
-        dataset = load(place, source, image_size=image_size, class_names=class_names, data_dir=data_dir)
-        return dataset.in_memory() if in_memory else dataset
-    path = Path(place).expanduser()
-    if not path.exists():
+    kind, place = _kind_and_place(source)
+    path = source_path(source)
+    if path is not None and not path.exists():
         raise DataError(f"{source}: no such file or folder; check data.source")
-    if kind == "npz":
-        return _load_npz(path, source, image_size, class_names)
-    load = load_zip if kind == "zip" else load_folder
-    return load(path, source, image_size=image_size, crop=crop, class_names=class_names, skip_bad=skip_bad)
-
-
-def _recognize(source: str) -> str:
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return "folder"
-    if path.suffix.lower() in (".npz", ".zip"):
-        return path.suffix.lower()[1:]
-    raise UsageError(
-        f"{source}: not a data source; give npz:PATH, folder:PATH, zip:PATH, medmnist:NAME, tfds:NAME or synthetic:N"
+    options = SourceOptions(
+        image_size=image_size, crop=crop, class_names=class_names, skip_bad=skip_bad, data_dir=data_dir
     )
+    dataset = SOURCES[kind].load(place, source, options)
+    return dataset.in_memory() if in_memory else dataset
 
 
-def _load_synthetic(place: str, source: str, image_size: int, class_names: tuple[str, ...]) -> Dataset:
-    # 24 cells hold at least 3 of each class, the fewest a split accepts.
-    if not place.isdecimal() or int(place) < 24:
-        raise UsageError(f"{source}: give the number of cells, 24 or more, as in synthetic:2000")
-    if class_names not in ((), synthetic.CLASS_NAMES):
-        raise UsageError(f"data.class_names: synthetic cells are {', '.join(synthetic.CLASS_NAMES)}")
-    images, labels = synthetic.draw_cells(int(place), size=image_size)
-    return Dataset(images, labels, synthetic.CLASS_NAMES, _index_ids(len(labels)), source)
+def source_path(source: str) -> Path | None:
+    """Return the path of the file or folder that a source names; None if its kind is no `KIND:PATH`."""
+    kind, _, place = source.partition(":")
+    if kind not in SOURCES:
+        return Path(source).expanduser()
+    return Path(place).expanduser() if SOURCES[kind].place == "PATH" else None
 
 
-def _index_ids(count: int) -> tuple[str, ...]:
-    return tuple(map(str, range(count)))
+def source_help() -> str:
+    """Return the kinds of sources for the command line's help: plain text, one or two lines a kind."""
+    forms = _forms()
+    indent = max(map(len, forms)) + 2
+    lines = []
+    for form, kind in zip(forms, SOURCES.values(), strict=True):
+        lines += textwrap.wrap(f"{form:<{indent}}{kind.help}", _HELP_WIDTH, subsequent_indent=" " * indent)
+    return "\n".join(lines)
 
 
-def _load_npz(path: Path, source: str, image_size: int, class_names: tuple[str, ...]) -> Dataset:
-    with open_npz(path, source) as archive:
-        missing = {"images", "labels"} - set(archive.files)
-        if missing:
-            found = ", ".join(printable(PurePosixPath(key)) for key in archive.files)
-            raise DataError(
-                f"{source}: no key {' nor '.join(sorted(missing))} (it has {found or 'none'}); "
-                "save it with np.savez(path, images=..., labels=...)"
-            )
-        images, labels = archive["images"], archive["labels"]
-    images = check_images(images, source)
-    labels = check_labels(labels, len(images), source, class_names)
-    names = class_names or tuple(map(str, range(labels.max() + 1)))
-    return Dataset(image_files.resize_arrays(images, image_size), labels, names, _index_ids(len(labels)), source)
+def _forms() -> list[str]:
+    return [f"{name}:{kind.place}" for name, kind in SOURCES.items()]
+
+
+def _kind_and_place(source: str) -> tuple[str, str]:
+    name, _, place = source.partition(":")
+    if name in SOURCES:
+        return name, place
+    path = Path(source).expanduser()
+    for name, kind in SOURCES.items():
+        if kind.recognizes is not None and kind.recognizes(path):
+            return name, source
+    *first, last = _forms()
+    raise UsageError(f"{source}: not a data source; give {', '.join(first)} or {last}")

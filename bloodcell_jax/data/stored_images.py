@@ -6,7 +6,7 @@ import io
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -15,26 +15,38 @@ from bloodcell_jax.data import image_files
 from bloodcell_jax.devices.host import check_fits
 from bloodcell_jax.errors import DataError
 
-DECODING_THREADS = 8
-# Read and decoded at a time where all are gone through.
-_IMAGES_PER_BLOCK = 256
+# Images that are read and decoded at a time if all of them are wanted.
+_IMAGES_PER_CHUNK = 256
+
+
+class EncodedImages(Protocol):
+    """Encoded images of one split, read by number."""
+
+    @property
+    def name(self) -> str:
+        """Name of the split, for messages."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, numbers: list[int]) -> list[bytes]: ...
 
 
 class StoredImages:
-    """uint8 [n, h, w, 3] on the disk, which stands in for the array: `images[indices]` reads and decodes these alone.
+    """Images on the disk that stand in for an array uint8 [n, h, w, 3]: `images[indices]` reads and decodes only these.
 
-    It holds no image and pickles small, so that processes that decode can be sent it.
+    An instance holds no image and pickles to a few bytes, so it can be sent to the processes that decode.
 
     Args:
-      parts: sources that return the encoded images of `__getitems__(numbers)`, one after the other.
-      image_size: pixels; what has another size is resized.
-      source: what messages name.
-      fingerprint: of the files that are read, as text.
+      parts: encoded images; the parts follow each other in this order.
+      image_size: side in pixels; images of another size are resized to it.
+      source: the source, for messages.
+      fingerprint: a text that changes when the files change.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, parts: Sequence[Any], image_size: int, source: str, fingerprint: str):
+    def __init__(self, parts: Sequence[EncodedImages], image_size: int, source: str, fingerprint: str):
         self._parts, self._image_size, self._source, self._fingerprint = tuple(parts), image_size, source, fingerprint
         self._ends = np.cumsum([len(part) for part in parts])
         self._rows: np.ndarray | None = None  # None: all
@@ -44,23 +56,23 @@ class StoredImages:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of the array that it stands for."""
+        """Shape of the array that this object stands for."""
         return len(self), self._image_size, self._image_size, 3
 
     @property
     def nbytes(self) -> int:
-        """Of the array that it stands for."""
+        """Bytes of the array that this object stands for."""
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property
     def key(self) -> str:
-        """Hexadecimal digits that are the same as long as the files, the size and the selection are."""
+        """Hexadecimal digits that change when the files, the image size or the selection change."""
         digest = hashlib.sha256(f"{self._fingerprint}\0{self._image_size}".encode())
         digest.update(b"" if self._rows is None else self._rows.tobytes())
         return digest.hexdigest()
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """Return one image [h, w, 3], or those at integer indices, a slice or a mask, [m, h, w, 3].
+        """Return one image [h, w, 3], or the images [m, h, w, 3] at integer indices, a slice or a mask.
 
         Raises:
           DataError: an image cannot be read.
@@ -74,35 +86,36 @@ class StoredImages:
         return self._read(rows) if rows.ndim else self._read(rows[None])[0]
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for block in self._blocks():
-            yield from block
+        for chunk in self._chunks():
+            yield from chunk
 
     def select(self, kept: np.ndarray) -> "StoredImages":
-        """Return those at integer indices or a mask, reading none."""
+        """Return the images at integer indices or of a mask, without reading any."""
         selected = StoredImages(self._parts, self._image_size, self._source, self._fingerprint)
         selected._rows = np.arange(len(self))[kept] if self._rows is None else self._rows[kept]
         return selected
 
     def in_memory(self) -> np.ndarray:
-        """Return all of them, uint8 [n, h, w, 3].
+        """Return all images, uint8 [n, h, w, 3].
 
         Raises:
-          MachineError: they do not fit into memory.
+          DataError: an image cannot be read.
+          MachineError: the images do not fit into memory.
         """
         check_fits(self.nbytes, self._source)
         images, start = np.empty(self.shape, np.uint8), 0
-        for block in self._blocks():
-            images[start : start + len(block)] = block
-            start += len(block)
+        for chunk in self._chunks():
+            images[start : start + len(chunk)] = chunk
+            start += len(chunk)
         return images
 
-    def _blocks(self) -> Iterator[np.ndarray]:
-        """Yield all in order, a block at a time; threads decode a few blocks ahead, so memory stays flat."""
-        waiting: deque[Future] = deque()
-        with ThreadPoolExecutor(DECODING_THREADS) as pool:
-            for start in range(0, len(self), _IMAGES_PER_BLOCK):
-                waiting.append(pool.submit(self.__getitem__, slice(start, start + _IMAGES_PER_BLOCK)))
-                if len(waiting) > 2 * DECODING_THREADS:
+    def _chunks(self) -> Iterator[np.ndarray]:
+        """Yield all images in order, in chunks; threads decode only a few chunks ahead, so memory stays flat."""
+        waiting: deque[Future[np.ndarray]] = deque()
+        with ThreadPoolExecutor(image_files.DECODING_THREADS) as pool:
+            for start in range(0, len(self), _IMAGES_PER_CHUNK):
+                waiting.append(pool.submit(self.__getitem__, slice(start, start + _IMAGES_PER_CHUNK)))
+                if len(waiting) > 2 * image_files.DECODING_THREADS:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -131,18 +144,13 @@ class StoredImages:
 
 @contextlib.contextmanager
 def damage_named(source: str) -> Iterator[None]:
-    """Say in one line that the files of a source are damaged.
+    """Turn errors of a read inside the context into one line that says that the files of a source are damaged.
 
     Raises:
-      DataError: instead of whatever reading raised.
+      DataError: instead of the errors that a damaged record raises.
     """
     try:
         yield
-    except (
-        RuntimeError,
-        ValueError,
-        TypeError,
-        LookupError,
-        OSError,
-    ) as error:  # nearly anything: half a record may parse
+    # Half a record may still parse, so nearly any error can follow.
+    except (RuntimeError, ValueError, TypeError, LookupError, OSError) as error:
         raise DataError(f"{source}: its files are damaged ({error}); prepare it again") from error

@@ -1,152 +1,51 @@
 """Synthetic cells: a stained smear with red cells, and one cell of a known class in the middle.
 
-What tells the classes apart is what tells real ones apart: the shape and lobes of the nucleus, how much of the cell
-it fills, granules, the color of the cytoplasm, and size. Stain, light, focus, position and orientation vary from
-image to image, so no single pixel says much.
+Stain, light, focus, position and orientation vary from image to image, so that no single pixel tells the class.
 
-Lengths are in halves of the image's side, colors are red, green and blue from 0 to 1.
+Lengths are in halves of the image's side; colors are red, green and blue from 0 to 1.
 """
 
 import functools
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-Range = tuple[float, float]
-Color = tuple[float, float, float]
+from bloodcell_jax.data.cell_morphology import MORPHOLOGIES, Color, Morphology
+from bloodcell_jax.data.dataset import Dataset, index_ids
+from bloodcell_jax.data.source_options import SourceOptions
+from bloodcell_jax.errors import UsageError
 
-
-@dataclass(frozen=True)
-class Morphology:
-    """How cells of one class look; a range is drawn from uniformly.
-
-    Attributes:
-      radius: of the cell.
-      cytoplasm: its color.
-      lobes: of the nucleus, as chances of 0, 1, 2, ... lobes.
-      lobe: radius of a lobe as a part of the cell's.
-      nucleus: its color.
-      spread: radius of the arc that the lobes lie on, as a part of the cell's.
-      indentation: how deep a bay cuts into a nucleus of one lobe, as a part of its radius.
-      granules: chance that a spot of the granules' grid is one.
-      granule_size: its width as a part of the image's.
-      granule: its color.
-      granules_hide: granules lie over the nucleus too.
-      roughness: how far the cell's outline leaves the ellipse, as a part of its radius.
-    """
-
-    radius: Range
-    cytoplasm: Color
-    lobes: tuple[float, ...]
-    lobe: Range
-    nucleus: Color = (0.27, 0.13, 0.44)
-    spread: Range = (0.0, 0.15)
-    indentation: Range = (0.0, 0.0)
-    granules: float = 0.0
-    granule_size: float = 0.03
-    granule: Color = (0.45, 0.30, 0.60)
-    granules_hide: bool = False
-    roughness: float = 0.05
-
-
-MORPHOLOGIES = {
-    "basophil": Morphology(
-        radius=(0.52, 0.68),
-        cytoplasm=(0.66, 0.54, 0.74),
-        lobes=(0, 0.2, 0.5, 0.3),
-        lobe=(0.42, 0.52),
-        spread=(0.25, 0.4),
-        granules=0.65,
-        granule_size=0.05,
-        granule=(0.14, 0.05, 0.28),
-        granules_hide=True,
-        roughness=0.08,
-    ),
-    "eosinophil": Morphology(
-        radius=(0.58, 0.74),
-        cytoplasm=(0.86, 0.60, 0.58),
-        lobes=(0, 0.05, 0.75, 0.2),
-        lobe=(0.34, 0.42),
-        spread=(0.38, 0.5),
-        granules=0.6,
-        granule_size=0.04,
-        granule=(0.76, 0.40, 0.40),
-    ),
-    "erythroblast": Morphology(
-        radius=(0.36, 0.58),
-        cytoplasm=(0.74, 0.62, 0.68),
-        lobes=(0, 1.0),
-        lobe=(0.46, 0.62),
-        nucleus=(0.17, 0.07, 0.30),
-    ),
-    "ig": Morphology(
-        radius=(0.58, 0.78),
-        cytoplasm=(0.64, 0.52, 0.72),
-        lobes=(0, 1.0),
-        lobe=(0.60, 0.74),
-        nucleus=(0.37, 0.20, 0.51),
-        spread=(0.1, 0.25),
-        indentation=(0.0, 0.35),
-        granules=0.35,
-        granule_size=0.02,
-        granule=(0.46, 0.28, 0.60),
-    ),
-    "lymphocyte": Morphology(
-        radius=(0.42, 0.56),
-        cytoplasm=(0.56, 0.60, 0.80),
-        lobes=(0, 1.0),
-        lobe=(0.80, 0.92),
-        spread=(0.0, 0.1),
-    ),
-    "monocyte": Morphology(
-        radius=(0.74, 0.92),
-        cytoplasm=(0.66, 0.64, 0.76),
-        lobes=(0, 1.0),
-        lobe=(0.58, 0.72),
-        spread=(0.0, 0.2),
-        indentation=(0.35, 0.7),
-        granules=0.12,
-        granule_size=0.05,
-        granule=(0.86, 0.82, 0.84),
-        roughness=0.10,
-    ),
-    "neutrophil": Morphology(
-        radius=(0.58, 0.74),
-        cytoplasm=(0.86, 0.74, 0.76),
-        lobes=(0, 0, 0.1, 0.45, 0.35, 0.1),
-        lobe=(0.24, 0.32),
-        spread=(0.38, 0.5),
-        granules=0.3,
-        granule_size=0.025,
-        granule=(0.76, 0.60, 0.68),
-    ),
-    "platelet": Morphology(
-        radius=(0.16, 0.32),
-        cytoplasm=(0.72, 0.58, 0.76),
-        lobes=(1.0,),
-        lobe=(0.0, 0.0),
-        granules=0.45,
-        granule_size=0.03,
-        granule=(0.42, 0.22, 0.52),
-        roughness=0.16,
-    ),
-}
 CLASS_NAMES = tuple(MORPHOLOGIES)
 
-_RED_CELL = (0.84, 0.72, 0.68)
-_SMEAR = (0.98, 0.92, 0.84)
+# The fewest cells of a source: 3 of each class, the fewest that a split accepts.
+_LEAST_CELLS = 3 * len(CLASS_NAMES)
+_RED_CELL: Color = (0.84, 0.72, 0.68)
+_SMEAR: Color = (0.98, 0.92, 0.84)
+
+
+def load_synthetic(place: str, source: str, options: SourceOptions) -> Dataset:
+    """Draw as many cells as `place` says; see `bloodcell_jax.data.sources.load_source`."""
+    if not place.isdecimal() or int(place) < _LEAST_CELLS:
+        raise UsageError(f"{source}: give the number of cells, {_LEAST_CELLS} or more, as in synthetic:2000")
+    if options.class_names not in ((), CLASS_NAMES):
+        raise UsageError(
+            f"data.class_names={', '.join(options.class_names)}: synthetic cells are {', '.join(CLASS_NAMES)}; leave "
+            "it unset"
+        )
+    images, labels = draw_cells(int(place), size=options.image_size)
+    return Dataset(images, labels, CLASS_NAMES, index_ids(len(labels)), source)
 
 
 def draw_cells(count: int, *, seed: int = 0, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
     """Draw images of single cells.
 
-    Image i depends on (seed, i, size) alone; every block of as many images as there are classes holds each once.
+    Image i depends on (seed, i, size) alone. With c classes, images 0 to c - 1 hold each class once, and so do the
+    next c images, and so on.
 
     Args:
-      count: how many.
-      seed: another one draws other images.
-      size: side in pixels.
+      count: number of images.
+      seed: another seed draws other images.
+      size: side of an image in pixels.
 
     Returns:
       Images uint8 [count, size, size, 3] and labels int32 [count], indices into CLASS_NAMES.
@@ -159,9 +58,10 @@ def draw_cells(count: int, *, seed: int = 0, size: int = 96) -> tuple[np.ndarray
 
 
 def _draw_labels(count: int, seed: int) -> np.ndarray:
+    """Return int32 [count]: shuffled rounds, each with every class once."""
     classes = len(CLASS_NAMES)
-    blocks = [np.random.default_rng([seed, 1, block]).permutation(classes) for block in range(-(-count // classes))]
-    return np.concatenate([np.zeros(0, int), *blocks])[:count].astype(np.int32)
+    rounds = [np.random.default_rng([seed, 1, number]).permutation(classes) for number in range(-(-count // classes))]
+    return np.concatenate([np.zeros(0, int), *rounds])[:count].astype(np.int32)
 
 
 def _draw_image(rng: np.random.Generator, morphology: Morphology, size: int) -> np.ndarray:
@@ -176,14 +76,14 @@ def _draw_image(rng: np.random.Generator, morphology: Morphology, size: int) -> 
 
 def _draw_red_cells(canvas: np.ndarray, rng: np.random.Generator, zoom: float) -> None:
     y, x = _grid(len(canvas))
-    color = np.float32(_RED_CELL) + rng.uniform(-0.05, 0.05, 3).astype(np.float32)
+    color = np.array(_RED_CELL, np.float32) + rng.uniform(-0.05, 0.05, 3).astype(np.float32)
     pallor, radius = rng.uniform(0.2, 0.8), rng.uniform(0.34, 0.42) * zoom
     for _ in range(rng.integers(3, 9)):
-        # Around the middle, where the cell is; some are cut by the border.
+        # They lie around the middle, because the cell is there; the border cuts some of them.
         angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.7, 1.3)
         center, own = (distance * np.sin(angle), distance * np.cos(angle)), radius * rng.uniform(0.85, 1.15)
         distance = np.hypot(y - center[0], x - center[1]) / own
-        # Biconcave: pale in the middle.
+        # Red cells are biconcave, and therefore pale in the middle.
         _blend(canvas, color, _inside((distance - 1) * own) * (1 - pallor * np.exp(-3 * distance**2)))
 
 
@@ -192,21 +92,23 @@ def _draw_cell(canvas: np.ndarray, rng: np.random.Generator, morphology: Morphol
     radius = rng.uniform(*morphology.radius) * zoom
     outline = radius * (1 + morphology.roughness * _wave(y, x, rng))
     cell = _inside(np.hypot(y, x) - outline)
-    cytoplasm = np.float32(morphology.cytoplasm) + rng.uniform(-0.04, 0.04, 3).astype(np.float32)
+    cytoplasm = np.array(morphology.cytoplasm, np.float32) + rng.uniform(-0.04, 0.04, 3).astype(np.float32)
     _blend(canvas, cytoplasm, cell * rng.uniform(0.85, 1))
     nucleus = _inside(_nucleus_distance(y, x, rng, morphology, radius)) * cell
     granules = cell * _speckle(len(canvas), rng, morphology.granules, morphology.granule_size)
     if not morphology.granules_hide:
         _blend(canvas, morphology.granule, granules * 0.8)
-    # Chromatin is clumped: lighter and darker patches.
-    chromatin = np.float32(morphology.nucleus) + 0.16 * (_noise(len(canvas), rng, 0.05) - 0.4)[..., None]
+    # Chromatin is clumped, and therefore has lighter and darker patches.
+    chromatin = np.array(morphology.nucleus, np.float32) + 0.16 * (_noise(len(canvas), rng, 0.05) - 0.4)[..., None]
     _blend(canvas, chromatin, nucleus * rng.uniform(0.88, 1))
     if morphology.granules_hide:
         _blend(canvas, morphology.granule, granules * 0.8)
 
 
-def _nucleus_distance(y, x, rng: np.random.Generator, morphology: Morphology, radius: float) -> np.ndarray:
-    """Return the signed distance to the nucleus: lobes on an arc, each joined to the next by a thread."""
+def _nucleus_distance(
+    y: np.ndarray, x: np.ndarray, rng: np.random.Generator, morphology: Morphology, radius: float
+) -> np.ndarray:
+    """Return the signed distance to the nucleus, [h, w]: lobes on an arc, each joined to the next by a thread."""
     lobes = rng.choice(len(morphology.lobes), p=morphology.lobes)
     if lobes == 0:
         return np.full(y.shape, np.inf, np.float32)
@@ -229,26 +131,26 @@ def _nucleus_distance(y, x, rng: np.random.Generator, morphology: Morphology, ra
 
 
 def _photograph(canvas: np.ndarray, rng: np.random.Generator) -> None:
-    """Vary focus, light, stain, white balance and sensor noise, in place."""
+    """Vary the focus, light, stain, white balance and sensor noise, in place."""
     focus = rng.uniform(0.0, 0.5)
     for axis in (0, 1):
         canvas += focus * 0.5 * (np.roll(canvas, 1, axis) + np.roll(canvas, -1, axis) - 2 * canvas)
     y, x = _grid(len(canvas))
     angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.08)
-    # A stain takes light away, so its strength is a power of what passes.
+    # A stain absorbs light, so its strength is an exponent of the light that passes.
     np.power(canvas, rng.uniform(0.62, 1.5), out=canvas)
     light = rng.uniform(0.75, 1.02) * (1 + slope * (np.sin(angle) * y + np.cos(angle) * x))
     canvas *= light[..., None] * rng.uniform(0.91, 1.06, 3).astype(np.float32)
     canvas += rng.uniform(0.005, 0.02) * rng.standard_normal(canvas.shape, np.float32)
 
 
-def _blend(canvas: np.ndarray, color, alpha: np.ndarray) -> None:
+def _blend(canvas: np.ndarray, color: np.ndarray | Color, alpha: np.ndarray) -> None:
     alpha = alpha[..., None].astype(np.float32)
     canvas += alpha * (np.asarray(color, np.float32) - canvas)
 
 
 def _inside(distance: np.ndarray) -> np.ndarray:
-    """Return 1 where a signed distance is negative, 0 where positive, with an edge two hundredths wide."""
+    """Return 1 inside, at negative distances, and 0 outside; the edge is 0.04 wide."""
     return (0.5 - distance / 0.04).clip(0, 1)
 
 
@@ -259,7 +161,7 @@ def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _turned_grid(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return coordinates shifted, turned and squeezed to an ellipse."""
+    """Return coordinates (y, x) that are shifted, turned and squeezed to an ellipse."""
     y, x = _grid(size)
     (dy, dx), angle, squeeze = rng.uniform(-0.2, 0.2, 2), rng.uniform(0, 2 * np.pi), rng.uniform(1.0, 1.2)
     sine, cosine = np.float32(np.sin(angle)), np.float32(np.cos(angle))
@@ -267,13 +169,17 @@ def _turned_grid(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
     return (cosine * y - sine * x) * np.float32(squeeze), sine * y + cosine * x
 
 
-def _wave(y, x, rng: np.random.Generator) -> np.ndarray:
+def _wave(y: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return a smooth function of the direction from the middle, about -1 to 1."""
     angle = np.arctan2(y, x)
-    return sum(np.sin(k * angle + rng.uniform(0, 2 * np.pi)) / np.float32(k - 1) for k in (2, 3, 5)) / 1.5
+    wave = np.zeros_like(angle)
+    for k in (2, 3, 5):
+        wave = wave + np.sin(k * angle + rng.uniform(0, 2 * np.pi)) / np.float32(k - 1)
+    return wave / 1.5
 
 
-def _to_segment(y, x, one, other) -> np.ndarray:
+def _to_segment(y: np.ndarray, x: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the distance to the segment between two points (y, x)."""
     (ay, ax), (by, bx) = one, other
     along = ((y - ay) * (by - ay) + (x - ax) * (bx - ax)) / ((by - ay) ** 2 + (bx - ax) ** 2)
     along = along.clip(0, 1)
@@ -281,7 +187,7 @@ def _to_segment(y, x, one, other) -> np.ndarray:
 
 
 def _speckle(size: int, rng: np.random.Generator, chance: float, width: float) -> np.ndarray:
-    """Return granules: smooth noise above the level that leaves `chance` of the area."""
+    """Return granules, 0 to 1: smooth noise above a level that leaves about the fraction `chance` of the area."""
     if chance == 0:
         return np.zeros((size, size), np.float32)
     noise = _noise(size, rng, width)
@@ -289,7 +195,7 @@ def _speckle(size: int, rng: np.random.Generator, chance: float, width: float) -
 
 
 def _noise(size: int, rng: np.random.Generator, width: float) -> np.ndarray:
-    """Return smooth noise in [0, 1], its grid `width` of the image wide."""
+    """Return smooth noise in [0, 1]; the points of its grid are `width` of the image apart."""
     points = max(2, round(1 / width))
     spread = _interpolation(points, size)
     return spread @ rng.random((points, points), np.float32) @ spread.T
@@ -297,6 +203,6 @@ def _noise(size: int, rng: np.random.Generator, width: float) -> np.ndarray:
 
 @functools.cache
 def _interpolation(points: int, size: int) -> np.ndarray:
-    """Return the matrix [size, points] of linear interpolation."""
+    """Return the matrix [size, points] of linear interpolation from grid points to pixels."""
     position = np.linspace(0, points - 1, size)
     return np.maximum(0, 1 - abs(position[:, None] - np.arange(points))).astype(np.float32)

@@ -11,21 +11,21 @@ from PIL import Image
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.errors import UserError
 
-KINDS = ("png", "jpeg", "tiff", "gif", "webp", "bmp")
+FORMATS = ("png", "jpeg", "tiff", "gif", "webp", "bmp")
 
 
-def encoded(image, kind):
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, kind)
-    return stream.getvalue()
+def encoded(image, file_format):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, file_format)
+    return buffer.getvalue()
 
 
 def write_zip(path, rng):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in "ab":
-            for i, kind in enumerate(KINDS):
+            for i, file_format in enumerate(FORMATS):
                 image = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-                archive.writestr(f"{name}/{i}.{kind}", encoded(image, kind))
+                archive.writestr(f"{name}/{i}.{file_format}", encoded(image, file_format))
 
 
 def write_npz(path, rng):
@@ -48,14 +48,14 @@ def test_any_file_is_read_or_refused_in_one_line(tmp_path, kind, write):
     whole, refusals = path.read_bytes(), []
     for number in range(150):
         content = bytearray(whole)
-        # The directory at the end is small and decides most.
+        # The directory at the end of the file is small and decides most.
         first = max(0, len(whole) - 1200) if number % 3 == 0 else 0
         for position in rng.integers(first, len(whole), rng.integers(1, 6)):
             content[position] = rng.integers(256)
         path.write_bytes(content[: rng.integers(len(content))] if number % 3 == 1 else content)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's and NumPy's, of what they read all the same
+                warnings.simplefilter("ignore")  # Pillow and NumPy warn of damage that they read all the same.
                 load_source(f"{kind}:{path}", image_size=16, skip_bad=True)
         except UserError as error:
             refusals.append(str(error))

@@ -50,10 +50,10 @@ def test_gray_sets_and_other_names(tmp_path):
 
 def test_a_local_copy_is_taken_and_checked(tmp_path, monkeypatch):
     write(tmp_path / "bloodmnist.npz")
-    with pytest.raises(DataError, match="is not the published file"):
+    with pytest.raises(DataError, match=r"medmnist:bloodmnist: \S*bloodmnist\.npz .*not the published .*md5"):
         load_source("medmnist:bloodmnist", data_dir=str(tmp_path))
-    known = hashlib.md5((tmp_path / "bloodmnist.npz").read_bytes()).hexdigest()
-    monkeypatch.setitem(medmnist.MD5, "bloodmnist", known)
+    md5 = hashlib.md5((tmp_path / "bloodmnist.npz").read_bytes()).hexdigest()
+    monkeypatch.setitem(medmnist.PUBLISHED_MD5, "bloodmnist", md5)
     assert len(load_source("medmnist:bloodmnist", image_size=16, data_dir=str(tmp_path))) == 33
 
 
@@ -68,10 +68,10 @@ def test_a_name_is_downloaded_once_and_checked(tmp_path, monkeypatch):
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         monkeypatch.setattr(medmnist, "URL", f"http://127.0.0.1:{server.server_port}/{{name}}.npz?download=1")
-        with pytest.raises(DataError, match="its md5 does not begin with 2b94928a"):
+        with pytest.raises(DataError, match=r"medmnist:bloodmnist_64: .*\bmd5 .*\b2b94928a\b"):
             load_source("medmnist:bloodmnist_64")
-        known = hashlib.md5((tmp_path / "server" / "bloodmnist_64.npz").read_bytes()).hexdigest()
-        monkeypatch.setitem(medmnist.MD5, "bloodmnist_64", known)
+        md5 = hashlib.md5((tmp_path / "server" / "bloodmnist_64.npz").read_bytes()).hexdigest()
+        monkeypatch.setitem(medmnist.PUBLISHED_MD5, "bloodmnist_64", md5)
         first = load_source("medmnist:bloodmnist_64", image_size=32)
         server.shutdown()
         thread.join()
@@ -82,20 +82,22 @@ def test_a_name_is_downloaded_once_and_checked(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"val_labels": None}, "no key val_labels"),
-        ({"val_labels": np.zeros((8, 3), np.uint8)}, r"labels have shape \[8, 3\]"),
-        ({"val_labels": np.full((8, 1), 10**6)}, "labels span 1000000 to 1000000, out of range"),
-        ({"test_images": np.full((9, 28, 28, 3), 7.0)}, "float images span 7 to 7"),
-        ({"test_images": np.zeros((9, 28, 28, 28), np.uint8)}, r"images have shape \[9, 28, 28, 28\]"),
-        ({"test_images": np.zeros((8, 28, 28, 3), np.uint8)}, "8 images but 9 labels"),
+        ({"val_labels": None}, r"key val_labels\b"),
+        ({"val_labels": np.zeros((8, 3), np.uint8)}, r"labels .*\[8, 3\]"),
+        ({"val_labels": np.full((8, 1), 10**6)}, r"labels .*\b1000000 to 1000000, out of range"),
+        ({"test_images": np.full((9, 28, 28, 3), 7.0)}, r"float images .*\b7 to 7\b"),
+        ({"test_images": np.zeros((9, 28, 28, 28), np.uint8)}, r"images .*\[9, 28, 28, 28\]"),
+        ({"test_images": np.zeros((8, 28, 28, 3), np.uint8)}, r"\b8 images .*\b9 labels"),
     ],
 )
-def test_what_is_no_such_file_says_so(tmp_path, changed, words):
+def test_a_file_that_is_not_medmnist_says_why(tmp_path, changed, words):
     write(tmp_path / "a.npz", **changed)
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=rf"medmnist:\S*a\.npz: .*{words}"):
         load_source(f"medmnist:{tmp_path / 'a.npz'}")
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(UsageError, match="there are bloodmnist, bloodmnist_64, bloodmnist_128, bloodmnist_224"):
+    with pytest.raises(
+        UsageError, match=r"bloodmnist_96: .*\bbloodmnist, bloodmnist_64, bloodmnist_128, bloodmnist_224"
+    ):
         load_source("medmnist:bloodmnist_96")

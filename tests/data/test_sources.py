@@ -1,4 +1,4 @@
-"""Sources read images, labels, names, identities and splits as they are documented."""
+"""Sources read images, labels, class names, ids and splits as documented, and the table of kinds describes them."""
 
 import io
 import zipfile
@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.image_files import decode, resize_arrays
-from bloodcell_jax.data.sources import load_source
-from bloodcell_jax.errors import DataError
+from bloodcell_jax.data.sources import SOURCES, SourceKind, load_source, source_help
+from bloodcell_jax.data.synthetic import load_synthetic
+from bloodcell_jax.errors import DataError, UsageError
 
 rng = np.random.default_rng(0)
 ARRAYS = rng.integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
@@ -40,7 +42,7 @@ def test_npz(tmp_path, shape, as_floats):
     assert data.class_names == ("0", "1", "2")
     assert data.ids == tuple("012345678")
     assert data.splits == {}
-    # A bare path is recognized, and the same data have the same hash wherever they lie.
+    # A bare path is recognized, and the same data have the same hash in any place.
     assert load_source(str(tmp_path / "cells.npz"), image_size=32).sha256() == data.sha256()
 
 
@@ -57,7 +59,7 @@ def test_arrays_are_resized_and_never_cropped(tmp_path):
     ("size", "crop", "box"),
     [
         ((363, 360), 200, (81, 80, 281, 280)),
-        ((200, 300), 200, (0, 50, 200, 250)),  # not larger on both sides: the centerd square
+        ((200, 300), 200, (0, 50, 200, 250)),  # not larger on both sides: the centered square
         ((96, 96), 200, (0, 0, 96, 96)),
         ((360, 250), None, (55, 0, 305, 250)),
         ((360, 360), 100, (130, 130, 230, 230)),
@@ -65,32 +67,32 @@ def test_arrays_are_resized_and_never_cropped(tmp_path):
 )
 def test_image_files_are_cropped_then_resized(size, crop, box):
     image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-    stream = io.BytesIO()
-    image.save(stream, "png")
-    found = decode(stream.getvalue(), "a", image_size=64, crop=crop)
+    buffer = io.BytesIO()
+    image.save(buffer, "png")
+    found = decode(buffer.getvalue(), "a", image_size=64, crop=crop)
     expected = image.crop(box).resize((64, 64), Image.BICUBIC)
     np.testing.assert_array_equal(found, np.asarray(expected))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "LA"])
 def test_every_mode_becomes_rgb(mode):
-    stream = io.BytesIO()
-    Image.fromarray(ARRAYS[0]).convert(mode).save(stream, "tiff")
-    assert decode(stream.getvalue(), "a", image_size=32, crop=None).shape == (32, 32, 3)
+    buffer = io.BytesIO()
+    Image.fromarray(ARRAYS[0]).convert(mode).save(buffer, "tiff")
+    assert decode(buffer.getvalue(), "a", image_size=32, crop=None).shape == (32, 32, 3)
 
 
 def test_a_turned_photograph_is_turned_back():
-    image, stream = Image.fromarray(ARRAYS[0]), io.BytesIO()
+    image, buffer = Image.fromarray(ARRAYS[0]), io.BytesIO()
     exif = image.getexif()
     exif[0x0112] = 6  # turned by a quarter
-    image.save(stream, "png", exif=exif)
-    found = decode(stream.getvalue(), "a", image_size=32, crop=None)
+    image.save(buffer, "png", exif=exif)
+    found = decode(buffer.getvalue(), "a", image_size=32, crop=None)
     np.testing.assert_array_equal(found, np.rot90(ARRAYS[0], -1))
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Return class folders with image k of color k, in an order that only bytes give."""
+    """Return class folders whose image k has color k; only a comparison of bytes gives their order."""
     root = tmp_path / "cells"
     for i, name in enumerate(["b/Z.png", "b/a.png", "b/ä.png", "a/1.png", "a/deep/10.png", "a/2.png"]):
         write_image(root / name, np.full((8, 8, 3), 10 * i, np.uint8))
@@ -115,7 +117,7 @@ def test_an_archive_is_the_folder(folder, tmp_path):
     data = load_source(f"folder:{folder}", image_size=8)
     plain = load_source(f"zip:{zip_of(folder, tmp_path / 'plain.zip')}", image_size=8)
     assert plain.sha256() == data.sha256()
-    # One folder around everything, and what a Mac leaves beside it.
+    # This archive has one folder around everything, and a file that a Mac adds beside it.
     wrapped = zip_of(folder, tmp_path / "wrapped.zip", "dataset v2/")
     with zipfile.ZipFile(wrapped, "a") as archive:
         archive.writestr("__MACOSX/dataset v2/a/._1.png", b"resource fork")
@@ -128,7 +130,7 @@ def test_class_names_set_the_order(folder):
     data = load_source(f"folder:{folder}", image_size=8, class_names=("b", "a"))
     assert data.class_names == ("b", "a")
     assert data.labels.tolist() == [1, 1, 1, 0, 0, 0]
-    with pytest.raises(DataError, match=r"class folder a is not among data\.class_names \(b, c\)"):
+    with pytest.raises(DataError, match=r"folder a is not .*data\.class_names \(b, c\)"):
         load_source(f"folder:{folder}", class_names=("b", "c"))
 
 
@@ -163,3 +165,46 @@ def test_synthetic_cells():
     data = load_source("synthetic:24", image_size=32)
     assert data.images.shape == (24, 32, 32, 3)
     assert data.class_counts().tolist() == [3] * 8
+
+
+def test_the_defaults_are_those_of_a_configuration(tmp_path):
+    assert load_source("synthetic:24").images.shape[1] == DataConfig().image_size
+    write_image(tmp_path / "cells" / "a" / "0.png", ARRAYS[0])
+    image = rng.integers(0, 256, (DataConfig().crop * 2,) * 2 + (3,), dtype=np.uint8)
+    write_image(tmp_path / "cells" / "b" / "0.png", image)
+    cropped = load_source(f"folder:{tmp_path / 'cells'}", crop=DataConfig().crop)
+    np.testing.assert_array_equal(load_source(f"folder:{tmp_path / 'cells'}").images, cropped.images)
+
+
+def test_the_help_has_every_kind_and_fits():
+    lines = source_help().splitlines()
+    assert [line.partition(":")[0] for line in lines if not line.startswith(" ")] == list(SOURCES)
+    assert max(map(len, lines)) <= 110
+    assert len(lines) <= 2 * len(SOURCES)
+
+
+@pytest.mark.parametrize("source", ["cells", "cells.tar", "images:cells"])
+def test_a_source_of_no_kind_is_answered_with_the_kinds(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=f"^{source}: ") as error:
+        load_source(source)
+    assert all(f" {name}:{kind.place}" in str(error.value) for name, kind in SOURCES.items())
+
+
+@pytest.mark.parametrize("source", ["npz:absent.npz", "absent.npz", "zip:absent.zip", "ABSENT.ZIP", "folder:absent"])
+def test_a_path_that_does_not_exist_is_named(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=f"^{source}: no such file or folder"):
+        load_source(source)
+
+
+def test_a_new_kind_is_one_entry(monkeypatch, tmp_path):
+    kind = SourceKind("PATH", "a file with the number of cells", lambda place, *rest: load_synthetic("30", *rest))
+    monkeypatch.setitem(SOURCES, "count", kind)
+    (tmp_path / "30").touch()
+    assert len(load_source(f"count:{tmp_path / '30'}", image_size=16)) == 30
+    assert "count:PATH" in source_help()
+    with pytest.raises(DataError, match=r"^count:absent: "):
+        load_source("count:absent")
+    with pytest.raises(UsageError, match=r"count:PATH"):
+        load_source("absent")

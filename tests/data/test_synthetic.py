@@ -1,4 +1,4 @@
-"""Synthetic cells: reproducible, balanced, and not to be told apart by a linear model."""
+"""Synthetic cells are reproducible and balanced, and a linear model cannot tell them apart."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from sklearn.linear_model import RidgeClassifier
 from bloodcell_jax.data.synthetic import CLASS_NAMES, draw_cells
 
 
-def test_a_image_depends_on_seed_and_place_alone():
+def test_an_image_depends_only_on_seed_and_place():
     images, labels = draw_cells(20, size=48)
     assert (images.shape, images.dtype, labels.dtype) == ((20, 48, 48, 3), np.uint8, np.int32)
     fewer, fewer_labels = draw_cells(11, size=48)
@@ -18,10 +18,10 @@ def test_a_image_depends_on_seed_and_place_alone():
     assert (other != images).mean() > 0.9
 
 
-def test_every_block_holds_each_class_once():
+def test_every_round_holds_each_class_once():
     _, labels = draw_cells(32, size=16)
-    for block in labels.reshape(-1, len(CLASS_NAMES)):
-        assert sorted(block) == list(range(len(CLASS_NAMES)))
+    for round_labels in labels.reshape(-1, len(CLASS_NAMES)):
+        assert sorted(round_labels) == list(range(len(CLASS_NAMES)))
     assert draw_cells(0, size=16)[0].shape == (0, 16, 16, 3)
 
 
@@ -29,7 +29,7 @@ def test_every_block_holds_each_class_once():
 def test_any_size_shows_the_same_cell(size):
     large, _ = draw_cells(4, size=size)
     middle, _ = draw_cells(4, size=96)
-    small = [np.asarray(Image.fromarray(p).resize((12, 12), Image.BOX), float) for p in (*large, *middle)]
+    small = [np.asarray(Image.fromarray(cell).resize((12, 12), Image.BOX), float) for cell in (*large, *middle)]
     for one, other in zip(small[:4], small[4:], strict=True):
         assert abs(one - other).mean() < 12
 

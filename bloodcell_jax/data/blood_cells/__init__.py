@@ -1,5 +1,5 @@
-"""A TensorFlow Datasets builder, without TensorFlow: any source, prepared once into array_record.
+"""A builder of TensorFlow Datasets that needs no TensorFlow: it writes any source once into array_record.
 
-`citation`, description and licence are those of what is published; `bloodcell prepare` makes such a data set and
+The citation, description and license are those of the published data. `bloodcell prepare` makes such a dataset, and
 `tfds:blood_cells/NAME` reads it.
 """

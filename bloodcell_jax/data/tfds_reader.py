@@ -1,0 +1,205 @@
+"""Reading prepared datasets of TensorFlow Datasets (TFDS), without TensorFlow.
+
+Only array_record can be read at random places, and therefore without TensorFlow.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.example_index import ExampleIndex, Names
+from bloodcell_jax.data.image_files import DECODING_THREADS
+from bloodcell_jax.data.source_options import SourceOptions
+from bloodcell_jax.data.stored_images import StoredImages, damage_named
+from bloodcell_jax.download import cache_folder
+from bloodcell_jax.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+# TFDS's names of the splits -> ours. A source without splits is prepared as one split that is none of these.
+SPLIT_NAMES = {"train": "train", "validation": "val", "val": "val", "test": "test"}
+# Labels and ids, beside the records of a dataset that `bloodcell prepare` wrote: opening it then reads no record.
+INDEX_NAME = "index.npz"
+_RECORDS_AT_A_TIME = 256
+
+
+def load_tfds(place: str, source: str, options: SourceOptions) -> Dataset:
+    """Open a prepared image-classification dataset by name; see `bloodcell_jax.data.sources.load_source`.
+
+    The images stay on the disk. Labels and ids come from the index that `prepare` wrote. If another tool prepared the
+    dataset, they are read once and kept in the user's cache.
+
+    Args:
+      place: the dataset's name as TFDS writes it: `NAME`, `NAME/CONFIG` or `NAME/CONFIG:VERSION`.
+      source: the whole source, for messages.
+      options: how it is read. `data_dir` is the folder that it was prepared in; None: TFDS's own,
+        `~/tensorflow_datasets`.
+    """
+    builder = open_builder(place, options.data_dir, source)
+    info = builder.info
+    image_key, label_key = _find_features(info.features, info.supervised_keys, source)
+    stored_names = tuple(info.features[label_key].names)
+    names = options.class_names or stored_names
+    if len(names) != len(stored_names):
+        raise DataError(
+            f"{source}: has the {len(stored_names)} classes {', '.join(stored_names)}; data.class_names has "
+            f"{len(names)}"
+        )
+    parts = [_Records(builder, split, image_key, label_key, source) for split in _in_order(list(info.splits))]
+    fingerprint = _fingerprint(builder, source)
+    index = _example_index(parts, Path(info.data_dir), fingerprint, source)
+    if len(index.labels) and index.labels.min() < 0:
+        raise DataError(
+            f"{source}: {(index.labels < 0).sum():,} examples have no label, as in unlabeled test splits; prepare it "
+            "without them"
+        )
+    metadata = info.metadata or {}
+    return Dataset(
+        images=StoredImages(parts, options.image_size, source, fingerprint),
+        labels=index.labels,
+        class_names=names,
+        ids=index.ids,
+        source=source,
+        splits=_splits(parts),
+        skipped=dict(metadata.get("skipped", {})),
+        # The hash is that of the images as they were prepared.
+        known_sha256=metadata.get("sha256") if info.features[image_key].shape[0] == options.image_size else None,
+    )
+
+
+def import_tfds() -> Any:
+    """Import TFDS; off a terminal it then shows no progress bars."""
+    import tensorflow_datasets as tfds
+
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    return tfds
+
+
+def open_builder(name: str, data_dir: str | os.PathLike | None, source: str) -> Any:
+    """Return the read-only TFDS builder of a prepared dataset.
+
+    Raises:
+      DataError: no such dataset is prepared in `data_dir`; names those that are.
+    """
+    tfds = import_tfds()
+    from tensorflow_datasets.core import read_only_builder
+
+    folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    try:
+        return read_only_builder.builder_from_files(name, data_dir=folder)
+    except (tfds.core.DatasetNotFoundError, ValueError, OSError, KeyError) as error:
+        folders = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+        there = sorted(name for name in folders if name != "downloads" and not name.startswith("."))
+        raise DataError(
+            f"{source}: not prepared in {folder}, which has {', '.join(there) or 'no datasets'}; set data.data_dir, or "
+            "make it with bloodcell prepare"
+        ) from error
+
+
+class _Records:
+    """The records of one split, read at random places: encoded images, or labels and ids."""
+
+    def __init__(self, builder: Any, split: str, image_key: str, label_key: str, source: str):
+        self.name, self._image_key, self._label_key = split, image_key, label_key
+        encoded = {image_key: import_tfds().decode.SkipDecoding()}
+        try:
+            with damage_named(source):
+                self._records = builder.as_data_source(split, decoders=encoded)
+        except DataError as error:
+            if not isinstance(error.__cause__, NotImplementedError):
+                raise
+            file_format = builder.info.file_format.value
+            raise DataError(
+                f"{source}: prepared as {file_format}; prepare it again with file_format=array_record"
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitems__(self, numbers: list[int]) -> list[bytes]:
+        return [record[self._image_key] for record in self._records.__getitems__(numbers)]
+
+    def describe(self, numbers: list[int]) -> list[tuple[int, str | None]]:
+        """Return (label, id) of examples; the id is None if the dataset has no ids."""
+        return [
+            (int(record[self._label_key]), _text(record["id"]) if "id" in record else None)
+            for record in self._records.__getitems__(numbers)
+        ]
+
+
+def _find_features(features: Any, supervised: Any, source: str) -> tuple[str, str]:
+    """Return the names of the image and of the label among a dataset's features."""
+    tfds = import_tfds()
+    preferred = [key for key in supervised or () if isinstance(key, str) and key in features]
+    keys = list(dict.fromkeys([*preferred, *features]))
+    images = [key for key in keys if isinstance(features[key], tfds.features.Image)]
+    labels = [key for key in keys if isinstance(features[key], tfds.features.ClassLabel)]
+    if not images or not labels:
+        raise DataError(
+            f"{source}: has no image with a class among {', '.join(features)}; give an image-classification dataset"
+        )
+    return images[0], labels[0]
+
+
+def _in_order(splits: list[str]) -> list[str]:
+    """Return the splits to read: train, val and test if the dataset has train, else all it has."""
+    named = [name for name in SPLIT_NAMES if name in splits]
+    return named if "train" in named else splits
+
+
+def _splits(parts: list[_Records]) -> dict[str, np.ndarray]:
+    """Return the example indices of the splits that have our names; the parts follow each other."""
+    ends = np.cumsum([len(part) for part in parts])
+    return {
+        SPLIT_NAMES[part.name]: np.arange(end - len(part), end, dtype=np.int32)
+        for part, end in zip(parts, ends, strict=True)
+        if part.name in SPLIT_NAMES
+    }
+
+
+def _fingerprint(builder: Any, source: str) -> str:
+    """Return a text that changes when the dataset's files change."""
+    with damage_named(source):
+        files = sorted(Path(builder.info.data_dir).glob("*.array_record*"))
+        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return json.dumps([str(builder.info.data_dir), states])
+
+
+def _example_index(parts: list[_Records], folder: Path, fingerprint: str, source: str) -> ExampleIndex:
+    """Return the index beside the records or in the user's cache; otherwise make one and keep it in the cache."""
+    count = sum(map(len, parts))
+    cached = cache_folder("data") / "indices" / f"{hashlib.sha256(fingerprint.encode()).hexdigest()[:32]}.npz"
+    for path in (folder / INDEX_NAME, cached):
+        if (index := ExampleIndex.load(path, count)) is not None:
+            return index
+    logger.info("%s: reading the labels of %s examples; the next start finds them in %s", source, f"{count:,}", cached)
+    index = _read_index(parts, source)
+    # A cache that cannot be written costs only time.
+    with contextlib.suppress(OSError):
+        index.save(cached)
+    return index
+
+
+def _read_index(parts: list[_Records], source: str) -> ExampleIndex:
+    rows = []
+    with damage_named(source), ThreadPoolExecutor(DECODING_THREADS) as pool:
+        for part in parts:
+            starts = range(0, len(part), _RECORDS_AT_A_TIME)
+            numbers = (list(range(start, min(start + _RECORDS_AT_A_TIME, len(part)))) for start in starts)
+            rows += [row for some in pool.map(part.describe, numbers) for row in some]
+    ids = [str(i) if name is None else name for i, (_, name) in enumerate(rows)]
+    return ExampleIndex(np.array([label for label, _ in rows], np.int32), Names.of(ids))
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
