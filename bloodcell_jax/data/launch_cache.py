@@ -1,4 +1,4 @@
-"""What takes longer to find out about data than reading them, kept between launches in the user's cache."""
+"""Facts about data that take longer to find than the data take to read, kept in the user's cache between launches."""
 
 import contextlib
 import hashlib
@@ -17,20 +17,20 @@ logger = logging.getLogger(__name__)
 
 
 def cached_duplicate_groups(dataset: Dataset, data_hash: str) -> np.ndarray:
-    """Return `duplicate_groups` of a dataset, int32 [n], from the user's cache where it is known.
+    """Return `duplicate_groups` of a dataset, int32 [n], from the user's cache if they are known.
 
-    What is known holds for these very data (`data_hash`) and this version of the search.
+    The groups are known only for the same data (`data_hash`) and the same version of the search.
     """
-    path = _duplicates_path(data_hash)
     groups = known_duplicate_groups(dataset, data_hash)
-    if groups is None:
-        groups = duplicates.duplicate_groups(dataset.in_memory().images)
-        _keep(path, lambda temporary: np.save(temporary, groups))
-    return groups
+    if groups is not None:
+        return groups
+    found = duplicates.duplicate_groups(dataset.image_array())
+    _keep(_duplicates_path(data_hash), lambda temporary: np.save(temporary, found))
+    return found
 
 
 def known_duplicate_groups(dataset: Dataset, data_hash: str) -> np.ndarray | None:
-    """Return what `cached_duplicate_groups` would without a search; None where there would be one."""
+    """Return what `cached_duplicate_groups` returns without a search; None if it would have to search."""
     with contextlib.suppress(OSError, ValueError, EOFError):
         groups = np.load(_duplicates_path(data_hash), allow_pickle=False)
         if groups.shape == (len(dataset),):
@@ -39,7 +39,7 @@ def known_duplicate_groups(dataset: Dataset, data_hash: str) -> np.ndarray | Non
 
 
 def cached_sha256(dataset: Dataset) -> str:
-    """Return `dataset.sha256()`; of images on the disk from the user's cache where these files were hashed before."""
+    """Return `dataset.sha256()`; for images on the disk, from the user's cache if these files were hashed before."""
     if isinstance(dataset.images, np.ndarray) or dataset.known_sha256 is not None:
         return dataset.sha256()
     path = cache_folder("data") / "hashes" / f"{dataset.images.key[:32]}.txt"
@@ -59,7 +59,7 @@ def _duplicates_path(data_hash: str) -> Path:
 
 
 def _keep(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file of the cache; one that cannot be written costs time alone."""
+    """Write a file of the cache; a file that cannot be written costs only time."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}{path.suffix}")

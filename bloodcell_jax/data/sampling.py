@@ -1,44 +1,45 @@
-"""The order in which training examples are seen: index plans, never copies of images.
+"""The order in which training examples are seen: plans of indices, never copies of images.
 
-A plan is an endless stream of example indices, one epoch after the other; step s takes positions
-[s * batch, (s + 1) * batch). It is a pure function of (seed, position), so resuming needs nothing but the step and
-any number of processes agree without speaking.
+A plan is an endless sequence of example indices, one epoch after the other. Step s takes the positions
+[s * batch, (s + 1) * batch). The sequence is a pure function of (seed, position): a resumed run needs only its step,
+and any number of processes agree without communication.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from bloodcell_jax.errors import UsageError
 
-# Keep the draws of each use of the seed apart.
-_EPOCH_STREAM, _SUBSET_STREAM = 0xE90C, 0x5B5E7
+# These keys make the draws for each use of one seed independent.
+_EPOCH_KEY, _SUBSET_KEY = 0xE90C, 0x5B5E7
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """An endless, reproducible stream of example indices.
+    """An endless, reproducible sequence of example indices.
 
-    Every epoch shows a fixed number of examples of each class, each of them once before any comes a second time. The
-    kinds differ in those numbers:
+    Every epoch shows a fixed number of examples of each class. Each example of a class is shown once before any is
+    shown again. The kinds differ in the numbers:
 
-    - `natural`: all there are, each once.
+    - `natural`: all examples, each once.
     - `under`: `samples_per_class` of each class.
-    - `over`: of each class as many as the largest has.
-    - `balanced`: of each class as many, and as many in all as there are examples.
-    - `power`: class c with probability p_c ~ n_c^q, as many in all as there are examples; q = 1 is natural, 0 is
-      balanced, 1/2 the square-root sampling of Mahajan et al. (arXiv:1805.00932), and q that falls from 1 to 0 the
-      progressively balanced sampling of Kang et al. (arXiv:1910.09217, 4).
+    - `over`: as many of each class as the largest class has.
+    - `balanced`: equally many of each class; as many in all as there are examples.
+    - `power`: class c with probability p_c ~ n_c^q; as many in all as there are examples. q = 1 is natural, q = 0 is
+      balanced, q = 1/2 is the square-root sampling of Mahajan et al. (arXiv:1805.00932), and q that falls from 1 to 0
+      is the progressively balanced sampling of Kang et al. (arXiv:1910.09217, 4).
 
     Attributes:
-      kind: as above.
+      kind: one of the kinds above.
       by_class: the training examples of each class.
-      seed: decides subset and order.
-      samples_per_class: of `under`.
-      redraw: `under` takes another subset in each epoch instead of the same one always.
-      power: q of `power`, in the first and in the last epoch, linear between.
-      epochs: how many there will be, for q.
+      seed: decides the subset and the order.
+      samples_per_class: number of examples per class for `under`.
+      redraw: `under` takes another subset in each epoch; otherwise it takes always the same one.
+      power: q of `power` in the first and in the last epoch; it is linear between them.
+      epochs: total number of epochs, which q needs.
     """
 
     kind: str
@@ -49,17 +50,13 @@ class Sampler:
     power: tuple[float, float] = (1.0, 1.0)
     epochs: int = 1
 
-    def __post_init__(self):
-        # One epoch's permutation serves many steps; two are alive where a batch spans an epoch's end.
-        object.__setattr__(self, "_epoch", lru_cache(maxsize=2)(self._draw_epoch))
-
     def __reduce__(self):
-        # Sent to the processes that read; the permutations that it remembers stay here.
+        # A sampler is sent to the processes that read; the permutations that it remembers stay here.
         return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
     @property
     def counts(self) -> np.ndarray:
-        """How many training examples each class has, int64 [classes]."""
+        """Number of training examples of each class, int64 [classes]."""
         return np.array([len(members) for members in self.by_class])
 
     @property
@@ -69,7 +66,7 @@ class Sampler:
 
     @property
     def epoch_size(self) -> int:
-        """How many examples one epoch shows; every epoch as many."""
+        """Number of examples that one epoch shows; it is the same for every epoch."""
         return int(self.quotas(0).sum())
 
     def quotas(self, epoch: int) -> np.ndarray:
@@ -85,11 +82,11 @@ class Sampler:
         return _apportion(int(counts.sum()), shares)
 
     def indices(self, start: int, stop: int) -> np.ndarray:
-        """Return the example indices at stream positions [start, stop), int32 [stop - start]."""
+        """Return the example indices at the positions [start, stop), int32 [stop - start]."""
         size, pieces = self.epoch_size, []
         while start < stop:
             epoch, offset = divmod(start, size)
-            pieces.append(self._epoch(epoch)[offset : offset + stop - start])
+            pieces.append(self._order_of(epoch)[offset : offset + stop - start])
             start += len(pieces[-1])
         return np.concatenate(pieces)
 
@@ -99,13 +96,18 @@ class Sampler:
         first, last = self.power
         return first + (last - first) * min(epoch / max(self.epochs - 1, 1), 1)
 
-    def _draw_epoch(self, epoch: int) -> np.ndarray:
-        generator = _generator(self.seed, _EPOCH_STREAM, epoch)
+    @cached_property
+    def _order_of(self) -> Callable[[int], np.ndarray]:
+        # One epoch's permutation serves many steps; a batch that spans an epoch's end needs two.
+        return lru_cache(maxsize=2)(self._draw_order)
+
+    def _draw_order(self, epoch: int) -> np.ndarray:
+        generator = _generator(self.seed, _EPOCH_KEY, epoch)
         chosen = [_repeat_evenly(own, n, generator) for own, n in zip(self.members, self.quotas(epoch), strict=True)]
         return generator.permutation(np.concatenate(chosen)).astype(np.int32)
 
     def _subset(self) -> tuple[np.ndarray, ...]:
-        generator = _generator(self.seed, _SUBSET_STREAM)
+        generator = _generator(self.seed, _SUBSET_KEY)
         return tuple(generator.permutation(members)[: self.samples_per_class] for members in self.by_class)
 
 
@@ -119,7 +121,16 @@ def create_sampler(
     redraw: bool = False,
     power: tuple[float, float] = (1.0, 1.0),
 ) -> Sampler:
-    """Return the sampler over the `train` indices of examples labeled `labels`; see `Sampler`.
+    """Create the sampler of a training split; see `Sampler`.
+
+    Args:
+      kind: as in `Sampler`, and so are the options that follow.
+      labels: int [n], the class of every example.
+      train: indices of the training examples.
+      seed: decides the subset and the order.
+      samples_per_class: None: the size of the smallest class.
+      redraw: as in `Sampler`.
+      power: as in `Sampler`.
 
     Raises:
       UsageError: `under` asks for more examples than the smallest class has.
@@ -128,13 +139,14 @@ def create_sampler(
     smallest = min(len(members) for members in by_class)
     if samples_per_class is not None and samples_per_class > smallest:
         raise UsageError(
-            f"config.data.samples_per_class={samples_per_class}: the smallest class has {smallest} training examples"
+            f"config.data.samples_per_class={samples_per_class}: the smallest class has {smallest} training examples; "
+            "give at most as many"
         )
     return Sampler(kind, by_class, seed, samples_per_class or smallest, redraw, power)
 
 
 def _apportion(total: int, shares: np.ndarray) -> np.ndarray:
-    """Return whole numbers in proportion to `shares` that add to `total`, by largest remainders."""
+    """Return whole numbers in proportion to `shares` that add up to `total`, by largest remainders."""
     exact = total * shares / shares.sum()
     whole = np.floor(exact).astype(np.int64)
     most_cut = np.argsort(whole - exact, kind="stable")[: total - whole.sum()]
@@ -143,12 +155,12 @@ def _apportion(total: int, shares: np.ndarray) -> np.ndarray:
 
 
 def _repeat_evenly(members: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """Return `count` examples in which each member stands floor or ceil of count / len(members) times."""
+    """Return `count` examples; each member occurs floor or ceil of count / len(members) times."""
     if not len(members):
         return members
     whole, rest = divmod(int(count), len(members))
     return np.concatenate([np.tile(members, whole), generator.permutation(members)[:rest]])
 
 
-def _generator(seed: int, *stream: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *stream])))
+def _generator(seed: int, *key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *key])))

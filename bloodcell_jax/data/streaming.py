@@ -1,7 +1,6 @@
-"""Batches of images read while others are worked on, in the order of a plan.
+"""Batches of images that are read in the order of a plan while earlier batches are in use.
 
-Grain's workers read, decode and resize. What they read is a pure function of the batch's number, so a stream starts
-anywhere.
+Grain's workers read, decode and resize. A batch is a pure function of its number, so a stream can start at any batch.
 """
 
 import contextlib
@@ -10,53 +9,63 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from multiprocessing import resource_tracker
-from typing import Any
+from typing import Any, Protocol, SupportsIndex
 
 import numpy as np
 from absl import flags
 
 from bloodcell_jax.data.stored_images import StoredImages
+from bloodcell_jax.devices.host import usable_cores
 from bloodcell_jax.errors import MachineError, UserError
 
-# Batches that are ready, on the devices where they are placed there, and that each worker holds ready.
+# Batches that are ready after `place`, and batches that each worker holds ready.
 AHEAD, AHEAD_PER_WORKER = 2, 2
 _MOST_WORKERS = 16
 
 
+class Plan(Protocol):
+    """The example indices of each batch, by the batch's number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> np.ndarray: ...
+
+
 def default_workers() -> int:
-    """Return how many processes decode unless told: half the cores this process may use, 16 at most."""
-    return max(1, min(_MOST_WORKERS, len(os.sched_getaffinity(0)) // 2))
+    """Return the default number of decoding processes: half the cores this process may use, 16 at most."""
+    return max(1, min(_MOST_WORKERS, usable_cores() // 2))
 
 
 @contextlib.contextmanager
 def open_stream(
     images: np.ndarray | StoredImages,
-    plan: Sequence[np.ndarray],
+    plan: Plan,
     *,
     workers: int,
     place: Callable[[int, np.ndarray], Any] = lambda number, batch: batch,
     start: int = 0,
 ) -> Iterator[Iterator[Any]]:
-    """Open the stream of `place(number, images[plan[number]])` for the batches from `start` on.
+    """Open the stream of `place(number, images[plan[number]])` for the batches from number `start` on.
 
-    Everything runs ahead: the workers by some batches each, `place`, in a thread of this process, by two. Nothing is
-    left running when the context is left, nor when this process is killed.
+    Everything runs ahead: the workers by some batches each, and `place`, in a thread of this process, by two. Nothing
+    is left running when the context ends, or when this process is killed.
 
     Args:
-      images: uint8 [n, h, w, 3]; images in memory are gathered by threads, whatever `workers` says.
+      images: uint8 [n, h, w, 3]. If they are in memory, threads gather the batches, whatever `workers` says.
       plan: the indices of each batch; it is sent to the workers.
-      workers: processes that decode; 0: threads of this one.
-      place: what to make of a batch, such as putting it on the devices.
+      workers: number of processes that decode; 0: threads of this process decode.
+      place: makes something of a batch, for example puts it on the devices.
+      start: number of the first batch.
 
-    Raises, while it is iterated:
-      DataError: an image cannot be read.
-      MachineError: a worker ended.
+    Yields:
+      The iterator of the stream. While it is iterated, it raises DataError if an image cannot be read, and
+      MachineError if a worker ended.
     """
     import grain
 
-    # Grain reads flags of its own, which nobody parses where ours are (a FlagValues for each verb).
+    # Grain reads absl flags of its own. Nobody parses them here, because every verb has FlagValues of its own.
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
@@ -70,45 +79,46 @@ def open_stream(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD_PER_WORKER),
             worker_init_fn=_end_with_parent,
         )
-    # Copied out of the memory shared with the worker, which is then free for the next, however long this one lives.
+    # The copy frees the memory that is shared with the worker for its next batch, however long this batch lives.
     batches = batches.map(lambda batch: place(batch["number"], np.array(batch["images"])))
     batches = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=AHEAD)
     with _signals_blocked():
         iterator = iter(batches)
         iterator.start_prefetch()
-    told = _errors_told(iterator)
+    named = _errors_named(iterator)
     try:
-        yield told
+        yield named
     finally:
         iterator.close()
-        told.close()
-        del iterator, told
-        # The iterator and its last batch refer to each other; left until the process ends, Python would complain of
-        # shared memory that nobody freed.
+        named.close()
+        del iterator, named
+        # The iterator and its last batch refer to each other. Without a collection they would live until the process
+        # ends, and Python would then warn of shared memory that nobody freed.
         gc.collect()
 
 
 class _Batches:
     """Batches by their number, as grain reads them."""
 
-    def __init__(self, images: np.ndarray | StoredImages, plan: Sequence[np.ndarray]):
+    def __init__(self, images: np.ndarray | StoredImages, plan: Plan):
         self._images, self._plan = images, plan
 
     def __len__(self) -> int:
         return len(self._plan)
 
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        return {"number": int(number), "images": self._images[self._plan[number]]}
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        number = int(index)
+        return {"number": number, "images": self._images[self._plan[number]]}
 
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Have the threads and processes that are started inside never hear of a signal to stop.
+    """Keep signals to stop from the threads and processes that start inside the context.
 
-    Ctrl-C goes to every process of a terminal, SIGTERM to every process of a job; the run answers them, and needs its
-    workers until its last step is done.
+    Ctrl-C goes to every process of a terminal, and SIGTERM to every process of a job. The run answers them, and it
+    needs its workers until its last step is done.
     """
-    # It is started once, and unblocks signals when it is.
+    # The tracker starts only once, and unblocks the signals when it starts.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
     try:
@@ -118,18 +128,21 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _end_with_parent(_worker: int, _workers: int) -> None:
-    """Watch the parent from a worker and end with it: one that was killed tells nobody."""
+    """Watch the parent from a worker and end with it, because a killed parent tells nobody."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has a parent"
 
     def watch() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _errors_told(iterator: Iterator[Any]) -> Iterator[Any]:
+def _errors_named(iterator: Iterator[Any]) -> Generator[Any, None, None]:
+    """Yield the batches of the iterator; if a worker ended, raise one line that says so."""
     try:
-        for batch in iterator:  # noqa: UP028 - `yield from` would hand it our own close
+        for batch in iterator:  # noqa: UP028 - `yield from` would also close the iterator
             yield batch
     except UserError:
         raise

@@ -1,4 +1,4 @@
-"""Which images are the same: whatever was done to them, and no two different cells."""
+"""Changed copies of an image are found to be the same, and no two different cells are."""
 
 import io
 
@@ -73,7 +73,7 @@ def test_groups_do_not_depend_on_the_order(cells):
     assert (shuffled <= np.arange(len(images))).all(), "a group's number is its lowest index"
 
 
-def test_the_bytes_decide_alone_what_is_equal(cells):
+def test_only_equal_bytes_are_equal(cells):
     images = cells[[0, 1, 0, 2, 1, 0]].copy()
     images[5, 0, 0, 0] ^= 1
     assert exact_groups(images).tolist() == [0, 1, 0, 3, 1, 5]
@@ -95,8 +95,8 @@ def test_no_image_is_too_small(size):
     assert duplicate_groups(images[:0]).shape == (0,)
 
 
-def test_what_is_alike_is_told_and_not_grouped(cells):
-    # One shape under two textures: most of the fine detail is the grain's.
+def test_images_that_are_merely_alike_are_reported_and_not_grouped(cells):
+    # This is one shape with two textures: most of the fine detail is grain.
     grain = np.random.default_rng(0).normal(0, 25, cells[:1].shape)
     grained = (cells[:1] + grain).clip(0, 255).astype(np.uint8)
     found = find_duplicates(np.concatenate([cells, grained]))
