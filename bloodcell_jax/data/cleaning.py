@@ -1,10 +1,12 @@
-"""`clean.json`: which examples of a data set to leave out, and why; written by `audit`, obeyed by training."""
+"""`clean.json`: the examples of a dataset to leave out, and why; `audit` writes it, and training obeys it."""
 
+import dataclasses
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +19,16 @@ _log = logging.getLogger(__name__)
 _ADVICE = "audit this source again, or leave data.clean unset"
 
 
-class Removal(NamedTuple):
-    """An example to leave out: index and id, the reason in a word, and the detail that lets a person judge it."""
+@dataclass(frozen=True, order=True)
+class Removal:
+    """An example to leave out.
+
+    Attributes:
+      index: index of the example.
+      id: id of the example.
+      reason: one word.
+      detail: what a person needs to judge it.
+    """
 
     index: int
     id: str
@@ -27,20 +37,20 @@ class Removal(NamedTuple):
 
 
 def clean_file(dataset: Dataset, sha256: str, removals: Sequence[Removal]) -> dict:
-    """Return the content of `clean.json`, which names the data it holds for."""
+    """Return the content of `clean.json`; it names the data that it is valid for."""
     return {
         "source": dataset.source,
         "sha256": sha256,
         "n": len(dataset),
         "image_size": dataset.images.shape[1],
-        "remove": [removal._asdict() for removal in removals],
+        "remove": [dataclasses.asdict(removal) for removal in removals],
     }
 
 
 def remove_rows(dataset: Dataset, path: str | Path) -> Dataset:
     """Return the dataset without the examples that a `clean.json` names; ids, order and classes stay.
 
-    An entry that was deleted from the file restores its example.
+    If an entry is deleted from the file, its example stays.
 
     Raises:
       DataError: the file cannot be read, is no `clean.json`, or was made for other data.
@@ -79,7 +89,7 @@ def _check_made_for(content: dict, dataset: Dataset, path: Path) -> None:
     )
 
 
-def _checked_index(entry, dataset: Dataset, place: str) -> int:
+def _checked_index(entry: Any, dataset: Dataset, place: str) -> int:
     index = entry.get("index") if isinstance(entry, dict) else None
     if type(index) is not int or not 0 <= index < len(dataset):
         raise DataError(f"data.clean={place}: has no index from 0 to {len(dataset) - 1}; delete the entry or {_ADVICE}")

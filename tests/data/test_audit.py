@@ -1,7 +1,8 @@
-"""What an audit finds in planted data, exactly; what it removes, and what it only reports."""
+"""The findings of an audit in planted data, exactly: what it removes, and what it only reports."""
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def brick_wall(size):
 
 
 def landscape(size):
-    """Return another: a house on a meadow below the sky."""
+    """Return another one: a house on a meadow below the sky."""
     image = np.empty((size, size, 3), np.uint8)
     image[:], image[size // 2 :], image[size // 3 : -size // 4, size // 3 : -size // 3] = (
         (110, 170, 240),
@@ -45,15 +46,15 @@ def landscape(size):
 
 @pytest.fixture(scope="module")
 def planted():
-    """Return cells of which some were copied, relabeled and mixed with what is no cell, after the first 320."""
+    """Return 320 cells, and after them copies of some, one with another label, and images that are no cells."""
     cells, labels = draw_cells(CELLS, seed=3, size=SIZE)
     added = [
         (brick_wall(SIZE), np.arange(16) % 8),  # 320..335: across all classes
         (landscape(SIZE), np.full(9, 2)),  # 336..344: within a class
         (cells[10], [labels[10]]),  # 345: a duplicate
         (cells[11, ::-1], [labels[11]]),  # 346: one upside down
-        (cells[11].swapaxes(0, 1), [labels[11]]),  # 347: and again
-        (cells[12], [(labels[12] + 1) % 8]),  # 348: under another label
+        (cells[11].swapaxes(0, 1), [labels[11]]),  # 347: the same one, transposed
+        (cells[12], [(labels[12] + 1) % 8]),  # 348: a copy with another label
         (np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8), [5]),  # 349: no cell
     ]
     images = np.concatenate([cells, *(np.repeat(image[None], len(own), axis=0) for image, own in added)])
@@ -85,19 +86,18 @@ def test_what_is_removed_and_why(found):
         by_reason.setdefault(removal.reason, []).append(removal.index)
     assert by_reason == {"planted": list(range(320, 345)), "conflict": [12, 348], "duplicate": [345, 346, 347]}
     details = {removal.index: removal.detail for removal in found.removals}
-    assert details[336] == "one of 9 copies of an image: erythroblast: 9"
-    assert details[345] == "equal to 10"
-    assert details[347] == "the same image as 11"
-    assert details[12].startswith("equal under several labels: ")
-    assert details[12].endswith("(12, 348)")
+    assert re.search(r"\b9 copies .*erythroblast: 9$", details[336])
+    assert re.search(r"^equal .*\b10$", details[345])
+    assert re.search(r"^the same .*\b11$", details[347])
+    assert re.search(r"^equal .*labels.*\(12, 348\)$", details[12])
 
 
 def test_the_ceiling_counts_what_cannot_be_right(found):
-    # Of 16 copies under 8 labels 14 are wrong, and one of the pair.
+    # 14 of the 16 copies under 8 labels are wrong, and one of the pair.
     assert found.accuracy_ceiling == 1 - 15 / 350
-    assert found.verdict == (
-        "Leave out 30 of 350 images (8.6%): 25 copies of 2 planted images, 2 equal images under conflicting "
-        "labels, 3 duplicates. With them, no classifier can be right on more than 95.71%."
+    assert re.search(
+        r"\b30 of 350 .*8\.6%.*\b25 copies of 2 planted .*\b2 equal .*conflicting.*\b3 duplicates\b.* 95\.71%",
+        found.verdict,
     )
 
 
@@ -108,8 +108,8 @@ def test_leaks_are_clusters_in_two_splits(found):
     ]
 
 
-def test_what_is_no_cell_is_reported_and_kept(found):
-    # The images that were planted, once each, and the noise.
+def test_images_that_are_no_cells_are_reported_and_kept(found):
+    # They are the two planted images, once each, and the noise.
     assert {outlier.index for outlier in found.outliers} == {320, 336, 349}
     assert 349 not in {removal.index for removal in found.removals}
 
@@ -121,7 +121,7 @@ def test_cells_alone_are_clean():
     assert len(found.outliers) <= 2, "the tail is fitted so that two may lie beyond it"
     assert found.acquisition_groups == []
     assert found.accuracy_ceiling == 1
-    assert found.verdict.startswith("Nothing has to be left out")
+    assert found.verdict.startswith("Nothing ")
 
 
 def clusters_of(groups, labels, exact=None):
@@ -132,7 +132,7 @@ def clusters_of(groups, labels, exact=None):
 
 
 def test_a_class_enlarged_by_copying_is_not_planted():
-    # Class 0: 10 images, 8 of each. Class 1: 30 single images, and one that stands 8 times.
+    # Class 0 has 10 images, 8 of each. Class 1 has 30 single images, and one that occurs 8 times.
     groups = np.concatenate([np.repeat(np.arange(10) * 8, 8), np.arange(80, 110), np.full(8, 110)])
     data, found = clusters_of(groups, [0] * 80 + [1] * 38)
     assert [cluster.kind for cluster in found] == ["planted"] + ["duplicate"] * 10
@@ -148,9 +148,9 @@ def test_five_copies_are_no_accident(copies, kind):
 
 
 def tinted(images, rows, shift):
-    tinted = images.astype(int)
-    tinted[rows] += shift
-    return tinted.clip(0, 255).astype(np.uint8)
+    shifted = images.astype(int)
+    shifted[rows] += shift
+    return shifted.clip(0, 255).astype(np.uint8)
 
 
 def statistics_of(images):
@@ -205,7 +205,7 @@ def test_another_acquisition_is_a_group_of_its_own():
 def test_confident_learning_on_an_example_by_hand():
     labels = np.array([0, 0, 0, 1, 1, 1])
     first = np.array([0.9, 0.8, 0.1, 0.2, 0.3, 0.95])
-    # Thresholds: class 0 (0.9 + 0.8 + 0.1) / 3 = 0.6, class 1 (0.8 + 0.7 + 0.05) / 3 = 0.52.
+    # The thresholds are (0.9 + 0.8 + 0.1) / 3 = 0.6 for class 0 and (0.8 + 0.7 + 0.05) / 3 = 0.52 for class 1.
     errors = find_label_errors(labels, np.stack([first, 1 - first], axis=1))
     assert [(e.index, e.label, e.suggested) for e in errors] == [(5, 1, 0), (2, 0, 1)]
     assert [e.margin for e in errors] == pytest.approx([-0.9, -0.8])
@@ -213,7 +213,7 @@ def test_confident_learning_on_an_example_by_hand():
 
 def test_an_unsure_example_is_no_label_error():
     probabilities = np.array([[0.9, 0.1], [0.45, 0.55], [0.1, 0.9], [0.2, 0.8]])
-    # The second is nearer to class 1 than to its label, but below that class's mean of 0.85.
+    # The second example is nearer to class 1 than to its label, but below the mean of class 1, 0.85.
     assert find_label_errors(np.array([0, 0, 1, 1]), probabilities) == []
 
 
@@ -242,22 +242,21 @@ def test_label_errors_from_out_of_fold_predictions(planted, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda text: text.replace("\n0,", "\n999,"), "line 2: 999 is no example of memory:cells"),
-        (lambda text: text.replace("id,label", "file,label"), "its header is file,label"),
-        (lambda text: text.replace("0.86", "0.96"), "are not 8 probabilities"),
-        (lambda text: text.replace("0.86", "much"), "line 2: could not convert"),
-        (lambda text: text + text.split("\n")[1], "an id stands twice"),
-        (lambda text: text.split("\n")[0], "holds no prediction"),
-        (lambda text: "", "its header is nothing"),
+        (lambda text: text.replace("\n0,", "\n999,"), r"line 2: 999 .*memory:cells"),
+        (lambda text: text.replace("id,label", "file,label"), r"header .*file,label"),
+        (lambda text: text.replace("0.86", "0.96"), r"0\.96.* not 8 probabilities"),
+        (lambda text: text.replace("0.86", "much"), r"line 2: .*'much'"),
+        (lambda text: text + text.split("\n")[1], r"repeat an id: 1;"),
+        (lambda text: text.split("\n")[0], r"no prediction"),
+        (lambda text: "", r"header .*nothing"),
     ],
 )
 def test_predictions_of_something_else_are_refused(planted, tmp_path, change, said):
     probabilities = np.full((2, 8), 0.02) + 0.84 * np.eye(8)[planted.labels[:2]]
     write_predictions(tmp_path / "p.csv", planted, [0, 1], probabilities)
     (tmp_path / "p.csv").write_text(change((tmp_path / "p.csv").read_text()))
-    with pytest.raises(DataError, match=r"p\.csv") as error:
+    with pytest.raises(DataError, match=rf"p\.csv\b.*{said}"):
         bc.audit(planted, predictions=tmp_path / "p.csv")
-    assert said in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -266,22 +265,22 @@ def test_predictions_of_something_else_are_refused(planted, tmp_path, change, sa
         ([(360, 363)] * 100, 200, None),
         ([(96, 96)] * 100, 200, None),
         ([(360, 363)] * 99 + [(150, 150)], 200, None),
-        ([(360, 363)] * 50 + [(150, 150)] * 50, 200, "50 images are larger than the crop of 200 pixels"),
-        ([(224, 224)] * 100, 200, "Compare with --crop=none"),
-        ([(1200, 900)] * 100, 200, "Compare with --crop=500"),
-        ([(150, 100)] * 100, 200, "100% of the images are not square: only their centerd squares"),
-        ([(28, 28)] * 100, 200, "enlarged from 28 to 96 pixels"),
-        ([(360, 360)] * 100, 40, "enlarged from 40 to 96 pixels"),
+        ([(360, 363)] * 50 + [(150, 150)] * 50, 200, r"^50 .* crop of 200 pixels"),
+        ([(224, 224)] * 100, 200, r"--crop=none\b"),
+        ([(1200, 900)] * 100, 200, r"--crop=500\b"),
+        ([(150, 100)] * 100, 200, r"^100% .*not square: .*centered"),
+        ([(28, 28)] * 100, 200, r"enlarged from 28 to 96 pixels"),
+        ([(360, 360)] * 100, 40, r"enlarged from 40 to 96 pixels"),
     ],
 )
 def test_sizes_that_suggest_another_geometry(sizes, crop, said):
     warnings = geometry_warnings(np.array(sizes), are_files=True, image_size=96, crop=crop)
-    assert (said is None and warnings == []) or any(said in warning for warning in warnings)
+    assert (said is None and warnings == []) or any(re.search(said, warning) for warning in warnings)
 
 
 def test_arrays_are_never_cropped_so_their_shape_is_what_counts():
-    wide = geometry_warnings(np.array([(363, 240)]), are_files=False, image_size=96, crop=200)
-    assert [warning[:40] for warning in wide] == ["100% of the images are not square: the"]
+    (warning,) = geometry_warnings(np.array([(363, 240)]), are_files=False, image_size=96, crop=200)
+    assert re.search(r"^100% .*not square: .*squeezed", warning)
     assert geometry_warnings(np.array([(360, 363)]), are_files=False, image_size=96, crop=200) == []
 
 

@@ -1,4 +1,4 @@
-"""The audit on real cells: what is known of them is found, and no cell is taken for what it is not."""
+"""The audit on real cells: it finds what is known of them, and takes no cell for something else."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ def test_the_planted_images_go_and_every_cell_stays(tmp_path):
     rows = {entry["index"]: entry["reason"] for entry in clean["remove"]}
     assert {row for row, reason in rows.items() if reason == "planted"} == set(range(11959, 13759))
     assert Counter(rows.values()) == {"planted": 1800, "duplicate": 8, "conflict": 2}
-    # 200 of the 1,600 under 8 labels can be right, and one of the pair.
+    # 200 of the 1,600 copies under 8 labels can be right, and one of the pair.
     assert found["accuracy_ceiling"] == 1 - 1401 / 13759
 
 

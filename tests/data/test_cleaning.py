@@ -1,4 +1,4 @@
-"""clean.json leaves out what it names, restores what is deleted from it, and refuses other data."""
+"""clean.json leaves out the examples that it names, restores those deleted from it, and refuses other data."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ REMOVED = [Removal(i, DATA.ids[i], "duplicate", "equal to another") for i in (1,
 
 @pytest.fixture
 def clean(tmp_path):
-    """Return a function that writes clean.json, its content changed as told, and returns its path."""
+    """Return a function that writes clean.json with changes to its content, and returns its path."""
 
     def write(**changes):
         write_json(tmp_path / "clean.json", clean_file(DATA, DATA.sha256(), REMOVED) | changes)
@@ -46,7 +46,7 @@ def test_the_named_rows_are_left_out_everywhere(clean):
     np.testing.assert_array_equal(left.images, DATA.images[kept])
     np.testing.assert_array_equal(left.labels, DATA.labels[kept])
     assert left.ids == tuple(DATA.ids[i] for i in kept)
-    # Each split holds the same images as before, less those that were removed.
+    # Each split holds the same images as before, without the removed ones.
     ids = {name: [left.ids[i] for i in indices] for name, indices in left.splits.items()}
     assert ids == {name: [f"x/{i}.png" for i in rows] for name, rows in {"train": [0, 2, 5, 6], "val": [7, 9]}.items()}
     assert left.splits["val"].dtype == np.int32
@@ -61,7 +61,7 @@ def test_a_deleted_entry_is_restored(clean):
     assert remove_rows(DATA, clean(remove=[])).sha256() == DATA.sha256()
 
 
-def test_a_split_that_loses_all_is_gone(clean):
+def test_a_split_that_loses_all_examples_is_gone(clean):
     entries = [{"index": i} for i in (3, 7, 8, 9)]
     assert list(remove_rows(DATA, clean(remove=entries)).splits) == ["train"]
 
@@ -73,45 +73,46 @@ def test_other_data_are_refused_with_both_values(clean):
     with pytest.raises(DataError) as error:
         remove_rows(other, clean())
     assert f"n 10, sha256 {DATA.sha256()}" in str(error.value)
-    assert f"has n 10, sha256 {other.sha256()}" in str(error.value)
-    with pytest.raises(DataError, match="made for other data: n 9, sha256"):
+    assert f"folder:x has n 10, sha256 {other.sha256()}" in str(error.value)
+    with pytest.raises(DataError, match=r"clean\.json: .*\bn 9, sha256"):
         remove_rows(DATA, clean(n=9))
-    with pytest.raises(DataError, match="it was made at image_size=96, so audit with --image_size=16"):
+    with pytest.raises(DataError, match=r"\bimage_size=96\b.*--image_size=16\b"):
         remove_rows(DATA, clean(image_size=96, sha256="0" * 64))
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "cannot be read (not JSON"),
-        ("[]", "has no list remove"),
-        ('{"remove": 3}', "has no list remove"),
-        (None, "cannot be read (No such file"),
+        ("{", "not JSON"),
+        ("[]", "no list remove"),
+        ('{"remove": 3}', "no list remove"),
+        (None, "No such file"),
     ],
 )
-def test_what_is_no_clean_json_is_refused(tmp_path, content, said):
+def test_a_file_that_is_no_clean_json_is_refused(tmp_path, content, said):
     path = tmp_path / "clean.json"
     if content is not None:
         path.write_text(content)
     with pytest.raises(DataError) as error:
         remove_rows(DATA, path)
-    assert f"data.clean={path}: {said}" in str(error.value)
+    assert str(error.value).startswith(f"data.clean={path}: ")
+    assert said in str(error.value)
 
 
 @pytest.mark.parametrize("index", [None, 10, -1, "3", True, 2.0])
 def test_an_entry_without_an_example_is_refused(clean, index):
-    with pytest.raises(DataError, match=r"remove\[0\]: has no index from 0 to 9"):
+    with pytest.raises(DataError, match=r"remove\[0\]: .*index from 0 to 9\b"):
         remove_rows(DATA, clean(remove=[{"index": index}]))
-    with pytest.raises(DataError, match=r"remove\[0\]: has no index"):
+    with pytest.raises(DataError, match=r"remove\[0\]: .*index from 0 to 9\b"):
         remove_rows(DATA, clean(remove=[3]))
 
 
-def test_an_entry_whose_id_is_another_s_is_refused(clean):
-    with pytest.raises(DataError, match=r"remove\[0\]: index 2 is x/2\.png, not x/3\.png"):
+def test_an_entry_with_the_id_of_another_example_is_refused(clean):
+    with pytest.raises(DataError, match=r"remove\[0\]: .*\b2 is x/2\.png, not x/3\.png"):
         remove_rows(DATA, clean(remove=[{"index": 2, "id": "x/3.png"}]))
 
 
-def test_training_leaves_out_what_the_audit_names(tmp_path):
+def test_training_leaves_out_the_examples_that_the_audit_names(tmp_path):
     images = rng.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(60) % 3
     images[50:56], labels[50:56] = images[7], np.arange(6) % 3
@@ -137,7 +138,7 @@ def test_training_leaves_out_what_the_audit_names(tmp_path):
 
 
 def test_evaluation_leaves_out_what_training_did(trained, cells, tmp_path):
-    # Three duplicates added to a run's data and named by clean.json: what is left is what the run was trained on.
+    # The data of the run get three duplicates, and clean.json names them: the rest is the data that the run trained on.
     with np.load(cells) as archive:
         images, labels = (np.concatenate([archive[key], archive[key][:3]]) for key in ("images", "labels"))
     np.savez(tmp_path / "cells.npz", images=images, labels=labels)
@@ -153,5 +154,7 @@ def test_evaluation_leaves_out_what_training_did(trained, cells, tmp_path):
     _, metrics = evaluate_source(classifier, None, "test", None)
     assert metrics["n"] == 18
     classifier.config.data.clean = None
-    with pytest.raises(DataError, match="not the data this run was trained on"):
+    with pytest.raises(
+        DataError, match=r"npz:\S*cells\.npz: not the data .*\(sha256 [0-9a-f]{12}, then [0-9a-f]{12}\)"
+    ):
         evaluate_source(classifier, None, "test", None)

@@ -1,1 +1,1 @@
-"""The audit of a data set: what in it would make a model, or its scores, worse than they look."""
+"""The audit of a dataset: it finds what makes a model, or its scores, worse than they look."""

@@ -1,4 +1,4 @@
-"""Groups of images that are one image, what they are, and what of them a training set should leave out."""
+"""Clusters: one image that occurs several times. What each is, and which copies a training set should leave out."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,26 +9,26 @@ import numpy as np
 from bloodcell_jax.data.cleaning import Removal
 from bloodcell_jax.data.dataset import Dataset
 
-# So many copies, for each that images of the class usually have, nobody makes by accident: of the 13,663 real cells
-# none stands more than twice.
+# An image is planted if it has this many times the usual copies of its classes. This is no accident: none of the 13,663
+# real cells occurs more than twice.
 _PLANTED_COPIES = 5
-# What is usual in a class is the copies of all but its most copied quarter: a class that was enlarged by copying has
-# many of each, and none of them is planted.
+# The usual copies of a class leave out its most copied quarter. If a class was enlarged by copying, each of its images
+# has many copies, and none is planted.
 _USUAL_QUANTILE = 0.75
 
 PLANTED, CONFLICT, DUPLICATE = "planted", "conflict", "duplicate"
 
 
 class Cluster(NamedTuple):
-    """One image that stands several times.
+    """One image that occurs several times.
 
     Attributes:
-      kind: `planted` (far more often than images of its classes do), `conflict` (under several labels) or
-        `duplicate`.
-      indices: ascending.
-      class_counts: class name -> copies under it, classes in label order.
-      is_exact: all are equal to the byte.
-      splits: those of the source's own splits that hold it.
+      kind: `planted` (it occurs far more often than images of its classes usually do), `conflict` (it has several
+        labels) or `duplicate`.
+      indices: indices of the copies, ascending.
+      class_counts: class name -> copies with this label; classes in label order.
+      is_exact: all copies are equal to the byte.
+      splits: the source's own splits that hold a copy.
     """
 
     kind: str
@@ -39,11 +39,12 @@ class Cluster(NamedTuple):
 
 
 def find_clusters(dataset: Dataset, groups: np.ndarray, exact: np.ndarray) -> list[Cluster]:
-    """Return every image that stands several times, planted ones first, the most copied first.
+    """Return every image that occurs several times: planted, conflicts, duplicates, and the most copied of each first.
 
     Args:
-      groups: int [n], equal for the same image.
-      exact: int [n], equal for equal bytes.
+      dataset: the examples.
+      groups: int [n], equal numbers for the same image.
+      exact: int [n], equal numbers for equal bytes.
     """
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
@@ -56,7 +57,7 @@ def find_clusters(dataset: Dataset, groups: np.ndarray, exact: np.ndarray) -> li
 
 
 def _usual_copies(dataset: Dataset, groups: np.ndarray) -> np.ndarray:
-    """Return how often an image of each class usually stands in it, [classes]."""
+    """Return how often an image of each class usually occurs in it, [classes]."""
     usual = np.ones(len(dataset.class_names))
     for label in np.unique(dataset.labels):
         _, copies = np.unique(groups[dataset.labels == label], return_counts=True)
@@ -80,10 +81,10 @@ def _describe(dataset: Dataset, members: np.ndarray, usual: np.ndarray, exact: n
 
 
 def removals(dataset: Dataset, clusters: Sequence[Cluster]) -> list[Removal]:
-    """Return what to leave out, by index.
+    """Return the examples to leave out, by index.
 
-    Planted images go whole, and so do equal images under several labels; of duplicates under one label all but
-    the lowest index.
+    All copies of planted images are left out, and all copies of one image with several labels. Of duplicates with one
+    label, the lowest index stays.
     """
     removed = []
     for cluster in clusters:
@@ -105,6 +106,6 @@ def _detail(dataset: Dataset, cluster: Cluster) -> str:
 
 
 def accuracy_ceiling(clusters: Sequence[Cluster], n: int) -> float:
-    """Return the highest accuracy on all n examples: of one image under several labels, one can be right."""
+    """Return the highest possible accuracy on n examples: if one image has several labels, only one can be right."""
     lost = sum(len(cluster.indices) - max(cluster.class_counts.values()) for cluster in clusters)
     return 1 - lost / n

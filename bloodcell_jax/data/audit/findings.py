@@ -1,12 +1,13 @@
-"""`audit`: everything that is looked for in a data set, in one report."""
+"""`audit`: all searches in a dataset, and their findings in one object."""
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.audit.appearance import describe
 from bloodcell_jax.data.audit.clusters import (
     CONFLICT,
@@ -30,21 +31,21 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found.
+    """The findings of an audit.
 
     Attributes:
-      dataset: what was audited.
-      crop: with which it was read.
-      sha256: its hash.
-      clusters: images that stand several times.
+      dataset: the audited dataset.
+      crop: the crop that it was read with.
+      sha256: hash of the dataset.
+      clusters: images that occur several times.
       similar: pairs of different images that are alike; reported, never removed.
-      outliers: images unlike all others, distances above 1, the farthest first; reported, never removed.
+      outliers: images unlike all others, with distances above 1, the farthest first; reported, never removed.
       tellings: how well each global statistic tells each class.
       acquisition_groups: images that the background's color sets apart; reported, never removed.
-      accuracy_ceiling: the highest accuracy that conflicting labels leave possible on all examples.
-      geometry_warnings: where the images' sizes suggest another geometry.
-      label_errors: the likeliest first; None without predictions.
-      removals: what `clean.json` names, by index.
+      accuracy_ceiling: the highest accuracy on all examples that conflicting labels leave possible.
+      geometry_warnings: warnings that the sizes of the images suggest another geometry.
+      label_errors: likely label errors, the likeliest first; None without predictions.
+      removals: the examples that `clean.json` names, by index.
     """
 
     dataset: Dataset
@@ -62,7 +63,7 @@ class Audit:
 
     @property
     def verdict(self) -> str:
-        """Say in a sentence or two what should be left out, why, and what accuracy it costs to keep it."""
+        """One or two sentences: what to leave out, why, and the accuracy that it costs to keep it."""
         if not self.removals:
             return "Nothing has to be left out: no planted images, no duplicates, no conflicting labels."
         reasons = Counter(removal.reason for removal in self.removals)
@@ -81,17 +82,17 @@ class Audit:
 
     @property
     def leaks(self) -> list[Cluster]:
-        """Images that stand in more than one of the source's own splits."""
+        """Images that occur in more than one of the source's own splits."""
         return [cluster for cluster in self.clusters if len(cluster.splits) > 1]
 
     @property
     def shortcuts(self) -> list[Telling]:
-        """Statistics that give a class away and are likely the acquisition's."""
+        """Statistics that give a class away and are likely caused by the acquisition."""
         return [telling for telling in self.tellings if telling.is_shortcut]
 
     @property
     def look_at(self) -> list[str]:
-        """Name, with its number, what was found and is never removed, but for a person to judge."""
+        """Names and numbers of the findings that are never removed, because a person must judge them."""
         found = {
             "outlier": self.outliers,
             "similar pair": self.similar,
@@ -103,7 +104,7 @@ class Audit:
 
     @property
     def warnings(self) -> list[str]:
-        """Say what makes scores on these data doubtful: leaks, and a geometry that may not fit."""
+        """What makes scores on these data doubtful: leaks, and a geometry that may not fit."""
         if not self.leaks:
             return self.geometry_warnings
         stands = "1 image stands" if len(self.leaks) == 1 else f"{len(self.leaks):,} images stand"
@@ -111,14 +112,13 @@ class Audit:
 
     @property
     def summary(self) -> list[str]:
-        """Return the lines that say what matters."""
+        """The lines that matter most."""
         lines = [self.verdict, *self.warnings]
         return [*lines, f"Look at: {', '.join(self.look_at)}."] if self.look_at else lines
 
     def to_dict(self) -> dict:
         """Return the content of `audit.json`."""
         dataset, names = self.dataset, self.dataset.class_names
-        example = lambda index: {"index": index, "id": dataset.ids[index]}  # noqa: E731
         return {
             "source": dataset.source,
             "sha256": self.sha256,
@@ -132,11 +132,12 @@ class Audit:
             "clusters": [cluster._asdict() for cluster in self.clusters],
             "leaks": [{"splits": cluster.splits, "indices": cluster.indices} for cluster in self.leaks],
             "similar": [
-                {"first": example(a), "second": example(b), "correlation": correlation}
+                {"first": self._example(a), "second": self._example(b), "correlation": correlation}
                 for a, b, correlation in self.similar
             ],
             "outliers": [
-                example(outlier.index) | {"label": names[dataset.labels[outlier.index]], "distance": outlier.distance}
+                self._example(outlier.index)
+                | {"label": names[dataset.labels[outlier.index]], "distance": outlier.distance}
                 for outlier in self.outliers
             ],
             "acquisition_groups": [
@@ -159,34 +160,40 @@ class Audit:
             "geometry_warnings": self.geometry_warnings,
             "label_errors": self.label_errors
             and [
-                example(error.index)
+                self._example(error.index)
                 | {"label": names[error.label], "suggested": names[error.suggested], "margin": error.margin}
                 for error in self.label_errors
             ],
         }
 
+    def _example(self, index: int) -> dict:
+        return {"index": index, "id": self.dataset.ids[index]}
 
-def audit(dataset: Dataset, *, crop: int | None = 200, predictions: str | Path | None = None) -> Audit:
-    """Look for what in a data set would make a model, or its scores, worse than they look; removes nothing.
+
+def audit(dataset: Dataset, *, crop: int | None = DataConfig.crop, predictions: str | Path | None = None) -> Audit:
+    """Look for what makes a model of a dataset, or its scores, worse than they look; nothing is removed.
 
     Args:
       dataset: as `load_source` returns it.
-      crop: with which it was read, for the warnings about its geometry.
-      predictions: a `predictions.csv` of this data set, made out of fold; ranks likely label errors.
+      crop: the crop that it was read with, for the warnings about its geometry.
+      predictions: a `predictions.csv` of this dataset, made out of fold; likely label errors are then ranked.
 
     Raises:
-      DataError: the predictions are not of this data set.
+      DataError: the predictions are not of this dataset.
     """
     dataset = dataset.in_memory()
+    images = dataset.image_array()
     label_errors = None if predictions is None else _label_errors(dataset, Path(predictions))
     _log.info("audit: comparing %s images with each other", f"{len(dataset):,}")
-    duplicates = find_duplicates(dataset.images)
-    clusters = find_clusters(dataset, duplicates.groups, exact_groups(dataset.images))
+    duplicates = find_duplicates(images)
+    clusters = find_clusters(dataset, duplicates.groups, exact_groups(images))
     _log.info("audit: looking for outliers and shortcuts")
     distinct = np.unique(duplicates.groups)
-    appearance = describe(dataset.images[distinct])
+    appearance = describe(images[distinct])
     statistics, labels = appearance.statistics, dataset.labels[distinct]
-    outliers = [Outlier(int(distinct[i]), distance) for i, distance in find_outliers(appearance.features)]
+    outliers = [
+        Outlier(int(distinct[outlier.index]), outlier.distance) for outlier in find_outliers(appearance.features)
+    ]
     groups = [
         group._replace(indices=distinct[group.indices])
         for group in acquisition_groups(statistics, labels, len(dataset.class_names))
@@ -214,7 +221,7 @@ def _count(number: int, name: str) -> str:
 def _label_errors(dataset: Dataset, path: Path) -> list[LabelError]:
     indices, probabilities = read_predictions(path, dataset)
     errors = find_label_errors(dataset.labels[indices], probabilities)
-    return [error._replace(index=int(indices[error.index])) for error in errors]
+    return [replace(error, index=int(indices[error.index])) for error in errors]
 
 
 def _geometry(dataset: Dataset, crop: int | None) -> list[str]:

@@ -1,28 +1,31 @@
-"""Whether the images' own sizes fit the geometry they are read with."""
+"""Whether the images' own sizes fit the geometry that they are read with."""
 
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.sources import source_path
 
-# Less than this share of the images may differ without a word: in published sets a few always do.
+# A smaller share of the images may differ without a warning: a few always do in published sets.
 _FEW = 0.02
-# The published geometry keeps 200 of 360 pixels: 0.56. What keeps more than the first of the side cuts into images
-# that were cropped to the cell already; what keeps less than the second shows a part of a cell, or one at random.
-_KEPT = (0.85, 0.33)
-# Beyond this ratio of the sides an image loses, or is distorted by, more than a cell's irregular outline.
+# Shares of the side that the crop keeps; the published geometry keeps 200 of 360 pixels, 0.56. Above the first, the
+# images were probably cropped to the cell already. Below the second, the crop shows a part of a cell, or a random cell.
+_MOST_KEPT, _LEAST_KEPT = 0.85, 0.33
+# If the sides have a larger ratio than this, an image loses, or is distorted by, more than a cell's irregular outline.
 _SQUARE = 1.1
 
 
 def image_sizes(dataset: Dataset) -> tuple[np.ndarray, bool] | None:
-    """Return the images' own (width, height), int [n, 2] or one row for an array, and whether they are files.
+    """Return the images' own (width, height), int [n, 2], and whether they are files; an array has only one row.
 
-    None where the source is not on disk as files or an .npz.
+    The result is None if the source is neither files nor an .npz on disk.
     """
-    kind, _, place = dataset.source.partition(":")
-    path = Path(place if kind in ("npz", "folder", "zip") else dataset.source).expanduser()
+    path = source_path(dataset.source)
+    if path is None:
+        return None
     if path.is_dir():
         return np.array([_size(path / name) for name in dataset.ids]), True
     if not zipfile.is_zipfile(path):
@@ -37,7 +40,7 @@ def image_sizes(dataset: Dataset) -> tuple[np.ndarray, bool] | None:
             return np.array([[width, height]]), False
 
 
-def _size(file) -> tuple[int, int]:
+def _size(file: Path | IO[bytes]) -> tuple[int, int]:
     from PIL import Image
 
     with Image.open(file) as image:
@@ -45,31 +48,23 @@ def _size(file) -> tuple[int, int]:
 
 
 def geometry_warnings(sizes: np.ndarray, *, are_files: bool, image_size: int, crop: int | None) -> list[str]:
-    """Return what about image sizes (width, height) [n, 2] suggests another geometry than (image_size, crop)."""
+    """Return warnings if the sizes of the images suggest another geometry.
+
+    Args:
+      sizes: (width, height) of the images, int [n, 2].
+      are_files: the images are files; arrays are never cropped.
+      image_size: side in pixels that the images are resized to.
+      crop: pixels of the center crop; None: no crop.
+    """
     short, long = sizes.min(axis=1), sizes.max(axis=1)
-    cropped = short > crop if are_files and crop is not None else np.zeros(len(sizes), bool)
+    cropped = np.zeros(len(sizes), bool)
     warnings = []
-    if _FEW < cropped.mean() < 1 - _FEW:
-        warnings.append(
-            f"{cropped.sum():,} images are larger than the crop of {crop} pixels and keep their scale, "
-            f"{(~cropped).sum():,} are not and are scaled whole: cells of one size come out in two. Bring the images "
-            "to one scale."
-        )
-    if cropped.mean() > 1 - _FEW:
-        side = int(np.median(short[cropped]))
-        if crop / side > _KEPT[0]:
-            warnings.append(
-                f"The images are {side} pixels wide, and the crop of {crop} takes a narrow border off: they may have "
-                "been cropped to the cell already. Compare with --crop=none."
-            )
-        elif crop / side < _KEPT[1]:
-            warnings.append(
-                f"The images are {side} pixels wide, and the crop of {crop} keeps {crop / side:.0%} of that: a "
-                f"part of a cell, if the published proportion holds. Compare with --crop={round(side * 200 / 360)}."
-            )
+    if are_files and crop is not None:
+        cropped = short > crop
+        warnings += _crop_warnings(short, cropped, crop)
     oblong = long > _SQUARE * short
     if oblong.mean() > _FEW and not cropped.all():
-        what = "only their centerd squares are used" if are_files else "they are squeezed to squares, cells with them"
+        what = "only their centered squares are used" if are_files else "they are squeezed to squares, cells with them"
         warnings.append(f"{oblong.mean():.0%} of the images are not square: {what}. Crop them before.")
     used = int(np.median(np.where(cropped, crop or 0, short)))
     if used < image_size / 2:
@@ -78,3 +73,28 @@ def geometry_warnings(sizes: np.ndarray, *, are_files: bool, image_size: int, cr
             f"--image_size={used} here and data.image_size={used} in training, with a stem_stride of 2."
         )
     return warnings
+
+
+def _crop_warnings(short: np.ndarray, cropped: np.ndarray, crop: int) -> list[str]:
+    """Return at most one warning about the crop; `short` is the shorter side of each image, [n]."""
+    share = cropped.mean()
+    if _FEW < share < 1 - _FEW:
+        return [
+            f"{cropped.sum():,} images are larger than the crop of {crop} pixels and keep their scale, "
+            f"{(~cropped).sum():,} are not and are scaled whole: cells of one size get two sizes. Bring the images to "
+            "one scale."
+        ]
+    if share <= 1 - _FEW:
+        return []
+    side = int(np.median(short[cropped]))
+    if crop / side > _MOST_KEPT:
+        return [
+            f"The images are {side} pixels wide, and the crop of {crop} removes only a narrow border: they may have "
+            "been cropped to the cell already. Compare with --crop=none."
+        ]
+    if crop / side < _LEAST_KEPT:
+        return [
+            f"The images are {side} pixels wide, and the crop of {crop} keeps {crop / side:.0%} of that: a part of a "
+            f"cell, if the published proportion holds. Compare with --crop={round(side * 200 / 360)}."
+        ]
+    return []

@@ -1,26 +1,27 @@
-"""Label errors by confident learning, from predictions that were made out of fold."""
+"""Likely label errors, found by confident learning from predictions that were made out of fold."""
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.errors import DataError
 
-# Written with 6 digits, the probabilities of a hundred classes add to 1 within this.
+# The probabilities of a hundred classes, written with 6 digits, add up to 1 within this.
 _SUM_TOLERANCE = 1e-3
 
 
-class LabelError(NamedTuple):
-    """An image that is likely of another class than its label says.
+@dataclass(frozen=True)
+class LabelError:
+    """An image whose class is likely not the one that its label says.
 
     Attributes:
-      index: of the example.
-      label: the class it is given.
-      suggested: the class it is confidently counted to.
-      margin: the label's probability less the largest of the other classes'; the lower, the likelier an error.
+      index: index of the example.
+      label: the class that the label says.
+      suggested: the class that it is confidently counted to.
+      margin: the label's probability less the largest of the other classes'; a lower margin is a likelier error.
     """
 
     index: int
@@ -32,17 +33,17 @@ class LabelError(NamedTuple):
 def find_label_errors(labels: np.ndarray, probabilities: np.ndarray) -> list[LabelError]:
     """Rank likely label errors, the likeliest first.
 
-    Confident learning (Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty in dataset labels",
-    JAIR 70, 2021, section 3): class j's threshold is the mean probability of j over the examples labeled j; an
-    example counts to the likeliest of the classes whose thresholds it reaches. Those counted to another class than
-    their label are the confident joint's off-diagonal, ranked by normalized margin.
+    This is confident learning (Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty in dataset
+    labels", JAIR 70, 2021, section 3). The threshold of class j is the mean probability of j over the examples labeled
+    j. An example counts to the likeliest of the classes whose thresholds it reaches. Examples that count to another
+    class than their label are the off-diagonal of the confident joint; they are ranked by normalized margin.
 
     Args:
       labels: int [n].
-      probabilities: [n, classes], each row by a model that was not trained on that example.
+      probabilities: float [n, classes]; each row comes from a model that was not trained on that example.
     """
     classes = probabilities.shape[1]
-    # Of a class without examples there is nothing to be confident of.
+    # Nothing counts to a class without examples.
     thresholds = np.array(
         [probabilities[labels == j, j].mean() if (labels == j).any() else np.inf for j in range(classes)]
     )
@@ -57,16 +58,17 @@ def find_label_errors(labels: np.ndarray, probabilities: np.ndarray) -> list[Lab
 
 
 def read_predictions(path: Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return example indices [m] and probabilities [m, classes] of a `predictions.csv` of this data set.
+    """Return example indices [m] and probabilities [m, classes] of a `predictions.csv` of this dataset.
 
     Raises:
-      DataError: it cannot be read, or is not of these examples, labels and classes; names the line.
+      DataError: the file cannot be read, or is not of these examples, labels and classes; names the line.
     """
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = list(csv.reader(file))
     except (OSError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read ({reason}); give a predictions.csv of this source") from error
     expected = ["id", "label", "predicted", "confidence", *dataset.class_names]
     if not rows or rows[0] != expected:
         found = ",".join(rows[0]) if rows else "nothing"
@@ -80,9 +82,12 @@ def read_predictions(path: Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarr
         except ValueError as error:
             raise DataError(f"{path}, line {number}: {error}; give predictions of this very source") from error
     if len(set(indices)) < len(indices):
-        raise DataError(f"{path}: an id stands twice; give each example's out-of-fold prediction once")
+        raise DataError(
+            f"{path}: lines that repeat an id: {len(indices) - len(set(indices))}; give each example's out-of-fold "
+            "prediction once"
+        )
     if not indices:
-        raise DataError(f"{path}: holds no prediction")
+        raise DataError(f"{path}: holds no prediction; give a predictions.csv of this source")
     return np.array(indices), np.array(probabilities)
 
 

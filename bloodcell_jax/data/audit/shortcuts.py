@@ -1,28 +1,28 @@
-"""Acquisition shortcuts: what a camera or a stain leaves in an image and a model could read the class from."""
+"""Acquisition shortcuts: traces of a camera or a stain in an image that could give a model the class away."""
 
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-# Areas under the ROC curve, against the other classes, from which a statistic alone gives a class away. On the
-# 13,663 real cells no background statistic goes beyond 0.62 for any class, and sharpness, on which the texture of the
-# cell has a part, not beyond 0.79; a blur of 0.7 pixels of one class takes sharpness to 0.97.
+# Area under the ROC curve, one class against the others, from which a statistic alone gives the class away. On the
+# 13,663 real cells no background statistic exceeds 0.62 for any class. Sharpness, to which the texture of the cell
+# contributes, does not exceed 0.79. A blur of one class by 0.7 pixels raises sharpness to 0.97.
 _TELLING = {
     "background brightness": 0.75,
     "background blue less red": 0.75,
     "background green less red": 0.75,
     "sharpness": 0.9,
 }
-# Of a few images an area says nothing: it must also differ from 0.5 by so many standard errors.
+# The area of a few images says nothing, so it must also differ from 0.5 by this many standard errors.
 _STANDARD_ERRORS = 4.0
 
-# Statistics in which another acquisition shows as a group of its own, with the width in which a mode is smoothed: less
-# than the shift between two white balances, more than the spread of one.
+# Statistics in which another acquisition shows as a group of its own, and the width by which modes are smoothed. It is
+# smaller than the shift between two white balances and larger than the spread of one.
 _MODES = {"background blue less red": 3.0, "background green less red": 3.0}
-# A valley this deep, against the lower of the two modes beside it, parts them.
+# A valley parts two modes if its density is below this share of the lower mode.
 _VALLEY = 0.1
-# A group of its own has at least so many images, and this share of all.
+# A group has at least so many images, and at least this share of all.
 _LEAST_GROUP, _LEAST_SHARE = 10, 0.002
 
 
@@ -30,10 +30,10 @@ class Telling(NamedTuple):
     """How well one statistic alone tells one class from the others.
 
     Attributes:
-      statistic: its name.
+      statistic: name of the statistic.
       label: the class.
-      auc: area under the ROC curve; 0.5 tells nothing, 0 and 1 everything.
-      is_shortcut: it tells more than cells do, so that it is likely the acquisition.
+      auc: area under the ROC curve; 0.5 tells nothing, 0 and 1 tell everything.
+      is_shortcut: the statistic tells more than cells do, so it likely shows the acquisition.
     """
 
     statistic: str
@@ -46,13 +46,13 @@ class AcquisitionGroup(NamedTuple):
     """Images that one statistic sets apart from the rest as a mode of its own.
 
     Attributes:
-      statistic: its name.
-      low: least value of the group.
+      statistic: name of the statistic.
+      low: smallest value of the group.
       high: largest value of the group.
-      indices: int [m].
-      class_counts: int [classes].
-      association: Cramer's V between being in the group and the class, 0 to 1.
-      p_value: of a chi-squared test that the group has the classes of the rest.
+      indices: int [m], indices of the images.
+      class_counts: int [classes], images of each class.
+      association: Cramer's V between membership in the group and the class, 0 to 1.
+      p_value: p-value of the chi-squared test that the group has the same classes as the rest.
     """
 
     statistic: str
@@ -65,7 +65,7 @@ class AcquisitionGroup(NamedTuple):
 
 
 def tellings(statistics: dict[str, np.ndarray], labels: np.ndarray) -> list[Telling]:
-    """Return, for each statistic [n] and each class with images of its own and of others, how well it tells it."""
+    """Return how well each statistic [n] tells each class from the others; there must be others."""
     from scipy.stats import rankdata
 
     found = []
@@ -76,7 +76,7 @@ def tellings(statistics: dict[str, np.ndarray], labels: np.ndarray) -> list[Tell
             count, others = own.sum(), (~own).sum()
             if others == 0:
                 continue
-            # The Mann-Whitney statistic over the number of pairs.
+            # The area is the Mann-Whitney statistic over the number of pairs.
             auc = float((ranks[own].sum() - count * (count + 1) / 2) / (count * others))
             standard_error = np.sqrt((len(values) + 1) / (12 * count * others))
             least = max(_TELLING.get(name, np.inf), 0.5 + _STANDARD_ERRORS * standard_error)
@@ -87,7 +87,7 @@ def tellings(statistics: dict[str, np.ndarray], labels: np.ndarray) -> list[Tell
 def acquisition_groups(
     statistics: dict[str, np.ndarray], labels: np.ndarray, num_classes: int
 ) -> list[AcquisitionGroup]:
-    """Return the groups of images, smaller than the rest together, that the background's color sets apart."""
+    """Return the groups of images that the background's color sets apart; the largest mode is no group."""
     groups = []
     for name, width in _MODES.items():
         for members in _modes(statistics[name], width):
@@ -101,7 +101,7 @@ def acquisition_groups(
 
 
 def _modes(values: np.ndarray, width: float) -> list[np.ndarray]:
-    """Return the rows of every mode of a distribution but the largest: what deep valleys of its density part."""
+    """Return the rows of every mode of a distribution except the largest; deep valleys of the density part modes."""
     least = max(_LEAST_GROUP, _LEAST_SHARE * len(values))
     edges = np.arange(np.floor(values.min()) - 5 * width, np.ceil(values.max()) + 5 * width + 1)
     counts, _ = np.histogram(values, edges)
@@ -120,7 +120,7 @@ def _valleys(density: np.ndarray) -> list[int]:
         if lowest is None or value < density[lowest]:
             lowest = place
         if value > peak and density[lowest] >= _VALLEY * peak:
-            # Still on the same mode, or up from a valley too shallow to count.
+            # This is still the same mode: the density rises, or the valley before was too shallow.
             peak, lowest = value, place
         elif density[lowest] < _VALLEY * min(peak, value):
             valleys.append(lowest)
@@ -134,5 +134,5 @@ def _association(counts: np.ndarray, rest: np.ndarray) -> tuple[float, float]:
 
     table = np.stack([counts, rest])
     table = table[:, table.any(axis=0)]
-    test = chi2_contingency(table, correction=False)
-    return float(np.sqrt(test.statistic / table.sum())), float(test.pvalue)
+    statistic, p_value = np.array(chi2_contingency(table, correction=False)[:2])
+    return float(np.sqrt(statistic / table.sum())), float(p_value)
