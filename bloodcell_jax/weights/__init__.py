@@ -1,4 +1,4 @@
-"""Checkpoints: every published ConvNeXt layout in, this library's safetensors in and out."""
+"""Checkpoints: reads every published ConvNeXt layout; reads and writes this library's safetensors."""
 
 from bloodcell_jax.weights.convert import convert
 from bloodcell_jax.weights.info import WeightsInfo

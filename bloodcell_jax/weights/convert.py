@@ -1,48 +1,49 @@
-"""Any published checkpoint into this library's safetensors."""
+"""Converting any published checkpoint to this library's safetensors."""
 
 from pathlib import Path
 
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
 from bloodcell_jax.models.variants import VARIANTS
-from bloodcell_jax.weights.catalogue import find_weights
+from bloodcell_jax.weights.catalog import find_weights
 from bloodcell_jax.weights.files import read_file
 from bloodcell_jax.weights.info import WeightsInfo
 from bloodcell_jax.weights.layouts import recognize
-from bloodcell_jax.weights.loading import fit, inferred_info, say_licence
+from bloodcell_jax.weights.loading import fit, inferred_info, say_license
 from bloodcell_jax.weights.safetensors_file import write_safetensors
 from bloodcell_jax.weights.structure import infer_variant
 
 
 def convert(source: Path | str, target: Path | str, variant: str | None = None) -> WeightsInfo:
-    """Write the weights of `source`, a file or a name in the catalogue, to `target` as safetensors.
+    """Write the weights of `source` to `target` as safetensors.
 
     Args:
-      source: in any published layout.
-      target: a new file ending in .safetensors.
-      variant: which ConvNeXt it is; told from the shapes where not given.
+      source: a file in any published layout, or a name in the catalog.
+      target: a new file; its name ends in .safetensors.
+      variant: name of the ConvNeXt; None: it is inferred from the shapes.
 
     Returns:
-      What was written into the metadata.
+      The info that was written into the metadata.
 
     Raises:
       DataError: the source cannot be read or does not fit the variant.
+      MachineError: the target cannot be written.
       UsageError: the target or the variant cannot be used.
     """
     target = Path(target)
     if target.suffix != ".safetensors":
-        raise UsageError(f"--output={target}: must end in .safetensors")
+        raise UsageError(f"--output={target}: the name must end in .safetensors; change it")
     if target.exists():
-        raise UsageError(f"--output={target}: is there already; name a new file")
+        raise UsageError(f"--output={target}: exists already; name a new file")
     if not target.absolute().parent.is_dir():
-        raise UsageError(f"--output={target}: {target.parent} is no folder; create it")
+        raise UsageError(f"--output={target}: no folder {target.parent}; create it")
     if variant is not None and variant not in VARIANTS:
         raise UsageError(f"--variant={variant}: no such variant; there are {', '.join(VARIANTS)}")
     source = find_weights(source)
     stored = read_file(source)
     weights = recognize(source, stored.tensors)
     info = stored.info or inferred_info(source, weights, variant or infer_variant(source, weights))
-    say_licence(source, info)
+    say_license(source, info)
     params, _ = fit(source, weights, create_model(info.variant, info.num_classes or 1000))
     write_safetensors(target, params, info)
     return info

@@ -1,5 +1,6 @@
-"""Opening a checkpoint file: its kind is told by its first bytes, never by its name."""
+"""Opening a checkpoint file: its first bytes tell its kind, never its name."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,30 +13,37 @@ from bloodcell_jax.weights.safetensors_file import read_safetensors, stored_info
 
 
 class Tensor(Protocol):
-    """A stored array: a view of a mapped file or an HDF5 dataset. `np.asarray` reads it."""
+    """A stored array, which `np.asarray` reads: a NumPy view of a mapped file, or an HDF5 dataset."""
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the elements."""
+        ...
 
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
-      tensors: by the file's own names.
-      info: written by this library; None in all other files.
+      tensors: the tensors by the file's own names.
+      info: the info that this library wrote; None in all other files.
     """
 
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     info: WeightsInfo | None = None
 
 
 def read_file(path: Path) -> StoredWeights:
-    """Return what a safetensors, PyTorch or HDF5 file holds; tensors are read when used.
+    """Open a safetensors, PyTorch or HDF5 file; a tensor is read when it is used.
 
     Raises:
-      DataError: not such a file, or not a whole one.
+      DataError: the file is of no such kind, or not whole.
     """
     start = _first_bytes(path)
     if start[8:9] == b"{":
@@ -54,10 +62,10 @@ def read_file(path: Path) -> StoredWeights:
 
         return StoredWeights(read_h5(path))
     if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise DataError(f"{path}: a web page, not weights; its download failed, fetch it again")
+        raise DataError(f"{path}: a web page, not weights; the download failed, so download it again")
     if start.startswith(b"version https://git-lfs"):
         raise DataError(f"{path}: a pointer of Git LFS, not weights; run git lfs pull, or download the file itself")
-    raise DataError(f"{path}: not a weights file; safetensors, PyTorch (.pth, .pt, .bin) and HDF5 (.h5) are read")
+    raise DataError(f"{path}: not a weights file; give safetensors, PyTorch (.pth, .pt, .bin) or HDF5 (.h5)")
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -67,4 +75,4 @@ def _first_bytes(path: Path) -> bytes:
     except IsADirectoryError as error:
         raise DataError(f"{path}: a folder; name the weights file in it") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give a readable file") from error

@@ -1,7 +1,8 @@
-"""What a checkpoint needs beside its tensors to be used as it was trained."""
+"""The facts beside the tensors that a checkpoint needs to be used as it was trained."""
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from bloodcell_jax.models.variants import VARIANTS
 
@@ -11,19 +12,19 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """What the tensors do not say.
+    """The facts about weights that their tensors do not say.
 
     Attributes:
       variant: a key of `bloodcell_jax.models.variants.VARIANTS`, or custom_cnn.
-      num_classes: of the head; None where the file has none.
-      norm_eps: of every LayerNorm; None for custom_cnn, as is activation.
-      activation: `gelu` (erf), `gelu_tanh` or `silu`.
-      mean: per channel, of images in [0, 1].
-      std: likewise.
-      input_size: side in pixels of the images it was trained or evaluated on.
-      class_names: in label order; empty where not known.
-      licence: of the weights; a model fine-tuned from them inherits it. Empty where not known.
-      source: catalogue name or file the weights came from.
+      num_classes: number of classes of the head; None if the file has no head.
+      norm_eps: epsilon of every LayerNorm; None for custom_cnn.
+      activation: `gelu` (erf), `gelu_tanh` or `silu`; None for custom_cnn.
+      mean: mean per channel of images in [0, 1].
+      std: standard deviation per channel of images in [0, 1].
+      input_size: side in pixels of the images that the weights were trained or evaluated on.
+      class_names: names in label order; empty if they are not known.
+      licence: license of the weights; a model that is fine-tuned from them inherits it. Empty if it is not known.
+      source: name in the catalog, or file, that the weights come from.
     """
 
     variant: str
@@ -38,8 +39,8 @@ class WeightsInfo:
     source: str = ""
 
 
-def variant_info(variant: str, num_classes: int | None, **known) -> WeightsInfo:
-    """Return the info of a published variant; what `known` does not give is the variant's own or ImageNet's."""
+def variant_info(variant: str, num_classes: int | None, **known: Any) -> WeightsInfo:
+    """Return the info of a published variant; fields that are not in `known` are the variant's own or ImageNet's."""
     table = VARIANTS[variant]
     return WeightsInfo(variant, num_classes, norm_eps=table.norm_eps, activation=table.activation, **known)
 
@@ -49,8 +50,8 @@ def info_to_dict(info: WeightsInfo) -> dict:
     return dataclasses.asdict(info)
 
 
-def info_from_dict(values: dict) -> WeightsInfo:
-    """Return the info that `info_to_dict` wrote.
+def info_from_dict(values: Any) -> WeightsInfo:
+    """Return the info that `info_to_dict` made `values` from.
 
     Raises:
       TypeError, ValueError: the values are not those of a WeightsInfo.
@@ -58,4 +59,5 @@ def info_from_dict(values: dict) -> WeightsInfo:
     known = {field.name for field in dataclasses.fields(WeightsInfo)}
     if not isinstance(values, dict) or values.keys() - known:
         raise ValueError("not the fields of a WeightsInfo")
-    return WeightsInfo(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return WeightsInfo(**given)

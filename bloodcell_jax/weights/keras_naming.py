@@ -1,4 +1,4 @@
-"""Names in the three HDF5 formats of Keras' ConvNeXts, as rules to ours."""
+"""Rules from the names in the three HDF5 formats of Keras' ConvNeXts to ours."""
 
 import re
 
@@ -8,7 +8,7 @@ _CONV, _NORM = ("kernel", "bias"), ("scale", "bias")
 
 
 def _rules_by_layer() -> Rules:
-    """Rules for `layer[i]/weight`, by the layer and the place of the weight in it."""
+    """Return the rules for `layer[i]/weight`; i is the place of the weight in its layer."""
     layers = [(r".*_stem", [("stem_conv", _CONV), ("stem_norm", _NORM)])]
     for i in range(3):
         stage = f"stage_{i + 1}/downsample"
@@ -20,7 +20,7 @@ def _rules_by_layer() -> Rules:
         (f"{block}_pointwise_conv_1", [(f"{ours}/expand", _CONV)]),
         (f"{block}_pointwise_conv_2", [(f"{ours}/project", _CONV)]),
         (f"{block}_layer_scale", [(ours, ("layer_scale",))]),
-        # Without the top the last norm has no name of its own.
+        # In a file without the top, the last norm has no name of its own.
         (r".*_head_layernorm|layer_normalization(?:_\d+)?", [("head_norm", _NORM)]),
         (r".*_head_dense", [("head", _CONV)]),
     ]
@@ -35,9 +35,9 @@ KERAS = _rules_by_layer()
 
 
 def rename_numbered(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
-    """Return our names of what Keras 3's `save_weights` calls by class and number.
+    """Return our names of the tensors that Keras 3's `save_weights` names by class and number.
 
-    Blocks are numbered over all stages; a stage ends where the channels of the depthwise convolution change.
+    Blocks are numbered over all stages. A stage ends when the number of channels of the depthwise convolution changes.
     """
     names = {}
     for i in range(4):

@@ -1,10 +1,11 @@
-"""The published layouts, told apart by a name that only one of them has, and brought to our names and axes.
+"""The published layouts: each is recognized by a name that only it has, and brought to our names and axes.
 
-torch stores convolutions as (out, in, h, w) and dense layers as (out, in), or (out, in, 1, 1) where they are 1x1
-convolutions; TensorFlow and Keras store them as Flax does.
+PyTorch stores convolutions as (out, in, h, w) and dense layers as (out, in), or as (out, in, 1, 1) if they are 1x1
+convolutions. TensorFlow and Keras store them as Flax does.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,11 @@ class Layout:
     """One way of naming and storing the tensors of a ConvNeXt.
 
     Attributes:
-      name: as the log and errors call it.
+      name: its name in the log and in errors.
       signature: pattern of a name that only this layout has.
-      rename: our name of each of its names, given those and their shapes; what it does not know is left out.
-      is_torch: axes are ordered as torch does.
-      norm_before_pool: pattern of a name that only files with the head's norm before the pooling have.
+      rename: takes the names in a file with their shapes, and returns our name of each; unknown names are left out.
+      is_torch: the axes have PyTorch's order.
+      norm_before_pool: pattern of a name that a file has only if the head's norm comes before the pooling.
       ignored: pattern of names that are no part of the network.
     """
 
@@ -41,11 +42,11 @@ class NamedWeights:
     """A file's tensors under our names and in our axis order.
 
     Attributes:
-      layout: name of the layout they came in.
-      tensors: by our name.
-      original_names: the file's own, by ours.
-      unknown: names in the file that are no part of a ConvNeXt, with their shapes.
-      norm_before_pool: whether the file normalizes before pooling; None where it does not say.
+      layout: name of the file's layout.
+      tensors: our name -> tensor.
+      original_names: our name -> the file's name.
+      unknown: names in the file that are no part of a ConvNeXt -> shape.
+      norm_before_pool: whether the file normalizes before pooling; None if it does not say.
     """
 
     layout: str
@@ -57,7 +58,7 @@ class NamedWeights:
 
 _BY_PLACE = r"(?:.*_stem|.*_stage_0_block_0_depthwise_conv)\[0\]/.*"
 
-# What the decoder of FCMAE (ConvNeXt V2's self-supervised training) leaves in its files.
+# The decoder of FCMAE (ConvNeXt V2's self-supervised training) is in its files too.
 _FCMAE_DECODER = r"(?:decoder|proj|pred)\..*|.*mask_token"
 
 LAYOUTS = (
@@ -92,32 +93,35 @@ LAYOUTS = (
 )
 
 
-def recognize(path: Path, tensors: dict[str, Tensor]) -> NamedWeights:
-    """Return the tensors under our names.
+def recognize(path: Path, tensors: Mapping[str, Tensor]) -> NamedWeights:
+    """Return the tensors under our names and in our axis order.
 
     Raises:
-      DataError: no known layout.
+      DataError: the names are of no known layout, or two of them are the same tensor.
     """
     tensors = _without_prefix(tensors, "module.")
     for layout in LAYOUTS:
         if any(re.fullmatch(layout.signature, name) for name in tensors):
             return _apply(layout, path, tensors)
     if any(re.fullmatch(r"(.*\.)?blocks\.0\.(dwconv|conv_dw)\.weight", name) for name in tensors):
-        raise DataError(f"{path}: an isotropic ConvNeXt, whose single stage is another architecture; use one of four")
+        raise DataError(f"{path}: an isotropic ConvNeXt, which has one stage; give a ConvNeXt with four stages")
     shown = ", ".join([*sorted(tensors)[:3], "..."])
-    raise DataError(f"{path}: not a ConvNeXt in any known layout; its {len(tensors)} tensors are {shown}")
+    raise DataError(
+        f"{path}: not a ConvNeXt in any known layout; its {len(tensors)} tensors are {shown}; give a published ConvNeXt"
+    )
 
 
-def _apply(layout: Layout, path: Path, tensors: dict[str, Tensor]) -> NamedWeights:
+def _apply(layout: Layout, path: Path, tensors: Mapping[str, Tensor]) -> NamedWeights:
     if layout.ignored:
         tensors = {name: tensor for name, tensor in tensors.items() if not re.fullmatch(layout.ignored, name)}
     ours = layout.rename({name: tuple(tensor.shape) for name, tensor in tensors.items()})
-    named, original = {}, {}
+    named: dict[str, Tensor] = {}
+    original: dict[str, str] = {}
     for theirs, our in ours.items():
         if our in original:
-            raise DataError(f"{path}: {original[our]} and {theirs} are the same tensor, {our}")
+            raise DataError(f"{path}: {original[our]} and {theirs} are the same tensor, {our}; remove one of them")
         original[our] = theirs
-        named[our] = _from_torch(tensors[theirs], _rank(our)) if layout.is_torch else tensors[theirs]
+        named[our] = _from_torch(np.asarray(tensors[theirs]), _rank(our)) if layout.is_torch else tensors[theirs]
     unknown = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name not in ours}
     before_pool = None
     if layout.norm_before_pool:
@@ -125,14 +129,14 @@ def _apply(layout: Layout, path: Path, tensors: dict[str, Tensor]) -> NamedWeigh
     return NamedWeights(layout.name, named, original, unknown, before_pool)
 
 
-def _without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
     if all(name.startswith(prefix) for name in tensors):
         return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors
 
 
 def our_shape(name: str, tensor: Tensor) -> tuple[int, ...]:
-    """Return the shape of a tensor under our name; vectors are also stored with axes of length 1 around them."""
+    """Return the shape of a tensor under our name; some files store a vector with further axes of length 1."""
     shape = tuple(tensor.shape)
     if _rank(name) == 1 and sum(length != 1 for length in shape) == 1:
         return (max(shape),)
@@ -140,7 +144,7 @@ def our_shape(name: str, tensor: Tensor) -> tuple[int, ...]:
 
 
 def _rank(our_name: str) -> int:
-    """Return the number of axes of a parameter of ours."""
+    """Return the number of axes of one of our parameters."""
     module, _, leaf = our_name.rpartition("/")
     if leaf != "kernel":
         return 1
@@ -148,7 +152,7 @@ def _rank(our_name: str) -> int:
 
 
 def _from_torch(tensor: np.ndarray, rank: int) -> np.ndarray:
-    """Return a view in our axis order; of a shape that does not fit, the tensor itself, for the comparison to show."""
+    """Return a view in our axis order; a tensor whose shape does not fit stays as it is, and errors show it."""
     if rank == 4 and tensor.ndim == 4:
         return tensor.transpose(2, 3, 1, 0)
     if rank == 4 and tensor.ndim in (2, 3):
@@ -159,7 +163,10 @@ def _from_torch(tensor: np.ndarray, rank: int) -> np.ndarray:
 
 
 def _from_sparse(kernel: np.ndarray) -> np.ndarray:
-    """Turn a sparse convolution's kernel (k*k, in, out), depthwise (k*k, c), whose places run down the columns."""
+    """Return a sparse convolution's kernel (k*k, in, out), or depthwise (k*k, c), as (h, w, in, out).
+
+    The k*k places run down the columns. A kernel that is not square is returned as it is.
+    """
     side = round(len(kernel) ** 0.5)
     if side * side != len(kernel):
         return kernel

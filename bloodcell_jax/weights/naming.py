@@ -1,7 +1,6 @@
-"""Names in the torch family and in Hugging Face's TensorFlow files, as rules to ours.
+"""Rules from the names in PyTorch's files and in Hugging Face's TensorFlow files to ours.
 
-Our own names are the paths of the parameter tree, joined by `/`. A rule is a pattern for a whole name and what it
-becomes.
+Our names are the paths in the parameter tree, joined by `/`. A rule is a pattern for a whole name, and our name for it.
 """
 
 import re
@@ -12,7 +11,7 @@ Rename = Callable[[dict[str, tuple[int, ...]]], dict[str, str]]
 
 
 def rename_by(rules: Rules) -> Rename:
-    """Return the function from a file's names, with their shapes, to ours; names without a rule are left out."""
+    """Return a function that maps a file's names, with their shapes, to ours; names without a rule are left out."""
 
     def rename(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
         found = {}
@@ -27,7 +26,7 @@ def rename_by(rules: Rules) -> Rename:
 
 
 def _rules(modules: Iterable[tuple[str, str]], *, prefix: str = "") -> Rules:
-    """Return the rules of modules whose tensors are called `module.weight`, or `module/kernel:0`."""
+    """Return the rules for modules whose tensors have names like `module.weight` or `module/kernel:0`."""
     rules = []
     for theirs, ours in modules:
         scale = "scale" if ours.endswith(("norm", "grn")) else "kernel"
@@ -47,7 +46,7 @@ def _blocks(prefix: str, **modules: str) -> list[tuple[str, str]]:
     return [(prefix + theirs, rf"stage_\1/block_\2/{ours}") for ours, theirs in modules.items()]
 
 
-# Facebook's files; those of FCMAE were trained by sparse convolutions, with `ln` and `linear` inside their modules.
+# Facebook's files. Those of FCMAE were trained by sparse convolutions and have `ln` and `linear` inside their modules.
 FACEBOOK = _rules(
     [
         (r"downsample_layers\.0\.0", "stem_conv"),
@@ -117,7 +116,7 @@ def _torchvision() -> Rules:
 
 TORCHVISION = _torchvision()
 
-# PyTorch's names, with and without the prefix, and TensorFlow's, whose prefix repeats the classes around the layer.
+# The prefix of PyTorch's names may be absent. That of TensorFlow's names repeats the classes around the layer.
 _HUGGING_FACE_PREFIX = r"(?:.*/|convnext(?:v2)?\.)?"
 HUGGING_FACE = _rules(
     [

@@ -1,8 +1,8 @@
-"""Pickles as data: a reader that imports nothing and calls nothing.
+"""A reader of pickles that imports nothing and calls nothing.
 
-A PyTorch checkpoint is a pickle, and a pickle is a program: the standard unpickler calls whatever it names. This one
-interprets the opcodes itself. What a checkpoint may name is a short list, and naming becomes a record: a tensor is
-described, not built, and a `Namespace` is an inert `Record`. Any other name ends the reading.
+A PyTorch checkpoint is a pickle, and a pickle is a program: the standard unpickler calls whatever it names. This reader
+interprets the opcodes itself. A checkpoint may name only what is on a short list, and a name becomes a record: a tensor
+is described, not built, and a `Namespace` is an inert `Record`. Any other name ends the reading.
 """
 
 import pickletools
@@ -14,18 +14,18 @@ from typing import Any
 
 from bloodcell_jax.weights.pickled_values import CALLABLES, STORAGES, Name, PickleError, Record, Storage
 
-# A ConvNeXt-XXLarge's own is 0.1 MB, a training checkpoint's with its optimizer 1 MB.
+# The pickle of a ConvNeXt-XXLarge has 0.1 MB, that of a training checkpoint with its optimizer 1 MB.
 MAX_PICKLE_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
 class Pickle:
-    """What a pickle holds.
+    """The content of a pickle.
 
     Attributes:
       value: dicts, lists, tuples, text, numbers, TensorRecords and Records.
-      storages: all that it mentions, by key.
-      length: in bytes.
+      storages: all storages that it mentions, by key.
+      length: length of the pickle in bytes.
     """
 
     value: Any
@@ -34,24 +34,24 @@ class Pickle:
 
 
 def read_pickle(data: bytes) -> Pickle:
-    """Return what the pickle at the start of `data` holds.
+    """Read the pickle at the start of `data`.
 
     Raises:
-      PickleError: it is malformed, too long, or names a callable that is not a tensor's.
+      PickleError: the pickle is malformed, too long, or names something that no checkpoint needs.
     """
     file = BytesIO(data[:MAX_PICKLE_BYTES])
     machine = _Machine()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes in the text of a malformed pickle
+            warnings.simplefilter("ignore")  # Python warns of escapes in the text of a malformed pickle.
             for opcode, argument, _ in pickletools.genops(file):
                 machine.execute(opcode.name, argument)
         return Pickle(machine.result(), machine.storages, file.tell())
     except PickleError:
         raise
-    # What malformed pickles end in: short reads, values of the wrong kind, unhashable keys, empty stacks.
+    # Malformed pickles raise these: short reads, values of the wrong kind, unhashable keys, empty stacks.
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
-        # They quote what they could not read, which may be megabytes.
+        # The error quotes the bytes that could not be read, which may be megabytes.
         raise PickleError(f"a malformed pickle ({' '.join(str(error).split())[:100]})") from error
 
 
@@ -61,7 +61,7 @@ _MARK = object()
 
 
 class _Machine:
-    """The stack and memo of a pickle, and what its opcodes do to them."""
+    """The stack and the memo of a pickle, and the operations of its opcodes."""
 
     def __init__(self):
         self.stack: list[Any] = []
@@ -111,7 +111,7 @@ class _Machine:
     def set_items(self, values: list) -> None:
         items = self.top(dict)
         for key, value in zip(values[::2], values[1::2], strict=True):
-            # A tuple of tuples of tuples takes time to hash that doubles with each level.
+            # The time to hash a tuple of tuples doubles with each level.
             if not isinstance(key, str | int | float | bool | None):
                 raise PickleError("a dict with keys that are neither text nor numbers")
             items[key] = value
@@ -119,21 +119,21 @@ class _Machine:
     def call(self, _) -> None:
         arguments, function = self.pop(), self.pop()
         if not isinstance(function, Name) or not isinstance(arguments, tuple):
-            raise PickleError("a malformed pickle (a call of what is no function)")
-        # Long arguments, given again and again, would take forever; no callable on the list has more than 7.
+            raise PickleError("a malformed pickle (a call of something that is no function)")
+        # Many calls with long arguments would take forever; no callable on the list has more than 7 arguments.
         if str(function) not in CALLABLES or len(arguments) > 8:
             raise PickleError(f"a pickle that calls {function}")
         replacement = CALLABLES[str(function)]
         self.stack.append(replacement(*arguments) if replacement else Record(function, arguments))
 
     def build(self, _) -> None:
-        """Set an object's state. An OrderedDict's is torch's version marks, a record's is not looked at."""
+        """Drop the state of an object: an OrderedDict's holds torch's version marks, and a record needs none."""
         self.pop()
         if not isinstance(self.stack[-1], dict | Record):
-            raise PickleError("a pickle that sets the state of what is no record")
+            raise PickleError("a pickle that sets the state of something that is no record")
 
     def persistent(self, _) -> None:
-        """Describe a storage: (storage, its class, key, device, elements), and for views a sixth, None if unused."""
+        """Describe a storage from (storage, its class, key, device, elements); torch's views may add a sixth, None."""
         description = self.pop()
         if not isinstance(description, tuple) or len(description) not in (5, 6) or description[5:] not in ((), (None,)):
             raise PickleError("a malformed storage")
@@ -155,7 +155,7 @@ def _name(module: Any, name: Any) -> Name:
         raise PickleError("a malformed pickle (a name that is no text)")
     named = Name(module, name)
     if len(str(named)) > 200 or not all(part.isidentifier() for part in str(named).split(".")):
-        raise PickleError("a malformed pickle (a name that is none)")
+        raise PickleError("a malformed pickle (a name that cannot be one)")
     if str(named) not in CALLABLES and str(named) not in STORAGES:
         raise PickleError(f"a pickle that needs {named}, which is neither a tensor's nor plain data")
     return named

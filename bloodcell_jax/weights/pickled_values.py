@@ -1,6 +1,6 @@
-"""What the pickle of a checkpoint may name, and the records that stand for it.
+"""The names that the pickle of a checkpoint may contain, and the records that stand for them.
 
-A tensor is described, not built; a `Namespace` or a numpy scalar stays a `Record` of its parts. Nothing is imported.
+A tensor is described, not built. A `Namespace` or a NumPy scalar stays a `Record` of its parts. Nothing is imported.
 """
 
 import math
@@ -13,12 +13,12 @@ import numpy as np
 
 
 class PickleError(ValueError):
-    """The pickle is malformed, or needs what is not allowed; the message says which."""
+    """The pickle is malformed, or needs something that is not allowed; the message says which."""
 
 
 @dataclass(frozen=True)
 class Name:
-    """A class or function that the pickle names; never imported."""
+    """A class or function that the pickle names; it is never imported."""
 
     module: str
     name: str
@@ -29,7 +29,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Record:
-    """What the pickle would have built by a call, left as what it is made of."""
+    """A call in the pickle that was not made: the name of the callable and its arguments."""
 
     name: Name
     arguments: tuple
@@ -40,8 +40,8 @@ class Storage:
     """Bytes that lie outside the pickle.
 
     Attributes:
-      key: its name in the archive.
-      dtype: of its elements.
+      key: name in the archive.
+      dtype: type of the elements.
       length: number of elements.
     """
 
@@ -52,7 +52,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """A tensor: a window on a storage, in elements."""
+    """A tensor: a window on a storage; offset and strides count elements."""
 
     storage: Storage
     offset: int
@@ -61,11 +61,11 @@ class TensorRecord:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> TensorRecord:
-    """As `torch._utils._rebuild_tensor_v2` is called; checked against the storage's claim."""
+    """Describe a tensor from the arguments of `torch._utils._rebuild_tensor_v2`; its storage must be large enough."""
     if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise PickleError("a malformed tensor")
     numbers = (offset, *shape, *strides)
-    # Beyond these bounds even the arithmetic of the checks below could be made to take forever.
+    # Without these bounds, hostile numbers could make even the arithmetic of the checks below take forever.
     if len(numbers) > 17 or not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise PickleError("a malformed tensor")
     if len(shape) != len(strides) or math.prod(shape) > storage.length:
@@ -81,11 +81,11 @@ def _parameter(tensor: Any, *_: Any) -> Any:
 
 
 def _ordered_dict() -> dict:
-    # Called empty and filled by opcodes. A long argument, given again and again, would be copied each time.
+    # torch calls it without arguments and fills it by opcodes. A long argument would be copied in each call.
     return {}
 
 
-# All that may be called, and what stands for it; None: a record. numpy renamed its module in 2.0.
+# All names that may be called, and the function that stands for each; None: a record. NumPy 2.0 renamed its module.
 CALLABLES: dict[str, Callable | None] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor": _tensor,
@@ -98,7 +98,7 @@ CALLABLES: dict[str, Callable | None] = {
     "_codecs.encode": None,
 }
 
-# Named in the description of a storage, never called, and the type of its elements.
+# Names in the description of a storage, which are never called, and the type of its elements.
 STORAGES = {
     "torch.DoubleStorage": np.dtype("<f8"),
     "torch.FloatStorage": np.dtype("<f4"),

@@ -1,6 +1,6 @@
 """safetensors files: a JSON header with names, shapes and offsets, then the bytes of the tensors.
 
-Tensors come as views of the mapped file, so reading costs no memory until one is used.
+Tensors are NumPy views of the mapped file, so reading costs no memory until one is used.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from bloodcell_jax.weights.info import WeightsInfo, info_from_dict, info_to_dict
 # The limit of the reference implementation.
 MAX_HEADER_BYTES = 100_000_000
 
-# Where this library keeps the WeightsInfo, as JSON: safetensors' metadata holds strings only.
+# The key of the metadata that keeps the WeightsInfo, as JSON because safetensors' metadata holds only strings.
 INFO_KEY = "bloodcell_jax.weights_info"
 
 _DTYPES = {
@@ -38,7 +38,7 @@ _DTYPES = {
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return the tensors by name, as read-only views of the file, and the metadata.
+    """Return the tensors by name, as read-only NumPy views of the file, and the metadata.
 
     Raises:
       DataError: the file is not a whole and consistent safetensors file.
@@ -84,6 +84,11 @@ def _view(data: np.ndarray, dtype: str, shape: list[int], data_offsets: list[int
 def write_safetensors(path: Path, tensors: dict[str, np.ndarray], info: WeightsInfo) -> None:
     """Write tensors and their info; a reader never sees half a file.
 
+    Args:
+      path: the file; an existing one is replaced.
+      tensors: arrays by name.
+      info: the facts that the tensors do not say.
+
     Raises:
       MachineError: the file cannot be written.
     """
@@ -99,15 +104,15 @@ def write_safetensors(path: Path, tensors: dict[str, np.ndarray], info: WeightsI
     except (OSError, SafetensorError) as error:
         raise MachineError(f"{path}: cannot be written ({error}); free space or choose another place") from error
     finally:
-        with contextlib.suppress(OSError):  # a read-only place refuses even what is not there
+        with contextlib.suppress(OSError):  # A read-only folder refuses to delete even a file that does not exist.
             temporary.unlink(missing_ok=True)
 
 
 def stored_info(path: Path, metadata: dict[str, str]) -> WeightsInfo | None:
-    """Return the WeightsInfo of a file this library wrote, None for any other.
+    """Return the WeightsInfo of a file that this library wrote; None for any other file.
 
     Raises:
-      DataError: there is one, but it cannot be read.
+      DataError: the file has one, but it cannot be read.
     """
     if INFO_KEY not in metadata:
         return None

@@ -1,4 +1,4 @@
-"""Which variant a set of tensors is: their names and shapes say everything but eps and activation."""
+"""The variant of a set of tensors: their names and shapes say everything except epsilon and activation."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from bloodcell_jax.weights.layouts import NamedWeights, our_shape
 
 
 def infer_variant(path: Path, weights: NamedWeights) -> str:
-    """Return the variant's name.
+    """Return the name of the variant that the tensors have the structure of.
 
     Raises:
       DataError: no variant has this structure.
@@ -18,7 +18,9 @@ def infer_variant(path: Path, weights: NamedWeights) -> str:
     try:
         found = _structure(shapes, bool(weights.norm_before_pool))
     except (KeyError, IndexError) as error:
-        raise DataError(f"{path}: not a whole ConvNeXt in {weights.layout} layout; it lacks {error}") from error
+        raise DataError(
+            f"{path}: not a whole ConvNeXt in {weights.layout} layout; it lacks {error}; download or write it again"
+        ) from error
     for name, variant in VARIANTS.items():
         if _structure_of(variant) == found:
             return name
@@ -30,7 +32,7 @@ def infer_variant(path: Path, weights: NamedWeights) -> str:
 
 
 def head_classes(weights: NamedWeights) -> int | None:
-    """Return the number of classes of the file's head, None where it has none."""
+    """Return the number of classes of the file's head; None if it has no head."""
     bias = weights.tensors.get("head/bias")
     return None if bias is None else our_shape("head/bias", bias)[-1]
 

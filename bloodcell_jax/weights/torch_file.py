@@ -1,11 +1,12 @@
-"""What `torch.save` writes, in both its formats, read without PyTorch and without copying a tensor.
+"""Reading the files of `torch.save`, in both formats, without PyTorch and without copying a tensor.
 
-Since 1.6 it is a zip archive of `data.pkl` and one uncompressed member per storage; before, four pickles in a row and
-then the storages. Tensors come as views of the mapped file.
+Since PyTorch 1.6 the file is a zip archive of `data.pkl` and one uncompressed member per storage. Before, it was four
+pickles in a row, followed by the storages. Tensors are NumPy views of the mapped file.
 """
 
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,24 @@ from bloodcell_jax.errors import DataError
 from bloodcell_jax.weights.pickle_reader import MAX_PICKLE_BYTES, Pickle, read_pickle
 from bloodcell_jax.weights.pickled_values import Storage, TensorRecord
 
-# First in a file of the format before 1.6.
+# The first value of a file in the format before 1.6.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LOCAL_HEADER_BYTES = 30
 
-# Where training programs keep the weights beside optimizer and options; the averaged ones come first, as in timm.
+# The keys under which training programs keep the weights, beside optimizer and options. Averaged weights come first, as
+# in timm.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 class TorchFileError(ValueError):
-    """The file is not a whole or not an acceptable checkpoint; the message says why."""
+    """The file is not a whole checkpoint, or not an acceptable one; the message says why."""
 
 
 def read_torch_zip(path: Path) -> dict[str, np.ndarray]:
     """Return the tensors of a PyTorch zip checkpoint by name.
 
     Raises:
-      DataError: it is damaged, compressed, or its pickle needs more than tensors.
+      DataError: the file is damaged or compressed, or its pickle needs more than tensors.
     """
     return _named_errors(path, _read_zip)
 
@@ -41,12 +43,12 @@ def read_torch_legacy(path: Path) -> dict[str, np.ndarray]:
     return _named_errors(path, _read_legacy)
 
 
-def _named_errors(path: Path, read) -> dict[str, np.ndarray]:
+def _named_errors(path: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     try:
         return read(path)
     except zipfile.BadZipFile as error:
         raise DataError(f"{path}: not a whole PyTorch checkpoint ({error}); download it again") from error
-    # Beside our own errors, which are ValueErrors: what zipfile and struct make of damaged archives.
+    # Our own errors are ValueErrors; zipfile and struct raise the others on damaged archives.
     except (ValueError, NotImplementedError, struct.error, OSError) as error:
         raise DataError(f"{path}: cannot be read as a PyTorch checkpoint: {error}") from error
 
@@ -60,7 +62,7 @@ def _read_zip(path: Path) -> dict[str, np.ndarray]:
         raise TorchFileError("a zip archive without a data.pkl in one folder")
     root = roots[0]
     if f"{root}constants.pkl" in members:
-        raise TorchFileError("a TorchScript program; save its state_dict()")
+        raise TorchFileError("a TorchScript program; save its state_dict() instead")
     order = members.get(f"{root}byteorder")
     if order is not None and _member(mapped, order).tobytes() != b"little":
         raise TorchFileError("written on a big-endian machine; save it again on another")
@@ -79,7 +81,7 @@ def _read_zip(path: Path) -> dict[str, np.ndarray]:
 
 
 def _member(mapped: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
-    """Return the bytes of a member, after checking its claims against the file."""
+    """Return the bytes of a member; its claims are checked against the file."""
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x1 or info.compress_size != info.file_size:
         raise TorchFileError(f"{info.filename} is compressed or encrypted, which torch.save never does")
     header = mapped[info.header_offset : info.header_offset + _LOCAL_HEADER_BYTES].tobytes()
@@ -120,7 +122,7 @@ def _read_legacy(path: Path) -> dict[str, np.ndarray]:
 def _legacy_storages(
     mapped: np.ndarray, position: int, keys: Any, described: dict[str, Storage]
 ) -> dict[str, np.ndarray]:
-    """Return the bytes of each storage: they follow in the order of `keys`, each after its length in elements."""
+    """Return the bytes of each storage; they follow in the order of `keys`, each after its length in elements."""
     if not isinstance(keys, list) or not all(isinstance(key, str) and key in described for key in keys):
         raise TorchFileError("a malformed list of storages")
     storages = {}
@@ -135,8 +137,8 @@ def _legacy_storages(
 
 
 def _state_dict(value: Any) -> dict[str, TensorRecord]:
-    """Return the tensors by name, out of the dicts that training programs wrap around them."""
-    # At most a wrapper of a wrapper: a dict may also contain itself.
+    """Return the tensors by name, taken out of the dicts that training programs wrap around them."""
+    # At most two wrappers are opened, because a dict may contain itself.
     for _ in range(3):
         if not isinstance(value, dict):
             break
@@ -147,11 +149,11 @@ def _state_dict(value: Any) -> dict[str, TensorRecord]:
                 break
             return tensors
         value = inner
-    raise TorchFileError(f"no tensors by name in it, nor under {', '.join(_WRAPPERS)}")
+    raise TorchFileError(f"no tensors by name in it, nor under {', '.join(_WRAPPERS)}; save a state_dict()")
 
 
 def _view(record: TensorRecord, data: np.ndarray) -> np.ndarray:
-    """Return a tensor as a view of its storage's bytes; the record was checked against its storage's length."""
+    """Return a tensor as a NumPy view of its storage's bytes; the record was checked against its storage's length."""
     dtype, length = record.storage.dtype, record.storage.length
     if length * dtype.itemsize > len(data):
         raise TorchFileError(f"storage {record.storage.key} claims {length:,} elements and has {len(data):,} bytes")

@@ -1,4 +1,4 @@
-"""Peers to compare with: timm, and weights that hide no mistake."""
+"""Peers to compare with, and weights that hide no mistake."""
 
 import functools
 import warnings
@@ -20,7 +20,7 @@ def torch():
 
 @pytest.fixture(scope="session")
 def timm(torch):
-    """Return timm, without torchvision where that is absent."""
+    """Return timm; a stand-in replaces torchvision if that is absent."""
     with torchvision_stand_in(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip("timm", reason="timm is not installed (extra `test`)")
@@ -28,9 +28,9 @@ def timm(torch):
 
 @pytest.fixture(scope="session")
 def randomize(torch):
-    """Return a function that draws all weights of a PyTorch module so that activations keep their scale.
+    """Return a function that draws all weights of a PyTorch module, such that activations keep their scale.
 
-    Every vector is away from its initial value, so a tensor in the wrong place shows.
+    Every vector is away from its initial value, so that a tensor in the wrong place shows.
     """
 
     def draw(module, seed=0):
@@ -50,7 +50,7 @@ def randomize(torch):
 
 @pytest.fixture(scope="session")
 def random_images():
-    """Return a function that draws random_images [2, size, size, 3]."""
+    """Return a function that draws random images [2, size, size, 3]."""
     return lambda size: np.random.default_rng(size).normal(size=(2, size, size, 3)).astype(np.float32)
 
 
@@ -67,9 +67,9 @@ def assert_close():
 
 @pytest.fixture(scope="session")
 def assert_blocks_agree(assert_close):
-    """Return a function that compares each block of a model on the input it had in a peer.
+    """Return a function that compares each block of a model on the input that the block had in a peer.
 
-    It takes the model, its parameters and, by (stage, block), the peer's (input, output) [n, h, w, c].
+    It takes the model, its parameters, and (stage, block) -> the peer's (input, output) [n, h, w, c].
     """
 
     def compare(model, params, passed):
@@ -85,7 +85,7 @@ def assert_blocks_agree(assert_close):
 
 @pytest.fixture(scope="session")
 def watch_blocks():
-    """Return a function that makes PyTorch blocks, by place, leave their (input, output) [n, h, w, c] in a dict."""
+    """Return a function that makes PyTorch blocks write place -> (input, output) [n, h, w, c] to a dict."""
 
     def watch(blocks):
         passed = {}
@@ -106,7 +106,7 @@ def _as_nhwc(tensor):
 
 @pytest.fixture(scope="session")
 def random_params():
-    """Return a function that draws a model's parameters, every one away from its initial value, as {name: array}."""
+    """Return a function that draws a model's parameters as {name: array}, each away from its initial value."""
 
     @functools.cache
     def shapes_of(model):
@@ -128,11 +128,11 @@ def random_params():
 
 @pytest.fixture(scope="session")
 def written_as():
-    """Return a function that gives {name: array} of ours the names and axes of a published layout."""
+    """Return a function that gives our {name: array} the names and axes of a published layout."""
     return _written_as
 
 
-# Each layout's names by ours, as published; {s} and {b} are the stage and block, {d} is 2s, {f} is 2s + 1.
+# Our names -> the published names of each layout; {s} and {b} are stage and block, {d} is 2s, {f} is 2s + 1.
 _TABLES = {
     "facebook": {
         "stem_conv": "downsample_layers.0.0",

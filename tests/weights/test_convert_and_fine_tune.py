@@ -1,5 +1,7 @@
 """From a published file to a fine-tuning run, through the command line."""
 
+import re
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -25,18 +27,22 @@ def get_config(arg=""):
 
 @pytest.fixture
 def converted(random_params, written_as, tmp_path, capsys):
-    """Return our safetensors, converted from a file in timm's layout."""
+    """Return the path of our safetensors, converted from a file in timm's layout."""
     source, target = tmp_path / "timm.safetensors", tmp_path / "ours.safetensors"
     params = random_params(create_model("test_convnext2", 10))
     save_file(written_as("timm", params), source)
     assert cli.main(["bloodcell", "convert", f"--input={source}", f"--output={target}"]) == 0
     output = capsys.readouterr()
-    assert output.out == f"{target}: test_convnext2, 10 classes, licence not known, from timm.safetensors\n"
-    assert "ImageNet's mean and std are assumed" in output.err
+    assert re.fullmatch(
+        rf"{re.escape(str(target))}: test_convnext2, 10 classes, .*not known, from timm\.safetensors\n", output.out
+    )
+    assert re.search(r"timm\.safetensors: test_convnext2 .*ImageNet's mean and std", output.err)
     return target
 
 
-def test_fine_tuning_from_a_converted_file_trains_what_the_config_says(converted, cells, tmp_path, capsys):
+def test_fine_tuning_from_a_converted_file_trains_the_parameters_that_the_config_names(
+    converted, cells, tmp_path, capsys
+):
     config = tmp_path / "config.py"
     config.write_text(CONFIG.format(cells=cells, weights=converted))
     assert cli.main(["bloodcell", "train", f"--config={config}", "--dry_run"]) == 0
@@ -50,7 +56,7 @@ def test_fine_tuning_from_a_converted_file_trains_what_the_config_says(converted
             ], path
     workdir = tmp_path / "run"
     assert cli.main(["bloodcell", "train", f"--config={config}", f"--workdir={workdir}"]) == 0
-    assert "head is drawn anew for 3 classes; it is for 10 classes in the file" in capsys.readouterr().err
+    assert re.search(r"the head .*\b3 classes.*\b10 classes", capsys.readouterr().err)
 
     import bloodcell_jax as bc
 
@@ -65,5 +71,5 @@ def test_fine_tuning_from_a_converted_file_trains_what_the_config_says(converted
 def test_an_existing_file_is_not_overwritten(converted, capsys):
     before = converted.read_bytes()
     assert cli.main(["bloodcell", "convert", f"--input={converted}", f"--output={converted}"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert f"--output={converted}: " in capsys.readouterr().err
     assert converted.read_bytes() == before

@@ -1,6 +1,6 @@
-"""Activations of timm 1.0.31, stored: they guard the port where timm is not installed.
+"""Stored activations of timm 1.0.31: they guard the port even if timm is not installed.
 
-`python tests/weights/golden/write.py` made them, from parameters that `random_params` draws again here.
+`python tests/weights/golden/write.py` made them from parameters that `random_params` draws again here.
 """
 
 from pathlib import Path

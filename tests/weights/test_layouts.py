@@ -1,4 +1,6 @@
-"""Every published layout gives the very tensors that were written in it."""
+"""Tensors that were written in any published layout are read back as they were."""
+
+import re
 
 import h5py
 import jax.numpy as jnp
@@ -58,7 +60,7 @@ def test_torch_names_in_safetensors(layout, variant, params_of, written_as, tmp_
 
 
 @pytest.mark.parametrize("layout", ["facebook", "timm", "torchvision", "hugging face"])
-def test_the_prefix_of_distributed_training_is_seen_through(layout, params_of, written_as, tmp_path):
+def test_the_prefix_of_distributed_training_is_ignored(layout, params_of, written_as, tmp_path):
     params = params_of("test_convnext")
     tensors = {f"module.{name}": array for name, array in written_as(layout, params).items()}
     save_file(tensors, tmp_path / "model.safetensors")
@@ -110,7 +112,7 @@ def test_hugging_face_without_prefix_and_with_either_name_of_grn(variant, grn, p
 
 
 def sparse(tensors):
-    """The names and shapes of FCMAE's sparse encoder; the stem is dense there too."""
+    """Return tensors under the names and in the shapes of FCMAE's sparse encoder, whose stem is dense too."""
     written = {}
     for name, array in tensors.items():
         module, _, leaf = name.rpartition(".")
@@ -148,7 +150,7 @@ def test_fcmae_lacks_head_and_final_norm(variant, form, params_of, written_as, t
     assert (loaded["head_norm/scale"] == 1).all()
     assert not loaded["head_norm/bias"].any()
     assert loaded["head/kernel"].std() > 0
-    assert "head and final norm are drawn anew" in caplog.text
+    assert re.search(rf"fcmae\.safetensors: the head and final norm .*\b{CLASSES} classes", caplog.text)
 
 
 @pytest.mark.parametrize("is_listed", [False, True])
@@ -159,7 +161,7 @@ def test_hugging_face_tensorflow(variant, is_listed, params_of, written_as, tmp_
     with h5py.File(tmp_path / "tf_model.h5", "w") as file:
         for name, array in weights.items():
             file[name] = array
-        if is_listed:  # as Keras' save_weights does
+        if is_listed:  # Keras' save_weights lists the layers.
             file.attrs["layer_names"] = [b"convnext", b"classifier"]
             for root in ("convnext", "classifier"):
                 inside = [name.removeprefix(f"{root}/") for name in weights if name.startswith(f"{root}/")]
@@ -168,7 +170,7 @@ def test_hugging_face_tensorflow(variant, is_listed, params_of, written_as, tmp_
 
 
 def keras_layers(params, name):
-    """Layers in order with their weights, as Keras' applications name them."""
+    """Return the layers in order with their weights, as Keras' applications name them."""
     conv, norm = ("kernel", "bias"), ("gamma", "beta")
 
     def weights(module, path, names):
@@ -228,7 +230,7 @@ def test_keras_without_the_top_says_that_its_norm_was_never_trained(variant, tra
     for name in params.keys() - {"head/kernel", "head/bias"}:
         np.testing.assert_array_equal(loaded[name], params[name], err_msg=name)
     assert ("never trained" in caplog.text) == (not trained)
-    assert "head is drawn anew for 7 classes" in caplog.text
+    assert re.search(r"notop\.h5: the head .*\b7 classes", caplog.text)
 
 
 @pytest.mark.parametrize("variant", V1)
@@ -262,5 +264,5 @@ def test_keras_3_by_number(variant, params_of, tmp_path):
 @pytest.mark.parametrize("key", ["blocks.0.dwconv.weight", "blocks.0.conv_dw.weight"])
 def test_an_isotropic_convnext_is_refused(key, tmp_path):
     save_file({"stem.weight": np.zeros((8, 3, 16, 16)), key: np.zeros((8, 1, 7, 7))}, tmp_path / "iso.safetensors")
-    with pytest.raises(DataError, match="an isotropic ConvNeXt"):
+    with pytest.raises(DataError, match=r"iso\.safetensors: .*isotropic"):
         load_weights(tmp_path / "iso.safetensors", create_model("convnext_atto", 7))

@@ -1,7 +1,8 @@
-"""Loading is strict, says what it does, and gives back what was saved."""
+"""Loading is strict, logs what it does, and reads the tensors as they were saved."""
 
 import dataclasses
 import logging
+import re
 
 import jax
 import numpy as np
@@ -46,7 +47,7 @@ def assert_equal(ours, theirs):
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
 
-def test_what_was_saved_is_loaded_to_the_bit(path, model, params):
+def test_saved_weights_are_loaded_to_the_bit(path, model, params):
     assert_equal(flat(load_weights(path, model)), params)
     assert read_weights_info(path) == INFO
 
@@ -95,13 +96,13 @@ def test_converting_without_a_head_writes_none(params, written_as, model, tmp_pa
 @pytest.mark.parametrize(
     ("target", "variant", "message"),
     [
-        ("out.npz", None, r"must end in \.safetensors"),
-        ("model.safetensors", None, "is there already"),
-        ("nowhere/out.safetensors", None, "is no folder"),
-        ("out.safetensors", "convnext_teeny", "--variant=convnext_teeny: no such variant"),
+        ("out.npz", None, r"^--output=\S*out\.npz: .*\.safetensors\b"),
+        ("model.safetensors", None, r"^--output=\S*model\.safetensors: .*already"),
+        ("nowhere/out.safetensors", None, r"^--output=\S*out\.safetensors: no folder \S*nowhere\b"),
+        ("out.safetensors", "convnext_teeny", r"^--variant=convnext_teeny: .*\bconvnext_tiny\b"),
     ],
 )
-def test_converting_refuses_what_it_cannot_write(target, variant, message, path, tmp_path):
+def test_converting_refuses_a_target_or_variant_that_it_cannot_use(target, variant, message, path, tmp_path):
     with pytest.raises(UsageError, match=message):
         convert(path, tmp_path / target, variant)
 
@@ -124,10 +125,10 @@ def test_a_head_for_other_classes_is_drawn_anew_from_the_key_and_said(path, para
     np.testing.assert_array_equal(loaded[0]["head/kernel"], expected["kernel"])
     for name in params.keys() - {"head/kernel", "head/bias"}:
         np.testing.assert_array_equal(loaded[0][name], params[name])
-    assert "the head is drawn anew for 8 classes; it is for 7 classes in the file" in caplog.text
+    assert re.search(r"model\.safetensors: the head .*\b8 classes.*\b7 classes", caplog.text)
 
 
-def test_a_head_for_the_same_classes_is_loaded_in_silence(path, model, caplog):
+def test_a_head_for_the_same_number_of_classes_is_loaded_silently(path, model, caplog):
     load_weights(path, model)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
@@ -150,7 +151,7 @@ def test_missing_extra_and_misshapen_tensors_are_listed_by_the_files_names(model
     with pytest.raises(DataError) as error:
         load_weights(tmp_path / "w.safetensors", model)
     first, *lines = str(error.value).splitlines()
-    assert "w.safetensors (facebook layout) does not fit the model" in first
+    assert re.search(r"w\.safetensors \(facebook layout\) does not fit", first)
     assert sorted(lines) == [
         "+ rope.freqs [3]",
         "+ stages.1.0.dwconv.weight [5, 5, 1, 32]",
@@ -173,7 +174,7 @@ def test_a_long_list_is_cut(path):
     assert lines[-1].startswith("... and ")
 
 
-def test_a_head_of_another_width_is_not_merely_another_head(params, tmp_path):
+def test_a_head_of_another_width_is_no_replaceable_head(params, tmp_path):
     params["head/kernel"] = np.zeros((65, 9), np.float32)
     params["head/bias"] = np.zeros(9, np.float32)
     save_file(params, tmp_path / "w.safetensors")
@@ -184,87 +185,86 @@ def test_a_head_of_another_width_is_not_merely_another_head(params, tmp_path):
 def test_whole_numbers_are_no_weights(params, model, tmp_path):
     params["head/bias"] = np.zeros(7, np.int32)
     save_file(params, tmp_path / "w.safetensors")
-    with pytest.raises(DataError, match="a tensor of int32"):
+    with pytest.raises(DataError, match=r"w\.safetensors: .*\bint32\b"):
         load_weights(tmp_path / "w.safetensors", model)
 
 
-def test_a_head_that_normalises_before_pooling_needs_its_variant(random_params, written_as, tmp_path):
+def test_a_head_that_normalizes_before_pooling_needs_its_variant(random_params, written_as, tmp_path):
     params = random_params(create_model("convnext_tiny_hnf", 7))
     tensors = {n.replace("head.norm.", "norm_pre."): array for n, array in written_as("timm", params).items()}
     save_file(tensors, tmp_path / "w.safetensors")
-    with pytest.raises(DataError, match="normalizes before pooling, the model's after"):
+    with pytest.raises(DataError, match=r"w\.safetensors: .*\bbefore pooling\b.*\bafter\b"):
         load_weights(tmp_path / "w.safetensors", create_model("convnext_tiny", 7))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"<!DOCTYPE html><title>404</title>", "a web page, not weights; its download failed"),
+        (b"<!DOCTYPE html><title>404</title>", "a web page"),
         (b"\n<html>", "a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12", "a pointer of Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12", "Git LFS"),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a web page"),
         (b"", "not a weights file"),
         (b"\xff\xd8\xff\xe0 an image", "not a weights file"),
         (b"\x10\x00\x00\x00\x00\x00\x00\x00{", "longer than the file"),
         (b"\xff\xff\xff\xff\xff\xff\xff\xff{}", "longer than the file"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(100), "cannot be read as HDF5"),
-        (b"PK\x03\x04" + bytes(100), "not a whole PyTorch checkpoint .*; download it again"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
+        (b"PK\x03\x04" + bytes(100), "not a whole PyTorch checkpoint"),
     ],
 )
-def test_what_is_no_weights_file_ends_in_one_line(content, message, model, tmp_path):
+def test_a_file_without_weights_ends_in_one_line(content, message, model, tmp_path):
     (tmp_path / "weights.pth").write_bytes(content)
     for read in (read_weights_info, lambda path: load_weights(path, model)):
-        with pytest.raises(DataError, match=message) as error:
+        with pytest.raises(DataError, match=rf"weights\.pth: .*{message}") as error:
             read(tmp_path / "weights.pth")
-        assert "weights.pth" in str(error.value)
         assert "\n" not in str(error.value)
 
 
 def test_folders_and_missing_files_end_in_one_line(model, tmp_path):
-    with pytest.raises(DataError, match="a folder; name the weights file in it"):
+    with pytest.raises(DataError, match=rf"^{re.escape(str(tmp_path))}: a folder"):
         load_weights(tmp_path, model)
-    with pytest.raises(DataError, match="no such file, and no published weights of that name"):
+    with pytest.raises(DataError, match=r"nothing\.pth: no such file"):
         load_weights(tmp_path / "nothing.pth", model)
 
 
 def test_other_networks_are_refused(model, tmp_path):
     save_file({"conv1.weight": np.zeros(3), "layer1.0.conv1.weight": np.zeros(3)}, tmp_path / "resnet.safetensors")
-    with pytest.raises(DataError, match=r"not a ConvNeXt in any known layout; its 2 tensors are conv1\.weight"):
+    with pytest.raises(DataError, match=r"resnet\.safetensors: .*\b2 tensors .*\bconv1\.weight"):
         load_weights(tmp_path / "resnet.safetensors", model)
 
 
 def test_an_unpublished_structure_is_named(params, tmp_path):
     params = {name: array for name, array in params.items() if not name.startswith("stage_3/block_1")}
     save_file(params, tmp_path / "w.safetensors")
-    with pytest.raises(DataError, match=r"no published ConvNeXt has depths \(1, 2, 4, 1\), dims \(24, 32, 48, 64\)"):
+    with pytest.raises(DataError, match=r"w\.safetensors: .*depths \(1, 2, 4, 1\), dims \(24, 32, 48, 64\)"):
         read_weights_info(tmp_path / "w.safetensors")
 
 
-def test_info_comes_from_the_catalogue_by_the_files_name(random_params, written_as, tmp_path, caplog):
+def test_info_comes_from_the_catalog_by_the_files_name(random_params, written_as, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     params = random_params(create_model("convnextv2_atto", 7))
     path = tmp_path / "convnextv2_atto_1k_224_ema.pt"
     save_file(written_as("facebook", params), path)
     info = read_weights_info(path)
     assert (info.source, info.licence) == ("convnextv2_atto.fcmae_ft_in1k", "CC-BY-NC-4.0")
-    assert "taken for convnextv2_atto.fcmae_ft_in1k of the catalogue, by its name" in caplog.text
+    assert re.search(r"1k_224_ema\.pt: .*\bconvnextv2_atto\.fcmae_ft_in1k\b", caplog.text)
 
 
-def test_info_is_inferred_where_nothing_is_known_and_that_is_said(params, written_as, tmp_path, caplog):
+def test_info_is_inferred_if_nothing_is_known_and_the_log_says_so(params, written_as, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     save_file(written_as("timm", params), tmp_path / "mine.safetensors")
     info = read_weights_info(tmp_path / "mine.safetensors")
     assert info == variant_info(VARIANT, 7, source="mine.safetensors")
     assert (info.mean, info.norm_eps, info.licence) == ((0.485, 0.456, 0.406), 1e-5, "")
-    assert "test_convnext by its shapes; ImageNet's mean and std are assumed" in caplog.text
+    assert re.search(r"mine\.safetensors: test_convnext .*ImageNet's mean and std", caplog.text)
 
 
-def test_a_non_commercial_licence_is_shown_before_use_and_stays(random_params, written_as, tmp_path, caplog):
+def test_a_non_commercial_license_is_shown_before_use_and_stays(random_params, written_as, tmp_path, caplog):
     model = create_model("convnextv2_atto", 7)
     save_file(written_as("facebook", random_params(model)), tmp_path / "convnextv2_atto_1k_224_ema.pt")
     info = convert(tmp_path / "convnextv2_atto_1k_224_ema.pt", tmp_path / "ours.safetensors")
     assert info.licence == "CC-BY-NC-4.0"
-    assert "allows no commercial use; a model fine-tuned from it inherits that" in caplog.text
+    assert re.search(r"1k_224_ema\.pt: .*\bCC-BY-NC-4\.0\b.*no commercial use", caplog.text)
     caplog.clear()
     load_weights(tmp_path / "ours.safetensors", model)
     assert "CC-BY-NC-4.0" in caplog.text
@@ -272,7 +272,7 @@ def test_a_non_commercial_licence_is_shown_before_use_and_stays(random_params, w
 
 def test_metadata_that_cannot_be_read_is_refused(path, params):
     save_file(params, path, {"bloodcell_jax.weights_info": '{"variant": "convnext_atto", "color": 3}'})
-    with pytest.raises(DataError, match="its metadata"):
+    with pytest.raises(DataError, match=r"model\.safetensors: .*\bbloodcell_jax\.weights_info\b"):
         read_weights_info(path)
 
 

@@ -1,4 +1,4 @@
-"""Loading costs the memory of the parameters and little more: files are mapped, and each tensor is copied once."""
+"""Loading takes little more memory than the parameters: files are mapped, and each tensor is copied once."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="counts anonymous memory as Linux does"),
 ]
 
-# Prints the anonymous memory that the loaded parameters cost, over their size.
+# This program prints the anonymous memory that the loaded parameters take, over their size.
 PROGRAM = """
 import re, sys, jax, bloodcell_jax as bc
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""The published files themselves, for whoever has them: logits of the two cats of COCO val2017 000000039769.
+"""The published files themselves: logits of the two cats of COCO val2017 000000039769.
 
-BLOODCELL_JAX_PUBLISHED names a folder with the files as published and the image 000000039769.jpg; a file that is not
-there is skipped. Expected values are those of Hugging Face's conversion scripts. Their V2 images of 224 pixels were
-resized to 256 on the shorter side (bicubic) and center-cropped, all others resized to a square without a crop.
+BLOODCELL_JAX_PUBLISHED names a folder with the files as published and the image file 000000039769.jpg. Missing files
+are skipped. The expected values are those of Hugging Face's conversion scripts. For V2 at 224 pixels, the scripts
+resized the shorter side to 256 (bicubic) and center-cropped. Otherwise they resized to a square without a crop.
 """
 
 import os
@@ -58,7 +58,7 @@ V2 = {
 
 
 def cats(file):
-    """Return the image as the scripts prepared it for a file, whose name ends in the size in pixels."""
+    """Return the Pillow image as the scripts made it for a file; the file's name ends in the size in pixels."""
     image = Image.open(Path(FOLDER) / "000000039769.jpg").convert("RGB")
     size = int(re.findall(r"_(\d{3})[_.]", file)[-1])
     if file in V1 or size > 224:

@@ -1,4 +1,4 @@
-"""safetensors files against the reference implementation, and damaged ones."""
+"""safetensors files: the same as those of the reference implementation; damaged ones are refused."""
 
 import json
 import random
@@ -42,7 +42,7 @@ def test_the_reference_implementation_reads_ours(tmp_path):
 
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
-    with pytest.raises(MachineError, match=r"a\.safetensors: cannot be written"):
+    with pytest.raises(MachineError, match=r"nowhere\S*a\.safetensors: "):
         write_safetensors(tmp_path / "nowhere" / "a.safetensors", TENSORS, WeightsInfo("convnext_atto", 8))
 
 

@@ -1,7 +1,7 @@
-"""The port computes what timm does, given the same weights: the logits, and each block on its own.
+"""With the same weights, the port computes the same as timm: the logits, and each block on its own.
 
-The weights are random and every one is away from its initial value: at layer scale 1e-6 a wrong block is invisible.
-Tolerance 1e-5 of the logits' scale tells erf from tanh GELU (3e-4) and eps 1e-5 from 1e-6 (3e-5).
+The weights are random, and each is away from its initial value, because a wrong block is invisible at layer scale 1e-6.
+A tolerance of 1e-5 of the logits' scale tells erf GELU from tanh GELU (3e-4) and eps 1e-5 from 1e-6 (3e-5).
 """
 
 import jax
@@ -84,7 +84,7 @@ def test_fcmaes_names_mean_to_timm_what_they_mean_to_us(
     ["convnext_tiny", "convnext_xxlarge", "convnextv2_atto", "test_convnext", "test_convnext2", "test_convnext3"],
 )
 def test_eps_and_activation_are_timms(variant, torch, timm):
-    """The logits tell eps 1e-6 from 1e-12 by 4e-6 only, too little to rely on."""
+    """The logits differ by only 4e-6 between eps 1e-6 and 1e-12, which is too little to rely on."""
     with torch.device("meta"):
         block = timm.create_model(variant).stages[0].blocks[0]
     activations = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "SiLU": "silu"}

@@ -1,4 +1,4 @@
-"""Hugging Face transformers: its files load, and the port computes what it does."""
+"""Hugging Face transformers: its files load, and the port computes the same."""
 
 import jax
 import pytest
@@ -43,7 +43,7 @@ def test_logits_and_blocks(
         depths=list(table.depths), hidden_sizes=list(table.dims), num_labels=CLASSES
     )
     peer = randomize(getattr(transformers, f"{kind}ForImageClassification")(config))
-    # transformers leaves the final norm at its own default of 1e-12; the published weights were trained at 1e-6.
+    # transformers keeps its own default of 1e-12 for the final norm; the published weights were trained at 1e-6.
     next(
         module for name, module in peer.named_modules() if name.endswith(".layernorm") and name.count(".") == 1
     ).eps = 1e-6

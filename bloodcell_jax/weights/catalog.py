@@ -1,7 +1,7 @@
-"""Published weights by name: where they are, whose licence they carry and what they are known to reach.
+"""Published weights by name: their addresses, their licenses, and the accuracy that they are known to reach.
 
-Names are timm's tags where timm has one; `keras/...` are Keras' own files. Top-1 is on ImageNet-1k, single crop, as
-their publishers give it.
+A name is timm's tag if timm has one; `keras/...` are Keras' own files. Top-1 is the accuracy on ImageNet-1k with a
+single crop, as the publishers give it.
 """
 
 import difflib
@@ -16,22 +16,26 @@ MIT = "MIT"
 APACHE = "Apache-2.0"
 BSD = "BSD-3-Clause"
 NON_COMMERCIAL = "CC-BY-NC-4.0"
-NON_COMMERCIAL_LICENCES = frozenset({NON_COMMERCIAL})
+NON_COMMERCIAL_LICENSES = frozenset({NON_COMMERCIAL})
+
+
+# Name, file and top-1.
+_Row = tuple[str, str, float | None]
 
 
 @dataclass(frozen=True)
-class CatalogueEntry:
+class CatalogEntry:
     """One published file.
 
     Attributes:
-      name: what it is called here.
+      name: its name in this catalog.
       url: its address.
-      licence: of the weights, in SPDX's terms.
-      top1: per cent on ImageNet-1k; None where it has no ImageNet-1k head.
-      sha256: as published: whole, the first 8 digits, or empty.
-      input_size: side in pixels of the images it was last trained on.
-      mean: per channel, of images in [0, 1].
-      std: likewise.
+      licence: license of the weights, as SPDX names it.
+      top1: accuracy on ImageNet-1k in percent; None if the file has no ImageNet-1k head.
+      sha256: its hash as published: all digits, the first 8, or none.
+      input_size: side in pixels of the images that the weights were last trained on.
+      mean: mean per channel of images in [0, 1].
+      std: standard deviation per channel of images in [0, 1].
     """
 
     name: str
@@ -50,13 +54,13 @@ class CatalogueEntry:
 
     @property
     def file_name(self) -> str:
-        """Name of the downloaded file, unlike the address's own unique in the catalogue."""
+        """Name of the downloaded file; it is unique in the catalog, unlike the name in the address."""
         return self.name.replace("/", "-") + PurePosixPath(self.url).suffix
 
 
-def _facebook_v1() -> list[CatalogueEntry]:
-    """Liu et al. 2022; github.com/facebookresearch/ConvNeXt."""
-    rows = [
+def _facebook_v1() -> list[CatalogEntry]:
+    """Return the weights of Liu et al. 2022; github.com/facebookresearch/ConvNeXt."""
+    rows: list[_Row] = [
         ("tiny.fb_in1k", "tiny_1k_224_ema", 82.1),
         ("small.fb_in1k", "small_1k_224_ema", 83.1),
         ("base.fb_in1k", "base_1k_224_ema", 83.8),
@@ -77,15 +81,15 @@ def _facebook_v1() -> list[CatalogueEntry]:
     rows += [(f"{size}.fb_in22k", f"{size}_22k_224", None) for size in ("tiny", "small", "base", "large", "xlarge")]
     address = "https://dl.fbaipublicfiles.com/convnext"
     return [
-        CatalogueEntry(f"convnext_{name}", f"{address}/convnext_{file}.pth", MIT, top1, input_size=_size_in(name))
+        CatalogEntry(f"convnext_{name}", f"{address}/convnext_{file}.pth", MIT, top1, input_size=_size_in(name))
         for name, file, top1 in rows
     ]
 
 
-def _facebook_v2() -> list[CatalogueEntry]:
-    """Woo et al. 2023; github.com/facebookresearch/ConvNeXt-V2."""
+def _facebook_v2() -> list[CatalogEntry]:
+    """Return the weights of Woo et al. 2023; github.com/facebookresearch/ConvNeXt-V2."""
     sizes = ("atto", "femto", "pico", "nano", "tiny", "base", "large", "huge")
-    rows = [(f"{size}.fcmae", f"pt_only/convnextv2_{size}_1k_224_fcmae", None) for size in sizes]
+    rows: list[_Row] = [(f"{size}.fcmae", f"pt_only/convnextv2_{size}_1k_224_fcmae", None) for size in sizes]
     for size, top1 in zip(sizes, (76.7, 78.5, 80.3, 81.9, 83.0, 84.9, 85.8, 86.3), strict=True):
         rows.append((f"{size}.fcmae_ft_in1k", f"im1k/convnextv2_{size}_1k_224_ema", top1))
     for size, top1 in zip(("nano", "tiny", "base", "large"), (82.1, 83.9, 86.8, 87.3), strict=True):
@@ -95,13 +99,13 @@ def _facebook_v2() -> list[CatalogueEntry]:
     rows.append(("huge.fcmae_ft_in22k_in1k_512", "im22k/convnextv2_huge_22k_512_ema", 88.9))
     address = "https://dl.fbaipublicfiles.com/convnext/convnextv2"
     return [
-        CatalogueEntry(f"convnextv2_{name}", f"{address}/{file}.pt", NON_COMMERCIAL, top1, input_size=_size_in(name))
+        CatalogEntry(f"convnextv2_{name}", f"{address}/{file}.pt", NON_COMMERCIAL, top1, input_size=_size_in(name))
         for name, file, top1 in rows
     ]
 
 
-def _timm() -> list[CatalogueEntry]:
-    """Ross Wightman's own training; github.com/huggingface/pytorch-image-models."""
+def _timm() -> list[CatalogEntry]:
+    """Return the weights that Ross Wightman trained; github.com/huggingface/pytorch-image-models."""
     releases = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-rsb-weights"
     files = [
         ("atto.d2_in1k", "atto_d2-01bb0f51", 75.672),
@@ -126,12 +130,12 @@ def _timm() -> list[CatalogueEntry]:
     half = (0.5, 0.5, 0.5)
     return [
         *(
-            CatalogueEntry(f"convnext_{name}", f"{releases}/convnext_{file}.pth", APACHE, top1, file[-8:])
+            CatalogEntry(f"convnext_{name}", f"{releases}/convnext_{file}.pth", APACHE, top1, file[-8:])
             for name, file, top1 in files
         ),
-        *(CatalogueEntry(name, _hub_url(name), APACHE, top1) for name, top1 in hub),
+        *(CatalogEntry(name, _hub_url(name), APACHE, top1) for name, top1 in hub),
         *(
-            CatalogueEntry(
+            CatalogEntry(
                 f"{name}.r160_in1k", _hub_url(f"{name}.r160_in1k"), APACHE, top1, input_size=160, mean=half, std=half
             )
             for name, top1 in tests
@@ -143,8 +147,8 @@ def _hub_url(tag: str) -> str:
     return f"https://huggingface.co/timm/{tag}/resolve/main/model.safetensors"
 
 
-def _torchvision() -> list[CatalogueEntry]:
-    """torchvision's own training; its weights carry no licence beside the code's."""
+def _torchvision() -> list[CatalogEntry]:
+    """Return the weights that torchvision trained; they have no license except the code's."""
     rows = [
         ("tiny", "983f1562", 82.520),
         ("small", "0c510722", 83.616),
@@ -153,15 +157,13 @@ def _torchvision() -> list[CatalogueEntry]:
     ]
     address = "https://download.pytorch.org/models"
     return [
-        CatalogueEntry(
-            f"convnext_{size}.in1k_torchvision", f"{address}/convnext_{size}-{sha256}.pth", BSD, top1, sha256
-        )
+        CatalogEntry(f"convnext_{size}.in1k_torchvision", f"{address}/convnext_{size}-{sha256}.pth", BSD, top1, sha256)
         for size, sha256, top1 in rows
     ]
 
 
-def _keras() -> list[CatalogueEntry]:
-    """Keras' applications: Facebook's V1 weights, converted; base and larger were trained on 22k first."""
+def _keras() -> list[CatalogEntry]:
+    """Return Keras' applications: Facebook's V1 weights, converted; base and larger were trained on 22k first."""
     rows = [
         ("tiny", 81.312, "8ae6e78ce2933352b1ef4008e6dd2f17bc40771563877d156bc6426c7cf503ff"),
         ("small", 82.392, "ce1277d8f1ee5a0ef0e171469089c18f5233860ceaf9b168049cb9263fd7483c"),
@@ -176,7 +178,7 @@ def _keras() -> list[CatalogueEntry]:
     ]
     address = "https://storage.googleapis.com/tensorflow/keras-applications/convnext"
     return [
-        CatalogueEntry(f"keras/convnext_{name.replace('_', '.')}", f"{address}/convnext_{name}.h5", MIT, top1, sha256)
+        CatalogEntry(f"keras/convnext_{name.replace('_', '.')}", f"{address}/convnext_{name}.h5", MIT, top1, sha256)
         for name, top1, sha256 in rows
     ]
 
@@ -186,30 +188,33 @@ def _size_in(name: str) -> int:
     return int(last) if last.isdecimal() else 224
 
 
-CATALOGUE = {entry.name: entry for entry in (*_facebook_v1(), *_facebook_v2(), *_timm(), *_torchvision(), *_keras())}
+CATALOG = {entry.name: entry for entry in (*_facebook_v1(), *_facebook_v2(), *_timm(), *_torchvision(), *_keras())}
 
 
 def find_weights(path: Path | str) -> Path:
-    """Return the file itself, or for a name in the catalogue its file, downloaded if it is not there yet.
+    """Return the file, or the file of a name in the catalog, which is downloaded once.
+
+    Args:
+      path: a file, or a name in the catalog.
 
     Raises:
-      DataError: neither a file nor a name, or the download failed.
+      DataError: there is neither such a file nor such a name, or the download failed.
     """
     path = Path(path).expanduser()
     if path.exists():
         return path
     name = path.as_posix()
-    if name in CATALOGUE:
-        entry = CATALOGUE[name]
+    if name in CATALOG:
+        entry = CATALOG[name]
         known_hash = f"sha256:{entry.sha256}" if entry.sha256 else ""
         return download(entry.name, entry.url, entry.file_name, known_hash, kind="weights")
-    close = difflib.get_close_matches(name, CATALOGUE, n=3)
+    close = difflib.get_close_matches(name, CATALOG, n=3)
     hint = f"did you mean {', '.join(close)}" if close else "names look like convnext_tiny.fb_in1k"
-    raise DataError(f"{name}: no such file, and no published weights of that name; {hint}")
+    raise DataError(f"{name}: no such file, and no published weights with this name; {hint}")
 
 
-def entry_of_file(path: Path) -> CatalogueEntry | None:
-    """Return the entry that a file is, going by its name: as published or as `find_weights` calls it."""
-    # Many files of the hub are called model.safetensors; such a name says nothing.
-    entries = [e for e in CATALOGUE.values() if path.name in (e.file_name, PurePosixPath(e.url).name)]
+def entry_of_file(path: Path) -> CatalogEntry | None:
+    """Return the entry of a file by its name, the published one or that of `find_weights`; None if it is not unique."""
+    # Many files of the hub have the name model.safetensors, which says nothing.
+    entries = [e for e in CATALOG.values() if path.name in (e.file_name, PurePosixPath(e.url).name)]
     return entries[0] if len(entries) == 1 else None
