@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib import metadata
 
@@ -132,8 +133,14 @@ def _help(name: str, verb: Verb) -> str:
         # absl adds the choices in front and, on a line of its own, that a flag may be repeated.
         help_text = flag.help.partition(";\n")[0].removeprefix(f"<{'|'.join(choices or ())}>: ")
         lines.append(f"  --{flag_name}{value}\n      {help_text}{default}")
+    if verb.has_source:
+        from bloodcell_jax.data.sources import source_help
+
+        lines += ["", "Sources:", textwrap.indent(source_help(), "  ")]
     if verb.has_config:
-        lines += ["", config_flags.help_text()]
+        from bloodcell_jax.augment.operations import help_text
+
+        lines += ["", config_flags.help_text(), "", "Augmentation:", textwrap.indent(help_text(), "  ")]
     return "\n".join(lines)
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 
 from bloodcell_jax.errors import DataError
+from bloodcell_jax.models.building import init_params, param_shapes
 from bloodcell_jax.models.convnext import ConvNeXt
+from bloodcell_jax.models.network import Network, leaves_by_path
 from bloodcell_jax.weights.catalog import NON_COMMERCIAL_LICENSES, entry_of_file, find_weights
 from bloodcell_jax.weights.files import Tensor, read_file
 from bloodcell_jax.weights.info import WeightsInfo, variant_info
@@ -25,10 +26,13 @@ logger = logging.getLogger(__name__)
 # A list of differences has at most so many lines: the wrong variant differs in all of its hundreds of tensors.
 MAX_LISTED = 100
 
+# Parameters do not depend on the size of the images; this is the smallest that every network takes, in pixels.
+_IMAGE_SIZE = 32
+
 Shapes = dict[str, tuple[int, ...]]
 
 
-def load_weights(path: Path | str, model: nn.Module, *, head_key: jax.Array | None = None) -> Any:
+def load_weights(path: Path | str, model: Network, *, head_key: jax.Array | None = None) -> Any:
     """Load the parameters of `model` from a checkpoint in any published layout, as float32 NumPy arrays.
 
     If the file has no head, or a head for another number of classes, the head is drawn anew and the log says so. A
@@ -56,7 +60,7 @@ def load_weights(path: Path | str, model: nn.Module, *, head_key: jax.Array | No
     return unflatten_dict(params, sep="/")
 
 
-def fit(path: Path, weights: NamedWeights, model: nn.Module) -> tuple[dict[str, np.ndarray], set[str]]:
+def fit(path: Path, weights: NamedWeights, model: Network) -> tuple[dict[str, np.ndarray], set[str]]:
     """Return the model's parameters that the file has, by name, and the names of those that it lacks but may lack.
 
     Args:
@@ -67,7 +71,7 @@ def fit(path: Path, weights: NamedWeights, model: nn.Module) -> tuple[dict[str, 
     Raises:
       DataError: there is any other difference.
     """
-    expected = _param_shapes(model)
+    expected = _expected_shapes(model)
     fresh = _drawn_anew(weights, expected)
     tensors = {name: tensor for name, tensor in weights.tensors.items() if name not in fresh}
     _check_complete(path, weights, tensors, {name: shape for name, shape in expected.items() if name not in fresh})
@@ -133,22 +137,12 @@ def save_weights(path: Path | str, params: Any, info: WeightsInfo) -> None:
     Raises:
       MachineError: the file cannot be written.
     """
-    write_safetensors(Path(path), _flat(jax.tree.map(np.asarray, params)), info)
+    write_safetensors(Path(path), leaves_by_path(jax.tree.map(np.asarray, params)), info)
 
 
-def _param_shapes(model: nn.Module) -> Shapes:
+def _expected_shapes(model: Network) -> Shapes:
     """Return the shapes of the model's parameters by name; nothing is computed."""
-    leaves = jax.eval_shape(lambda: _init(model, jax.random.key(0)))
-    return {name: leaf.shape for name, leaf in _flat(leaves).items()}
-
-
-def _init(model: nn.Module, key: jax.Array) -> Any:
-    return model.init(key, jnp.zeros((1, 32, 32, 3)))["params"]
-
-
-def _flat(params: Any) -> dict[str, Any]:
-    """Return the leaves of a tree by their paths, joined by `/`."""
-    return {str(name): leaf for name, leaf in flatten_dict(params, sep="/").items()}
+    return {name: leaf.shape for name, leaf in leaves_by_path(param_shapes(model, _IMAGE_SIZE)).items()}
 
 
 def _drawn_anew(weights: NamedWeights, expected: Shapes) -> set[str]:
@@ -179,7 +173,7 @@ def _check_complete(path: Path, weights: NamedWeights, tensors: dict[str, Tensor
         )
 
 
-def _check_order_of_pooling(path: Path, weights: NamedWeights, model: nn.Module) -> None:
+def _check_order_of_pooling(path: Path, weights: NamedWeights, model: Network) -> None:
     found = weights.norm_before_pool
     if found is None or not isinstance(model, ConvNeXt) or found == model.variant.norm_before_pool:
         return
@@ -200,11 +194,11 @@ def _read(path: Path, tensor: Tensor, shape: tuple[int, ...]) -> np.ndarray:
         raise DataError(f"{path}: cannot be read ({error}); download or write it again") from error
 
 
-def _fresh_leaves(model: nn.Module, names: set[str], key: jax.Array) -> dict[str, np.ndarray]:
+def _fresh_leaves(model: Network, names: set[str], key: jax.Array) -> dict[str, np.ndarray]:
     """Return newly drawn parameters by name."""
 
     def leaves(key: jax.Array) -> dict[str, jax.Array]:
-        params = _flat(_init(model, key))
+        params = leaves_by_path(init_params(model, key, _IMAGE_SIZE))
         return {name: params[name] for name in names}
 
     # A compiled function never computes values that it does not return, so the rest of the network costs nothing.
