@@ -9,9 +9,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python launch.py train --config=quickstart --workdir=runs/demo
 	@echo "Open $(CURDIR)/runs/demo/report/index.html in a browser."
 
-test: $(VENV)/.installed-test
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+test: lint
 	# XLA compiles a small program on one core, so two workers take little more than half the time of one. In the order
 	# of the folders long files come neither first nor last.
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
@@ -25,6 +23,8 @@ test-real: $(VENV)/.installed-test
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .

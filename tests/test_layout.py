@@ -3,6 +3,8 @@
 import ast
 import configparser
 import graphlib
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,31 @@ def test_every_folder_is_installed():
     config.read(ROOT / "setup.cfg")
     folders = {".".join(("bloodcell_jax", *path.parent.relative_to(PACKAGE).parts)) for path in MODULES}
     assert set(config["options"]["packages"].split()) == folders | {"bloodcell_jax.configs"}
+
+
+# Distribution names of what is imported under another name.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "absl": "absl-py",
+    "dm_pix": "dm-pix",
+    "orbax": "orbax-checkpoint",
+    "sklearn": "scikit-learn",
+    "tensorflow_datasets": "tensorflow-datasets",
+}
+# Peers of the benchmark, and what JAX writes its cache with if it is there.
+OPTIONAL = {"keras", "torch", "zstandard"}
+# tensorflow-datasets imports it without requiring it.
+FOR_OTHERS = {"importlib_resources"}
+
+
+def test_what_is_imported_is_required_and_nothing_else():
+    imported = {name.split(".")[0] for path in MODULES for name in imports_of(path)}
+    foreign = imported - set(sys.stdlib_module_names) - {"bloodcell_jax"} - OPTIONAL
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    lines = config["options"]["install_requires"].split("\n")
+    required = {re.match(r"[\w-]+", line)[0] for line in lines if line and not line.startswith("#")}
+    assert {DISTRIBUTIONS.get(name, name) for name in foreign} == required - FOR_OTHERS
 
 
 def test_no_import_runs_up():

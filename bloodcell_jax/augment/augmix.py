@@ -1,6 +1,7 @@
 """AugMix (Hendrycks et al. 2019, arXiv:1912.02781): chains of operations, mixed with each other and the image."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -62,20 +63,7 @@ def augmix(
     numbers = block_numbers(slots, block)
     weights_key, level_key = (jax.random.fold_in(key, use) for use in range(2))
     chain_weights, mixed_part = jax.vmap(lambda key: _draw_weights(key, width, alpha))(slot_keys(weights_key, slots))
-
-    def layer(number: jax.Array) -> Callable[[jax.Array, jax.Array], jax.Array]:
-        """Return a function (images, slots) -> images that applies one operation to each image.
-
-        Its images are as many from each block.
-        """
-
-        def apply(images: jax.Array, slots: jax.Array) -> jax.Array:
-            keys = slot_keys(jax.random.fold_in(level_key, number), slots)
-            operation_key = jax.random.fold_in(block_key, number)
-            assignment = assign_operation(plan, operation_key, numbers, len(slots) // len(numbers))
-            return apply_operations(plan, assignment, keys, images, fill=fill)
-
-        return apply
+    layer = partial(_layer, plan, level_key, block_key, numbers, fill)
 
     def chain(mix: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
         """Add one chain to the mix. An operation runs only on the images whose chain is long enough."""
@@ -96,6 +84,23 @@ def augmix(
     # The loop is not unrolled, because a chain has three layers of five kernels to compile.
     mix, _ = jax.lax.scan(chain, _per_image(1 - mixed_part) * images.astype(jnp.float32), jnp.arange(width))
     return jnp.clip(mix, 0, 1).astype(images.dtype)
+
+
+def _layer(
+    plan: LayerPlan, level_key: jax.Array, block_key: jax.Array, numbers: jax.Array, fill: str, number: jax.Array
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Return a function (images, slots) -> images that applies one operation to each image; `number` is the layer's.
+
+    Its images are as many from each block.
+    """
+
+    def apply(images: jax.Array, slots: jax.Array) -> jax.Array:
+        keys = slot_keys(jax.random.fold_in(level_key, number), slots)
+        operation_key = jax.random.fold_in(block_key, number)
+        assignment = assign_operation(plan, operation_key, numbers, len(slots) // len(numbers))
+        return apply_operations(plan, assignment, keys, images, fill=fill)
+
+    return apply
 
 
 def _plan(severity: float, ops: str, compat: str) -> LayerPlan:
