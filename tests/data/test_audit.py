@@ -10,11 +10,9 @@ from PIL import Image, ImageFilter
 
 import bloodcell_jax as bc
 from bloodcell_jax.data.audit.clusters import find_clusters, removals
-from bloodcell_jax.data.audit.geometry import geometry_warnings, image_sizes
 from bloodcell_jax.data.audit.label_errors import find_label_errors
 from bloodcell_jax.data.audit.shortcuts import acquisition_groups, tellings
 from bloodcell_jax.data.dataset import Dataset
-from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.synthetic import CLASS_NAMES, draw_cells
 from bloodcell_jax.errors import DataError
 
@@ -257,44 +255,6 @@ def test_predictions_of_something_else_are_refused(planted, tmp_path, change, sa
     (tmp_path / "p.csv").write_text(change((tmp_path / "p.csv").read_text()))
     with pytest.raises(DataError, match=rf"p\.csv\b.*{said}"):
         bc.audit(planted, predictions=tmp_path / "p.csv")
-
-
-@pytest.mark.parametrize(
-    ("sizes", "crop", "said"),
-    [
-        ([(360, 363)] * 100, 200, None),
-        ([(96, 96)] * 100, 200, None),
-        ([(360, 363)] * 99 + [(150, 150)], 200, None),
-        ([(360, 363)] * 50 + [(150, 150)] * 50, 200, r"^50 .* crop of 200 pixels"),
-        ([(224, 224)] * 100, 200, r"--crop=none\b"),
-        ([(1200, 900)] * 100, 200, r"--crop=500\b"),
-        ([(150, 100)] * 100, 200, r"^100% .*not square: .*centered"),
-        ([(28, 28)] * 100, 200, r"enlarged from 28 to 96 pixels"),
-        ([(360, 360)] * 100, 40, r"enlarged from 40 to 96 pixels"),
-    ],
-)
-def test_sizes_that_suggest_another_geometry(sizes, crop, said):
-    warnings = geometry_warnings(np.array(sizes), are_files=True, image_size=96, crop=crop)
-    assert (said is None and warnings == []) or any(re.search(said, warning) for warning in warnings)
-
-
-def test_arrays_are_never_cropped_so_their_shape_is_what_counts():
-    (warning,) = geometry_warnings(np.array([(363, 240)]), are_files=False, image_size=96, crop=200)
-    assert re.search(r"^100% .*not square: .*squeezed", warning)
-    assert geometry_warnings(np.array([(360, 363)]), are_files=False, image_size=96, crop=200) == []
-
-
-def test_sizes_are_those_on_disk(tmp_path):
-    for name, size in {"a/1.png": (30, 20), "a/2.png": (20, 20), "b/1.png": (50, 40)}.items():
-        (tmp_path / "cells" / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", size).save(tmp_path / "cells" / name)
-    sizes, are_files = image_sizes(load_source(f"folder:{tmp_path / 'cells'}", image_size=16))
-    assert (sizes.tolist(), are_files) == ([[30, 20], [20, 20], [50, 40]], True)
-    images = np.zeros((4, 24, 40, 3), np.uint8)
-    np.savez(tmp_path / "cells.npz", images=images, labels=np.arange(4))
-    sizes, are_files = image_sizes(load_source(f"npz:{tmp_path / 'cells.npz'}", image_size=16))
-    assert (sizes.tolist(), are_files) == ([[40, 24]], False)
-    assert image_sizes(load_source("synthetic:24", image_size=16)) is None
 
 
 def test_the_numbers_are_plain_json(found):

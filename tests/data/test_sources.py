@@ -1,6 +1,5 @@
 """Sources read images, labels, class names, ids and splits as documented, and the table of kinds describes them."""
 
-import io
 import zipfile
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 from PIL import Image
 
 from bloodcell_jax.config import DataConfig
-from bloodcell_jax.data.image_files import decode, resize_arrays
+from bloodcell_jax.data.image_files import resize_arrays
 from bloodcell_jax.data.sources import SOURCES, SourceKind, load_source, source_help
 from bloodcell_jax.data.synthetic import load_synthetic
 from bloodcell_jax.errors import DataError, UsageError
@@ -53,41 +52,6 @@ def test_arrays_are_resized_and_never_cropped(tmp_path):
     expected = Image.fromarray(large[4]).resize((96, 96), Image.BICUBIC)
     np.testing.assert_array_equal(data.images[4], np.asarray(expected))
     np.testing.assert_array_equal(resize_arrays(ARRAYS, 32), ARRAYS)
-
-
-@pytest.mark.parametrize(
-    ("size", "crop", "box"),
-    [
-        ((363, 360), 200, (81, 80, 281, 280)),
-        ((200, 300), 200, (0, 50, 200, 250)),  # not larger on both sides: the centered square
-        ((96, 96), 200, (0, 0, 96, 96)),
-        ((360, 250), None, (55, 0, 305, 250)),
-        ((360, 360), 100, (130, 130, 230, 230)),
-    ],
-)
-def test_image_files_are_cropped_then_resized(size, crop, box):
-    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-    buffer = io.BytesIO()
-    image.save(buffer, "png")
-    found = decode(buffer.getvalue(), "a", image_size=64, crop=crop)
-    expected = image.crop(box).resize((64, 64), Image.BICUBIC)
-    np.testing.assert_array_equal(found, np.asarray(expected))
-
-
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "LA"])
-def test_every_mode_becomes_rgb(mode):
-    buffer = io.BytesIO()
-    Image.fromarray(ARRAYS[0]).convert(mode).save(buffer, "tiff")
-    assert decode(buffer.getvalue(), "a", image_size=32, crop=None).shape == (32, 32, 3)
-
-
-def test_a_turned_photograph_is_turned_back():
-    image, buffer = Image.fromarray(ARRAYS[0]), io.BytesIO()
-    exif = image.getexif()
-    exif[0x0112] = 6  # turned by a quarter
-    image.save(buffer, "png", exif=exif)
-    found = decode(buffer.getvalue(), "a", image_size=32, crop=None)
-    np.testing.assert_array_equal(found, np.rot90(ARRAYS[0], -1))
 
 
 @pytest.fixture
