@@ -119,10 +119,10 @@ def inferred_info(path: Path, weights: NamedWeights, variant: str) -> WeightsInf
 def say_license(path: Path, info: WeightsInfo | None) -> None:
     """Warn of a license that allows no commercial use, before the weights are used."""
     entry = entry_of_file(path)
-    licence = info.licence if info else entry.licence if entry else ""
-    if licence in NON_COMMERCIAL_LICENSES:
+    name = info.licence if info else entry.licence if entry else ""
+    if name in NON_COMMERCIAL_LICENSES:
         logger.warning(
-            "%s: licensed %s, which allows no commercial use; a model fine-tuned from it inherits that", path, licence
+            "%s: licensed %s, which allows no commercial use; a model fine-tuned from it inherits that", path, name
         )
 
 
