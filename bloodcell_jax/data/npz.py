@@ -1,4 +1,4 @@
-"""Arrays from `.npz` files that anybody may have made."""
+"""Arrays from `.npz` files of any origin."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

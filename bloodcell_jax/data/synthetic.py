@@ -39,7 +39,7 @@ def load_synthetic(place: str, source: str, options: SourceOptions) -> Dataset:
 def draw_cells(count: int, *, seed: int = 0, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
     """Draw images of single cells.
 
-    Image i depends on (seed, i, size) alone. With c classes, images 0 to c - 1 hold each class once, and so do the
+    Image i depends only on (seed, i, size). With c classes, images 0 to c - 1 hold each class once, and so do the
     next c images, and so on.
 
     Args:
