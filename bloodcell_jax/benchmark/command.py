@@ -27,8 +27,8 @@ from bloodcell_jax.benchmark.timing import Program, dispatch_seconds, repeated, 
 from bloodcell_jax.config import Config, to_dict
 from bloodcell_jax.devices.host import usable_cores
 from bloodcell_jax.errors import MachineError, UsageError, is_out_of_memory
-from bloodcell_jax.models.building import count_parameters
 from bloodcell_jax.models.flops import forward_flops
+from bloodcell_jax.models.registry import count_parameters
 from bloodcell_jax.run.environment import describe_machine
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.run.watch.utilization import measure_copy_rate, measure_matrix_rate

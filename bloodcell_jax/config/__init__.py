@@ -16,7 +16,7 @@ from bloodcell_jax.config.fields import (
     TrainConfig,
     leaves,
 )
-from bloodcell_jax.config.plain import from_dict, to_dict
+from bloodcell_jax.config.serialization import from_dict, to_dict
 from bloodcell_jax.config.validation import power_range, validate
 
 __all__ = [

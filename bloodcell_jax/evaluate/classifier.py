@@ -13,8 +13,8 @@ from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.evaluator import Evaluator
 from bloodcell_jax.evaluate.image_batches import Images
 from bloodcell_jax.evaluate.metrics import ranking_of
-from bloodcell_jax.models.building import build_model, param_shapes
 from bloodcell_jax.models.network import Params
+from bloodcell_jax.models.registry import build_model, param_shapes
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints, Ranking, restore_params
 

@@ -17,8 +17,8 @@ from bloodcell_jax.data.splits import cuts_anything, split_dataset
 from bloodcell_jax.devices.host import free_host_memory
 from bloodcell_jax.devices.parallel import create_parallel
 from bloodcell_jax.errors import UsageError
-from bloodcell_jax.models.building import build_model, count_parameters, create_model, param_shapes
-from bloodcell_jax.run.features import check_cacheable, check_trainable
+from bloodcell_jax.models.registry import build_model, count_parameters, create_model, param_shapes
+from bloodcell_jax.run.cached_features import check_cacheable, check_trainable
 from bloodcell_jax.run.feed import choose_streaming
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.train.stages import plan_stages

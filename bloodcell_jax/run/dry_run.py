@@ -2,8 +2,8 @@
 
 from bloodcell_jax.config import Config
 from bloodcell_jax.data.dataset import Dataset
-from bloodcell_jax.models.building import count_parameters
 from bloodcell_jax.models.network import leaves_by_path
+from bloodcell_jax.models.registry import count_parameters
 from bloodcell_jax.report.text_table import aligned
 from bloodcell_jax.run.compilation import compile_stage
 from bloodcell_jax.run.create import create_run

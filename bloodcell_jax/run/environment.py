@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 
 from bloodcell_jax.devices.host import usable_cores
-from bloodcell_jax.models.building import count_parameters
+from bloodcell_jax.models.registry import count_parameters
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.train.freezing import partition
 from bloodcell_jax.weights.info import info_to_dict

@@ -17,7 +17,7 @@ from bloodcell_jax.data.sampling import Sampler
 from bloodcell_jax.data.streaming import default_workers, open_stream
 from bloodcell_jax.evaluate.image_batches import Images
 from bloodcell_jax.models.network import Params
-from bloodcell_jax.run.features import FeatureCache
+from bloodcell_jax.run.cached_features import FeatureCache
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.train.stages import TrainingStage
 from bloodcell_jax.train.step import Batch, Data, StepInput, features_input, images_input

@@ -26,6 +26,7 @@ from bloodcell_jax.run.watch.preemption import StopSignals
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
 from bloodcell_jax.workdir.files import read_json, read_json_if_present, update_json, write_json
+from bloodcell_jax.workdir.overwrite import delete_run
 from bloodcell_jax.workdir.resume import check_resumable, check_same_splits
 
 
@@ -85,7 +86,7 @@ def _begun(run: Run, workdir: Workdir, *, overwrite: bool) -> Iterator[None]:
     is_main = jax.process_index() == 0
     with workdir.locked() if is_main else contextlib.nullcontext():
         if is_main and overwrite:
-            workdir.delete_run()
+            delete_run(workdir)
         wait_for_all("overwrite")
         check_resumable(workdir, run.config, run.data_hash, run.total_steps)
         check_same_splits(workdir, splits)

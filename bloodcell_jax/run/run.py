@@ -10,8 +10,8 @@ from bloodcell_jax.config import Config
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.sampling import Sampler
 from bloodcell_jax.devices.parallel import AXIS, DataParallel
-from bloodcell_jax.models.building import init_params
 from bloodcell_jax.models.network import Network, Params
+from bloodcell_jax.models.registry import init_params
 from bloodcell_jax.train.class_balance import class_weights, logit_offset
 from bloodcell_jax.train.randomness import INIT, step_key
 from bloodcell_jax.train.stages import TrainingStage

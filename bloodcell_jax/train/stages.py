@@ -7,7 +7,8 @@ import optax
 from bloodcell_jax.config import Config, StageConfig
 from bloodcell_jax.models.network import Params
 from bloodcell_jax.train.freezing import Mask, trainable_mask
-from bloodcell_jax.train.optimizers import create_optimizer, create_schedule
+from bloodcell_jax.train.optimizers import create_optimizer
+from bloodcell_jax.train.schedules import create_schedule
 
 
 @dataclass(frozen=True)

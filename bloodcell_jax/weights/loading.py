@@ -11,9 +11,9 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from bloodcell_jax.errors import DataError
-from bloodcell_jax.models.building import init_params, param_shapes
 from bloodcell_jax.models.convnext import ConvNeXt
 from bloodcell_jax.models.network import Network, leaves_by_path
+from bloodcell_jax.models.registry import init_params, param_shapes
 from bloodcell_jax.weights.catalog import NON_COMMERCIAL_LICENSES, entry_of_file, find_weights
 from bloodcell_jax.weights.files import Tensor, read_file
 from bloodcell_jax.weights.info import WeightsInfo, variant_info

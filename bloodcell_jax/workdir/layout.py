@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 
 from bloodcell_jax.config import Config, from_dict
 from bloodcell_jax.errors import DataError, MachineError, UsageError
-from bloodcell_jax.workdir.files import read_json, temporaries_of
+from bloodcell_jax.workdir.files import read_json
 
 
 class EvaluationFolder:
@@ -34,7 +33,7 @@ class EvaluationFolder:
 class Workdir:
     """The folder of one run. It may not exist yet.
 
-    A file that is not named here is not the run's: `delete_run` leaves it alone.
+    A file that is not named here is not the run's: `--overwrite` leaves it alone.
     """
 
     def __init__(self, path: str | Path):
@@ -48,7 +47,7 @@ class Workdir:
         self.report = self.path / "report" / "index.html"
         self.preview = self.path / "report" / "training_pictures.png"
         self.profile = self.path / "profile"
-        self._evaluations = self.path / "eval"
+        self.eval = self.path / "eval"
         self._lock = self.path / ".lock"
 
     def __str__(self) -> str:
@@ -56,11 +55,11 @@ class Workdir:
 
     def evaluation(self, split: str) -> EvaluationFolder:
         """Return the files of an evaluated split."""
-        return EvaluationFolder(self._evaluations / split)
+        return EvaluationFolder(self.eval / split)
 
     def evaluations(self) -> dict[str, EvaluationFolder]:
         """Return the files of each split that has been evaluated, by split."""
-        folders = (EvaluationFolder(path.parent) for path in sorted(self._evaluations.glob("*/metrics.json")))
+        folders = (EvaluationFolder(path.parent) for path in sorted(self.eval.glob("*/metrics.json")))
         return {folder.path.name: folder for folder in folders}
 
     def check_usable(self) -> None:
@@ -94,34 +93,6 @@ class Workdir:
             except OSError as error:
                 raise MachineError(f"--workdir={self}: in use by another run; wait for it or choose another") from error
             yield
-
-    def delete_run(self) -> None:
-        """Delete what a run wrote, and nothing that others put into the workdir."""
-        for path in self._own_files():
-            path.unlink(missing_ok=True)
-        for path in self.checkpoints.glob("[0-9]*/"):
-            shutil.rmtree(path)
-        for folder in self._own_folders():
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-
-    def _own_files(self) -> Iterator[Path]:
-        written_whole = [self.config, self.environment, self.splits, self.metrics, self.report, self.preview]
-        for folder in self._evaluations.glob("*"):
-            written_whole += EvaluationFolder(folder).files
-        for path in written_whole:
-            yield path
-            yield from temporaries_of(path)
-        yield from self.path.glob(f"{self.events.name}.out.tfevents.*")
-        for suffix in ("*.xplane.pb", "*.trace.json.gz"):
-            yield from self.profile.glob(f"plugins/profile/*/{suffix}")
-
-    def _own_folders(self) -> Iterator[Path]:
-        """Yield the folders that a run makes, those inside others first."""
-        yield from self.profile.glob("plugins/profile/*")
-        yield from (self.profile / "plugins" / "profile", self.profile / "plugins", self.profile)
-        yield from self._evaluations.glob("*")
-        yield from (self._evaluations, self.checkpoints, self.report.parent)
 
     def read_config(self) -> Config:
         """Return the resolved configuration of the run.

@@ -17,7 +17,7 @@ from bloodcell_jax.benchmark.peers.worker import build_programs
 from bloodcell_jax.config import OptimizerConfig
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
-from bloodcell_jax.models.building import count_parameters
+from bloodcell_jax.models.registry import count_parameters
 from bloodcell_jax.models.variants import VARIANTS
 
 TINY = ["--config=quickstart", "--config.model.variant=test_convnext3", "--config.data.image_size=32"]

@@ -7,6 +7,7 @@ import pytest
 
 from bloodcell_jax import cli
 from bloodcell_jax.workdir import Workdir
+from bloodcell_jax.workdir.overwrite import delete_run
 
 
 def test_a_trace_of_the_steps_asked_for(start, tmp_path):
@@ -26,7 +27,7 @@ def test_a_trace_of_the_steps_asked_for(start, tmp_path):
     assert [event["args"]["step_num"] for event in events if event.get("name") == "train_step"] == ["2", "3"]
 
     (workdir / "profile" / "notes.txt").write_text("mine")
-    Workdir(workdir).delete_run()
+    delete_run(Workdir(workdir))
     assert [path.name for path in (workdir / "profile").iterdir()] == ["notes.txt"]
 
 

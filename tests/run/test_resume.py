@@ -16,7 +16,7 @@ from bloodcell_jax import cli
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.tfds_sets import prepare
 from bloodcell_jax.errors import UsageError
-from bloodcell_jax.models.building import build_model, param_shapes
+from bloodcell_jax.models.registry import build_model, param_shapes
 from bloodcell_jax.run.create import create_run
 from bloodcell_jax.train.stages import plan_stages
 from bloodcell_jax.workdir import Workdir

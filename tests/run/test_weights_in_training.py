@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from bloodcell_jax.config import Config, DataConfig, ModelConfig
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.models import create_model
-from bloodcell_jax.models.building import init_params
+from bloodcell_jax.models.registry import init_params
 from bloodcell_jax.run.create import create_run
 from bloodcell_jax.weights import save_weights
 from bloodcell_jax.weights.info import variant_info

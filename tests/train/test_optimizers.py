@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from bloodcell_jax.config import OptimizerConfig
-from bloodcell_jax.train.optimizers import OPTIMIZERS, SCHEDULES, create_optimizer, create_schedule
+from bloodcell_jax.train.optimizers import OPTIMIZERS, create_optimizer
+from bloodcell_jax.train.schedules import SCHEDULES, create_schedule
 
 RATE, DECAY = 0.1, 0.05
 

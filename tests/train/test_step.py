@@ -14,12 +14,13 @@ from bloodcell_jax.augment import apply_mix, parse_mix, parse_policy
 from bloodcell_jax.augment.policies import Augmentation
 from bloodcell_jax.config import AugmentConfig, OptimizerConfig
 from bloodcell_jax.devices.parallel import AXIS, ROWS, WHOLE, DataParallel
-from bloodcell_jax.models.building import init_params
 from bloodcell_jax.models.convnext import ConvNeXt, drop_path
+from bloodcell_jax.models.registry import init_params
 from bloodcell_jax.models.variants import Variant
 from bloodcell_jax.train.freezing import trainable_mask
-from bloodcell_jax.train.optimizers import create_optimizer, create_schedule
+from bloodcell_jax.train.optimizers import create_optimizer
 from bloodcell_jax.train.randomness import MIX, step_key
+from bloodcell_jax.train.schedules import create_schedule
 from bloodcell_jax.train.state import begin_stage, create_state
 from bloodcell_jax.train.step import images_input, make_train_step, training_batch
 from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD

@@ -9,7 +9,8 @@ from flax import linen as nn
 from flax.training.train_state import TrainState
 
 from bloodcell_jax.benchmark.peers.task import CannotError, PeerPrograms, Task
-from bloodcell_jax.train.optimizers import create_optimizer, create_schedule
+from bloodcell_jax.train.optimizers import create_optimizer
+from bloodcell_jax.train.schedules import create_schedule
 
 _ACTIVATIONS = {
     "gelu": functools.partial(nn.gelu, approximate=False),

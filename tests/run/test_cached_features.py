@@ -30,10 +30,10 @@ from bloodcell_jax.errors import StoppedError, UsageError
 from bloodcell_jax.models import create_model
 from bloodcell_jax.models.flops import forward_flops
 from bloodcell_jax.models.input import normalize
+from bloodcell_jax.run.cached_features import FeatureCache, check_trainable
 from bloodcell_jax.run.compilation import compile_stage
 from bloodcell_jax.run.create import create_run
 from bloodcell_jax.run.evaluation import RunEvaluator
-from bloodcell_jax.run.features import FeatureCache, check_trainable
 from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.run.loop import Loop
 from bloodcell_jax.run.watch.preemption import StopSignals

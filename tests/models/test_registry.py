@@ -6,9 +6,9 @@ import pytest
 
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
-from bloodcell_jax.models.building import MODELS, init_params
 from bloodcell_jax.models.flops import forward_flops
 from bloodcell_jax.models.network import leaves_by_path
+from bloodcell_jax.models.registry import MODELS, init_params
 
 STAGES = {f"stage_{i}" for i in range(4)}
 
