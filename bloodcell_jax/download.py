@@ -1,16 +1,19 @@
-"""Downloads by pooch: once, into the user's cache, checked against what hash is known, going on where one broke off."""
+"""Downloads with pooch into the user's cache.
+
+Each file is downloaded once and checked against its hash, if one is known. A download that broke off is continued.
+"""
 
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from bloodcell_jax.errors import DataError, MachineError
 
-# What is kept in the user's cache -> the environment variable that names another folder for it.
+# Kind of files in the user's cache -> environment variable that names another folder for them.
 FOLDER_VARIABLES = {"weights": "BLOODCELL_JAX_WEIGHTS", "data": "BLOODCELL_JAX_DATA"}
 RETRIES = 3
 CHUNK_BYTES = 2**20
@@ -18,30 +21,30 @@ TIMEOUT_SECONDS = 30
 
 
 def cache_folder(kind: str) -> Path:
-    """Return the folder that keeps `kind`, weights or data; it may not exist yet."""
+    """Return the cache folder of a kind of files, `weights` or `data`. The folder may not exist yet."""
     import pooch
 
     return Path(os.environ.get(FOLDER_VARIABLES[kind]) or pooch.os_cache("bloodcell_jax") / kind)
 
 
 def download(name: str, url: str, file_name: str, known_hash: str, *, kind: str) -> Path:
-    """Return the file, downloaded if it is not in the cache yet.
+    """Return the path of a file in the cache, and download the file if it is not there yet.
 
     Args:
-      name: what the user asked for.
-      url: its address.
-      file_name: what it is called in the cache.
-      known_hash: `sha256:` or `md5:` and its digits or the first of them, or empty where none is known.
-      kind: weights or data; each has a folder of its own.
+      name: what the user asked for, for messages.
+      url: address of the file.
+      file_name: name of the file in the cache.
+      known_hash: `sha256:` or `md5:`, followed by all hexadecimal digits or the first of them; empty if none is known.
+      kind: `weights` or `data`; each kind has a folder of its own.
 
     Raises:
-      DataError: it cannot be had; says where to put it by hand.
-      MachineError: it cannot be stored.
+      DataError: the file cannot be downloaded; the message says where to put it by hand.
+      MachineError: the file cannot be stored.
     """
     import pooch
     import requests
 
-    pooch.get_logger().setLevel("ERROR")  # it would advise the user on hashes
+    pooch.get_logger().setLevel("ERROR")  # Otherwise it gives the user advice on hashes.
     algorithm, _, digits = known_hash.partition(":")
     is_whole = len(digits) == {"sha256": 64, "md5": 32}.get(algorithm)
     cache = pooch.create(
@@ -54,11 +57,12 @@ def download(name: str, url: str, file_name: str, known_hash: str, *, kind: str)
     target = Path(cache.abspath) / file_name
     fetch = partial(_resume, partial_file=target.with_name(file_name + ".part"), known_hash=known_hash)
     try:
-        return Path(cache.fetch(file_name, downloader=fetch))
+        # pooch's stub gives downloaders the parameter names of processors; pooch passes them by position.
+        return Path(cache.fetch(file_name, downloader=fetch))  # pyright: ignore[reportArgumentType]
     except (requests.RequestException, ValueError) as error:
         reason = "the network or the server cannot be reached" if _is_offline(error) else str(error).splitlines()[0]
         raise DataError(
-            f"{name}: cannot be downloaded ({reason}); fetch {url} by other means and save it as {target}"
+            f"{name}: cannot be downloaded ({reason}); download {url} in another way and save it as {target}"
         ) from error
     except OSError as error:
         raise MachineError(f"{target}: cannot be written ({error.strerror}); set {FOLDER_VARIABLES[kind]}") from error
@@ -70,8 +74,12 @@ def _is_offline(error: Exception) -> bool:
     return isinstance(error, requests.ConnectionError | requests.Timeout)
 
 
-def _resume(url: str, output_file: str, _pooch, *, partial_file: Path, known_hash: str) -> None:
-    """Download into `partial_file`, from where it ends, and move it to `output_file` once it is whole."""
+def _resume(url: str, output_file: str, _pooch: object, *, partial_file: Path, known_hash: str) -> None:
+    """Append the missing bytes to `partial_file`, and move it to `output_file` when it is complete.
+
+    Raises:
+      ValueError: the file is longer than the server's, or its hash differs; `partial_file` is deleted.
+    """
     import requests
 
     start = partial_file.stat().st_size if partial_file.exists() else 0
@@ -90,19 +98,19 @@ def _resume(url: str, output_file: str, _pooch, *, partial_file: Path, known_has
     algorithm, _, digits = known_hash.partition(":")
     if algorithm and not file_hash(partial_file, algorithm).startswith(digits):
         partial_file.unlink()
-        raise ValueError(f"its {algorithm} does not begin with {digits[:8]}")
+        raise ValueError(f"its {algorithm} does not start with {digits[:8]}")
     os.replace(partial_file, output_file)
 
 
 def file_hash(path: Path, algorithm: str) -> str:
-    """Return the hash of a file in hexadecimal digits; `algorithm` is one of hashlib's."""
+    """Return the hash of a file in hexadecimal digits. `algorithm` is a name of hashlib."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 @contextmanager
-def _progress(name: str, start: int, size: int) -> Iterator:
-    """Show a bar on a terminal; elsewhere, that a download began."""
+def _progress(name: str, start: int, size: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal, else one line; yield a function that takes the bytes of each chunk."""
     if not sys.stderr.isatty():
         print(f"downloading {name}: {(size - start) / 1e6:,.0f} MB", file=sys.stderr, flush=True)
         yield lambda count: None

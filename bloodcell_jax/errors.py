@@ -1,12 +1,12 @@
-"""Errors meant for users: one line that names the thing, what is wrong with it and what to do.
+"""Errors for users: one line that names the thing, says what is wrong with it, and says what to do.
 
-`bloodcell_jax.cli` prints the message alone and leaves with `exit_code`; any other exception is a bug of
-this library and keeps its traceback (exit code 1).
+`bloodcell_jax.cli` prints the message alone and exits with `exit_code`. Any other exception is a bug of this library.
+It keeps its traceback, and the exit code is 1.
 """
 
 
 class UserError(Exception):
-    """Something the user can mend; never shown with a traceback."""
+    """An error that the user can correct. The user never sees a traceback of it."""
 
     exit_code = 2
 
@@ -30,24 +30,24 @@ class DivergedError(UserError):
 
 
 class MachineError(UserError):
-    """The machine: memory, disk, permissions, a workdir in use, devices or hosts missing."""
+    """A problem of the machine: memory, disk, permissions, a workdir in use, missing devices or hosts."""
 
     exit_code = 5
 
 
 class StoppedError(UserError):
-    """A signal ended the run after its state was saved; running the same command goes on."""
+    """A signal ended the run after its state was saved. The same command continues the run."""
 
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)
         self.exit_code = exit_code
 
 
-# The second is what XLA makes of an allocation that fails in its library of matrix products for the CPU.
+# The second text is XLA's if an allocation fails in its library of matrix products for the CPU.
 _MEMORY_FULL = ("RESOURCE_EXHAUSTED", "YNNPACK operation failed")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether Python or XLA says by this error that memory is full, the host's or a device's."""
+    """Return whether an error of Python or XLA means that the memory of the host or of a device is full."""
     said = isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY_FULL)
     return said or isinstance(error, MemoryError)

@@ -1,4 +1,4 @@
-"""Downloads happen once, go on where they broke off, and are checked; a server of this process stands for the net."""
+"""A file is downloaded once, an interrupted download continues, and hashes are checked; the server is local."""
 
 import hashlib
 import http.server
@@ -15,7 +15,7 @@ MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves CONTENT; `breaks` answers break off half-way, `status` is answered instead where set."""
+    """Serves CONTENT. The first `breaks` answers break off half-way. If `status` is set, it is the answer."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -79,7 +79,7 @@ def test_a_broken_download_goes_on_where_it_broke_off(server, cache):
     assert download("name", server.url, "file.pth", SHA256, kind="weights").read_bytes() == CONTENT
     starts = [int(wanted[6:-1]) for wanted in server.ranges[1:]]
     assert server.ranges[0] is None
-    # What was received goes to the disk chunk by chunk; at most a chunk is asked for twice.
+    # Each received chunk goes to the disk, so at most one chunk is requested twice.
     assert 0 <= len(CONTENT) // 2 - starts[0] < CHUNK_BYTES
     assert starts[0] < starts[1] < len(CONTENT)
 
@@ -98,15 +98,17 @@ def test_an_unfinished_download_that_is_too_long_is_dropped(server, cache):
 
 @pytest.mark.parametrize("known_hash", ["sha256:" + "0" * 64, "sha256:" + "0" * 8, "md5:" + "0" * 32])
 def test_another_content_is_refused_and_not_kept(server, cache, known_hash):
-    with pytest.raises(DataError, match="name: cannot be downloaded") as error:
+    with pytest.raises(DataError, match=r"^name: ") as error:
         download("name", server.url, "file.pth", known_hash, kind="weights")
-    assert f"save it as {cache / 'file.pth'}" in str(error.value)
+    algorithm, _, digits = known_hash.partition(":")
+    for word in (algorithm, digits[:8], server.url, f" {cache / 'file.pth'}"):
+        assert word in str(error.value)
     assert not list(cache.iterdir())
 
 
 def test_a_server_without_the_file_is_said(server, cache):
     server.status = 404
-    with pytest.raises(DataError, match=r"name: cannot be downloaded \(404"):
+    with pytest.raises(DataError, match=r"^name: .*\(404"):
         download("name", server.url, "file.pth", SHA256, kind="weights")
 
 
@@ -115,10 +117,11 @@ def test_offline_the_error_says_where_to_put_the_file(server, cache):
     server.server_close()
     with pytest.raises(DataError) as error:
         download("convnext_tiny.fb_in1k", server.url, "file.pth", SHA256, kind="weights")
-    assert str(error.value) == (
-        "convnext_tiny.fb_in1k: cannot be downloaded (the network or the server cannot be reached); "
-        f"fetch {server.url} by other means and save it as {cache / 'file.pth'}"
-    )
+    said = str(error.value)
+    assert said.startswith("convnext_tiny.fb_in1k: ")
+    for word in ("network", server.url, f" {cache / 'file.pth'}"):
+        assert word in said
+    assert len(said.splitlines()) == 1
 
 
 def test_a_file_put_there_by_hand_is_used(server, cache):
