@@ -1,4 +1,4 @@
-"""The HTML pages of a run and of an audit, and tables as text."""
+"""HTML pages of a run and of an audit, and text tables."""
 
 from bloodcell_jax.report.page import write_report
 

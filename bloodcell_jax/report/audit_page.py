@@ -1,9 +1,9 @@
-"""What an audit leaves: `audit.json`, `clean.json` and `index.html`, one page that needs no other file."""
+"""The files of an audit: `audit.json`, `clean.json`, and the page `index.html`, which needs no other file."""
 
 import base64
 import io
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +12,23 @@ from PIL import Image
 from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.audit.clusters import CONFLICT, DUPLICATE, PLANTED, Cluster
 from bloodcell_jax.data.audit.findings import Audit
-from bloodcell_jax.data.audit.shortcuts import AcquisitionGroup
+from bloodcell_jax.data.audit.shortcuts import AcquisitionGroup, Telling
 from bloodcell_jax.data.cleaning import clean_file
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.errors import MachineError, UsageError
 from bloodcell_jax.report.html import render, write_page
 from bloodcell_jax.workdir.files import write_json
 
-# More of a kind than this are counted on the page and listed in audit.json; of one cluster so many are shown.
+# Findings of one kind, and images of one cluster, that the page shows. audit.json lists all of them.
 _MOST_SHOWN, _MOST_OF_A_CLUSTER = 24, 8
 
 
 def create_output(output: str | Path) -> Path:
-    """Return the folder for an audit's files, created where missing.
+    """Return the folder for the files of an audit, and create it if it is missing.
 
     Raises:
-      UsageError: it is a file.
-      MachineError: it cannot be created.
+      UsageError: the path is a file.
+      MachineError: the folder cannot be created.
     """
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
@@ -36,19 +36,21 @@ def create_output(output: str | Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MachineError(f"--output={folder}: cannot be created ({error.strerror}); choose another") from error
+        raise MachineError(f"--output={folder}: cannot be created ({error.strerror}); choose another folder") from error
     return folder
 
 
 def write_audit(audit: Audit, output: str | Path, *, data_dir: str | None = None) -> Path:
-    """Write an audit's files into a folder, created where missing, and return the page's path.
+    """Write the files of an audit into a folder, and return the path of the page.
 
     Args:
-      data_dir: where the source was read from, for the command on the page.
+      audit: what to write.
+      output: the folder; it is created if it is missing.
+      data_dir: the `--data_dir` with which the source was read, for the command on the page.
 
     Raises:
       UsageError: `output` is a file.
-      MachineError: it cannot be written.
+      MachineError: a file cannot be written.
     """
     folder = create_output(output)
     try:
@@ -62,7 +64,7 @@ def write_audit(audit: Audit, output: str | Path, *, data_dir: str | None = None
 
 
 def train_command(audit: Audit, folder: Path, data_dir: str | None = None) -> str:
-    """Return the command that reads the source as it was audited and trains without what `clean.json` names."""
+    """Return the command that reads the source as the audit did and trains without the images in `clean.json`."""
     data = {"source": audit.dataset.source, "clean": folder / "clean.json"}
     if data_dir is not None:
         data["data_dir"] = data_dir
@@ -95,14 +97,7 @@ def _render(audit: Audit, command: str) -> str:
             {"images": _images(dataset, pair[:2]), "correlation": pair.correlation}
             for pair in audit.similar[:_MOST_SHOWN]
         ],
-        outliers=[
-            image | {"distance": outlier.distance}
-            for outlier, image in zip(
-                audit.outliers,
-                _images(dataset, [outlier.index for outlier in audit.outliers[:_MOST_SHOWN]]),
-                strict=False,
-            )
-        ],
+        outliers=_outliers(audit),
         groups=[_acquisition_group(dataset, group) for group in audit.acquisition_groups],
         statistics=_statistics(audit),
         label_errors=_label_errors(audit),
@@ -115,7 +110,7 @@ def _cluster(dataset: Dataset, cluster: Cluster) -> dict:
     return cluster._asdict() | {"n": len(cluster.indices), "images": _images(dataset, shown)}
 
 
-def _images(dataset: Dataset, indices: Sequence[int]) -> list[dict]:
+def _images(dataset: Dataset, indices: Iterable[int]) -> list[dict]:
     return [
         {
             "src": _data_address(dataset.images[index]),
@@ -129,7 +124,7 @@ def _images(dataset: Dataset, indices: Sequence[int]) -> list[dict]:
 
 
 def _data_address(image: np.ndarray) -> str:
-    # Without chroma subsampling no difference to the original is seen, at a fifth of PNG's size.
+    # Without chroma subsampling no difference from the original is visible, at a fifth of the size of PNG.
     content = io.BytesIO()
     Image.fromarray(image).save(content, "jpeg", quality=92, subsampling=0)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
@@ -141,17 +136,23 @@ def _acquisition_group(dataset: Dataset, group: AcquisitionGroup) -> dict:
         {"name": name, "inside": int(inside), "share": inside / len(group.indices), "outside": outside / rest.sum()}
         for name, inside, outside in zip(dataset.class_names, group.class_counts, rest, strict=True)
     ]
-    # Spread over the group, so that not one class alone is seen.
+    # Spread over the group, because the examples of a class often stand together.
     shown = group.indices[np.linspace(0, len(group.indices) - 1, min(12, len(group.indices))).astype(int)]
     return group._asdict() | {"n": len(group.indices), "rows": rows, "images": _images(dataset, shown)}
 
 
-def _statistics(audit: Audit) -> dict[str, list]:
-    """Return a row of tellings for each statistic."""
-    rows: dict[str, list] = {}
+def _statistics(audit: Audit) -> dict[str, list[Telling]]:
+    """Return the tellings of each statistic, by its name."""
+    rows: dict[str, list[Telling]] = {}
     for telling in audit.tellings:
         rows.setdefault(telling.statistic, []).append(telling)
     return rows
+
+
+def _outliers(audit: Audit) -> list[dict]:
+    shown = audit.outliers[:_MOST_SHOWN]
+    images = _images(audit.dataset, [outlier.index for outlier in shown])
+    return [image | {"distance": outlier.distance} for outlier, image in zip(shown, images, strict=True)]
 
 
 def _label_errors(audit: Audit) -> list[dict] | None:

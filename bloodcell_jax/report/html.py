@@ -1,16 +1,17 @@
-"""What every page has in common: its templates, how numbers are written, and how a file is replaced."""
+"""The common parts of all pages: templates, the format of numbers, and the replacement of a file."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
 from bloodcell_jax.workdir.files import replacing
 
 
-def render(template: str, **values) -> str:
-    """Return a page from a template of this folder; whatever `values` hold is escaped."""
-    # ChainableUndefined: a value that a run has not recorded is shown as a dash, however deep it would lie.
+def render(template: str, **values: Any) -> str:
+    """Return a page made from a template of this folder. All `values` are escaped."""
+    # ChainableUndefined: the page shows a dash for a value that the run has not recorded, at any depth.
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bloodcell_jax.report", ""),
         autoescape=True,
@@ -27,11 +28,11 @@ def render(template: str, **values) -> str:
     return environment.get_template(template).render(values)
 
 
-def _number(value, form: str) -> str:
+def _number(value: object, form: str) -> str:
     return format(value, form) if isinstance(value, int | float) else "–"
 
 
-def _duration(seconds) -> str:
+def _duration(seconds: object) -> str:
     if not isinstance(seconds, int | float):
         return "–"
     minutes, seconds = divmod(round(seconds), 60)
@@ -40,12 +41,12 @@ def _duration(seconds) -> str:
 
 
 def write_page(path: Path, html: str) -> None:
-    """Write a page so that a reader sees the old or the new one, never a part.
+    """Write a page in one step: a reader sees the old page or the new one, never a part.
 
     Raises:
-      MachineError: it cannot be written.
+      MachineError: the page cannot be written.
     """
-    # Ids are file names, and a name that is not UTF-8 reads as lone surrogates, which cannot be encoded.
+    # Ids are file names. A name that is not UTF-8 is read as lone surrogates, which cannot be encoded.
     content = html.encode("utf-8", errors="replace")
     with replacing(path) as temporary:
         temporary.write_bytes(content)

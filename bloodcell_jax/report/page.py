@@ -1,13 +1,15 @@
-"""`report/index.html` of a workdir: one file that needs no other, made from what the run has written so far.
+"""The page of a run, `report/index.html` of its workdir: one file that needs no other.
 
-Read, each where it exists: `config.json`, `environment.json`, `metrics.jsonl` and, for every split below
-`eval/`, `metrics.json`, `predictions.csv` and `most_wrong.json`.
+The page shows what the run has written so far. It reads these files of the workdir, if they exist:
 
-`environment.json` holds `command`, `started`, `seconds_trained`, `versions` {name: version}, `devices`
-[text], `git_revision`, `steps`, `data` {source, sha256, n, image_size, class_names, splits {split: {count, per_class
-{name: count}}}, notes [text]} and `model` {variant, parameters, trainable {stage: count}}.
-`report/training_pictures.png` shows images as training sees them.
-`most_wrong.json` is a list of {id, label, predicted, confidence, probability_of_label, png (base64)}.
+- `config.json`.
+- `environment.json`: `command`, `started`, `seconds_trained`, `versions` {name: version}, `devices` [text],
+  `git_revision`, `steps`, `data` {source, sha256, n, image_size, class_names, splits {split: {count, per_class
+  {name: count}}}, notes [text]} and `model` {variant, parameters, trainable {stage: count}}.
+- `metrics.jsonl`.
+- `report/training_pictures.png`: images as training sees them.
+- `metrics.json`, `predictions.csv` and `most_wrong.json` of every split below `eval/`. `most_wrong.json` is a list of
+  {id, label, predicted, confidence, probability_of_label, png (base64)}.
 """
 
 import base64
@@ -31,13 +33,13 @@ _SPLITS = ("train", "val", "test")
 
 
 def write_report(workdir: Path) -> Path:
-    """Write `workdir/report/index.html` anew, in one step, and return its path.
+    """Write `workdir/report/index.html` in one step, and return its path.
 
-    What the run has not written yet is named on the page instead of shown.
+    If the run has not written a file yet, the page says so in its place.
 
     Raises:
       UsageError: there is no such folder.
-      DataError: a file of the workdir is not what this library writes.
+      DataError: a file of the workdir does not have the format that this library writes.
       MachineError: the page cannot be written.
     """
     folder = Workdir(workdir)
@@ -76,7 +78,7 @@ def _log_summary(records: Sequence[Mapping], config: Mapping) -> dict | None:
         if series:
             svg = plots.curves(series, boundaries=boundaries, log=log)
             figures.append({"title": title, "svg": Markup(svg), "names": list(series)})
-    # On cached features no image goes through the network.
+    # No image goes through the network in a stage on cached features, so its speed is another quantity.
     cached = {stage["name"] for stage in config.get("stages", ()) if stage.get("cached_views")}
     _, speed = _column([record for record in records if record["stage"] not in cached], "perf/images_per_second")
     return {
@@ -94,7 +96,7 @@ def _column(records: Sequence[Mapping], field: str) -> tuple[list, list]:
 
 
 def _evaluations(workdir: Workdir) -> dict[str, Any]:
-    """Return the metrics of every split and, of the split the page is about, predictions and images."""
+    """Return the metrics of every split, and the predictions and images of the split that the page is about."""
     evaluations = workdir.evaluations()
     metrics = {split: read_json(files.metrics) for split, files in evaluations.items()}
     rank = {split: i for i, split in enumerate(_SPLITS)}

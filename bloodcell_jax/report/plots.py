@@ -1,16 +1,21 @@
-"""Plots as inline SVG: data in, markup out, no state and no files.
+"""Plots as inline SVG: data in, markup out, without state and files.
 
-Text stays text and colors are CSS variables of the page (`--ink`, `--rule`, `--series-1`, `--series-2`), so
-that a plot follows the reader's font and light or dark theme. Only fixed words are drawn; names that come
-from data belong into the page, which escapes them.
+Text stays text, and colors are CSS variables of the page (`--ink`, `--rule`, `--series-1`, `--series-2`). So a plot
+follows the reader's font and light or dark theme. Plots draw fixed words only: names from the data belong on the page,
+which escapes them.
 """
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-# Matplotlib wants colors it knows: these stand for the page's variables until the SVG is written.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Matplotlib needs colors that it knows. These stand for the page's variables until the SVG is written.
 INK, RULE, SERIES_1, SERIES_2 = "#010101", "#020202", "#030303", "#040404"
 _VARIABLES = {
     INK: "var(--ink)",
@@ -19,7 +24,7 @@ _VARIABLES = {
     SERIES_2: "var(--series-2)",
 }
 
-# More points than this on one line are not seen at a page's width and only make it heavy.
+# More points on one line are invisible at the width of the page and only make the page larger.
 MAX_POINTS = 400
 
 
@@ -29,17 +34,17 @@ def curves(
     boundaries: Sequence[float] = (),
     log: bool = False,
 ) -> str:
-    """Draw up to two named series of (steps, values) over training steps, as SVG.
+    """Draw up to two named series over training steps, as SVG.
 
-    Values that are not finite leave a gap. Series beyond `MAX_POINTS` are averaged over neighbors.
+    A value that is not finite leaves a gap. A series of more than `MAX_POINTS` points is averaged over neighbors.
 
     Args:
-      series: the first is a line, the second, sparser one a line with markers.
-      boundaries: steps at which a stage begins, drawn as dashed lines.
-      log: logarithmic values; what is not positive leaves a gap.
+      series: name -> (steps, values). The first series is a line, the second, sparser one a line with markers.
+      boundaries: steps at which a stage begins; they are dashed lines.
+      log: use a logarithmic axis; a value that is not positive leaves a gap.
     """
     figure, axes = _axes(width=5.2, height=2.9)
-    styles = ({"color": SERIES_1}, {"color": SERIES_2, "marker": "o", "markersize": 3.5})
+    styles: tuple[dict[str, Any], ...] = ({"color": SERIES_1}, {"color": SERIES_2, "marker": "o", "markersize": 3.5})
     for (name, (steps, values)), style in zip(series.items(), styles, strict=False):
         steps, values = thin(np.asarray(steps, float), np.asarray(values, float))
         drawn = np.isfinite(values) & (values > 0 if log else True)
@@ -56,7 +61,12 @@ def curves(
 
 
 def reliability_diagram(confidence: np.ndarray, accuracy: np.ndarray) -> str:
-    """Draw accuracy over mean confidence, one point for each bin that has examples, as SVG."""
+    """Draw accuracy over mean confidence, as SVG.
+
+    Args:
+      confidence: mean confidence of each bin that has examples, 0 to 1, [bins].
+      accuracy: share of right predictions in the same bins, 0 to 1, [bins].
+    """
     figure, axes = _axes(width=3.4, height=3.2)
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)
     axes.plot(confidence, accuracy, color=SERIES_1, marker="o", markersize=4, linewidth=1.6)
@@ -65,7 +75,7 @@ def reliability_diagram(confidence: np.ndarray, accuracy: np.ndarray) -> str:
 
 
 def thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average groups of consecutive points so that at most `MAX_POINTS` are left."""
+    """Average groups of consecutive points, so that at most `MAX_POINTS` are left; both arrays are [n]."""
     size = -(-len(steps) // MAX_POINTS)
     if size <= 1:
         return steps, values
@@ -74,7 +84,7 @@ def thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return np.add.reduceat(steps, starts) / counts, np.add.reduceat(values, starts) / counts
 
 
-def _axes(width: float, height: float):
+def _axes(width: float, height: float) -> "tuple[Figure, Axes]":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
@@ -89,10 +99,10 @@ def _axes(width: float, height: float):
     return figure, axes
 
 
-def _logarithmic(axes) -> None:
+def _logarithmic(axes: "Axes") -> None:
     axes.set_yscale("log", nonpositive="mask")
     low, high = axes.get_ylim()
-    low = max(low, high / 1e4)  # a schedule that ends near 0 would fill the axis with its last steps
+    low = max(low, high / 1e4)  # Otherwise the last steps of a schedule that ends near 0 fill the axis.
     axes.set_ylim(low, high)
     subs = (1, 2, 5) if high / low < 300 else (1,)
     axes.yaxis.set_major_locator(_ticker().LogLocator(subs=subs))
@@ -106,7 +116,7 @@ def _ticker():
     return ticker
 
 
-def _svg(figure) -> str:
+def _svg(figure: "Figure") -> str:
     import matplotlib
 
     buffer = io.StringIO()

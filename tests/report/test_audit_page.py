@@ -1,4 +1,4 @@
-"""The verb audit: its files, its page, its exit codes, and what it says."""
+"""The verb `audit`: its files, its page, its exit codes, and what it prints."""
 
 import dataclasses
 import json
@@ -17,13 +17,13 @@ from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.synthetic import draw_cells
 from bloodcell_jax.report.audit_page import train_command
 
-# Names that are markup where they are not escaped.
+# These names are markup if the page does not escape them.
 HOSTILE = '"><script>alert(1)<:script>'
 CLASSES = ("a <b>bold", "b & c")
 
 
 class _Page(HTMLParser):
-    """Collects the visible text, every tag and every address a page would load."""
+    """Collects the visible text, all tags, and all addresses that the page would load."""
 
     def __init__(self, html):
         super().__init__()
@@ -41,7 +41,7 @@ class _Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return class folders in train/ and val/ whose names are hostile, with a duplicate, a conflict and a leak."""
+    """Make class folders in train/ and val/ with hostile names, a duplicate, a conflict and a leak."""
     root = tmp_path_factory.mktemp("cells")
     cells, _ = draw_cells(60, seed=9, size=32)
     images = {f"train/{CLASSES[i % 2]}/{i:02}.png": cells[i] for i in range(40)}
@@ -74,7 +74,7 @@ def test_the_files(output, folder):
         f"train/{CLASSES[1]}/conflict.png": "conflict",
         f"val/{CLASSES[0]}/leak.png": "duplicate",
     }
-    # Of a duplicate the lowest index is kept, and the hostile name sorts before 02.
+    # The copy with the lowest index is kept, and the hostile name sorts before 02.
     expected[f"train/{CLASSES[0]}/02.png"] = expected.pop(f"train/{CLASSES[0]}/{HOSTILE}.png")
     assert {entry["id"]: entry["reason"] for entry in clean["remove"]} == expected
     assert all(data.ids[entry["index"]] == entry["id"] for entry in clean["remove"])
@@ -84,27 +84,36 @@ def test_the_files(output, folder):
 def test_the_page_says_first_what_matters(output):
     page = _Page((output / "index.html").read_text())
     for said in (
-        "Leave out 4 of 63 images (6.3%): 2 equal images under conflicting labels, 2 duplicates.",
-        "no classifier can be right on more than 98.41%",
-        "1 image stands in more than one split",
         f"--config.data.clean={output / 'clean.json'}",
         "--config.data.image_size=32",
-        "its own splits: train 42, val 21",
-        "None: no image stands far more often than the others.",
-        "equal to the byte",
-        "the same after turning, brightening or compressing",
-        "in train and val",
+        "train 42, val 21",
+        "train and val",
         json.loads((output / "clean.json").read_text())["sha256"],
         *CLASSES,
     ):
         assert said in page.text, said
-    assert page.text.index("Leave out 4") < page.text.index("Planted images") < page.text.index("Class balance")
+    verdict, planted, rest = re.split("Planted images|Conflicting labels", page.text, maxsplit=2)
+    # What to leave out and of how many, the reasons, the ceiling of the accuracy, and the leak.
+    for pattern in (
+        "4 of 63",
+        r"6\.3 ?%",
+        r"\b2\b[^,.]*conflict",
+        "2 duplicates",
+        r"98\.41 ?%",
+        r"\b1 image\b[^.]*split",
+    ):
+        assert re.search(pattern, verdict), pattern
+    assert "None" in planted
+    # One pair has equal bytes, and the other pair is an image and its mirror image.
+    assert "byte" in rest
+    assert "turned" in rest
+    assert "Class balance" in rest
 
 
 def test_the_page_loads_nothing_and_escapes_what_it_shows(output):
     html = (output / "index.html").read_text()
     page = _Page(html)
-    # The duplicate's, the conflict's and the leak's two images each, the leak's once more.
+    # Two images each of the duplicate, the conflict and the leak, which is shown twice.
     assert page.tags.count("img") >= 8
     assert all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
     assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
@@ -121,12 +130,12 @@ def test_what_is_printed(folder, tmp_path, capsys):
     assert audit(f"--source=folder:{folder}", f"--output={tmp_path}", "--image_size=32", "--crop=none") == 0
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
-    assert lines[0] == f"folder:{folder}: 63 images, 2 classes"
-    assert lines[1].startswith("Leave out 4 of 63 images")
-    assert f"page: {tmp_path / 'index.html'}" in lines
-    assert any(line.startswith(f"removals: {tmp_path / 'clean.json'}; delete an entry") for line in lines)
+    assert lines[0].startswith(f"folder:{folder}: 63 ")
+    assert "4 of 63" in lines[1]
+    assert any(line.endswith(f" {tmp_path / 'index.html'}") for line in lines)
+    assert any(f" {tmp_path / 'clean.json'};" in line for line in lines)
     assert lines[-1].endswith("--config.data.image_size=32 --config.data.crop=none")
-    assert "bloodcell: audit: comparing 63 images with each other" in printed.err
+    assert re.search(r"^bloodcell: audit: .*\b63\b", printed.err, re.MULTILINE)
 
 
 def test_predictions_are_ranked(folder, tmp_path, capsys):
@@ -140,10 +149,10 @@ def test_predictions_are_ranked(folder, tmp_path, capsys):
     (tmp_path / "predictions.csv").write_text("\n".join(rows))
     flags = [f"--source=folder:{folder}", f"--output={tmp_path / 'out'}", "--image_size=32"]
     assert audit(*flags, f"--predictions={tmp_path / 'predictions.csv'}") == 0
-    assert "1 likely label error" in capsys.readouterr().out
+    assert re.search(r"\b1\b[^,.]*label error", capsys.readouterr().out)
     page = _Page((tmp_path / "out" / "index.html").read_text())
     assert "Likely label errors" in page.text
-    assert "looks like" in page.text
+    assert f"{CLASSES[1 - data.labels[20]]}, margin" in page.text
     (error,) = json.loads((tmp_path / "out" / "audit.json").read_text())["label_errors"]
     assert error["id"] == data.ids[20]
 
@@ -151,14 +160,14 @@ def test_predictions_are_ranked(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [
-        ([], 2, "--source: missing"),
-        (["--source=synthetic:24"], 2, "--output: missing"),
-        (["--source=npz:absent.npz", "--output=out"], 3, "npz:absent.npz: no such file"),
-        (["--source=synthetic:24", "--output=file"], 2, "--output=file: is a file; name a folder"),
-        (["--source=synthetic:24", "--output=out", "--crop=0"], 2, "--crop=0: give a number of pixels, or none"),
+        ([], 2, "--source: "),
+        (["--source=synthetic:24"], 2, "--output: "),
+        (["--source=npz:absent.npz", "--output=out"], 3, "npz:absent.npz: "),
+        (["--source=synthetic:24", "--output=file"], 2, "--output=file: "),
+        (["--source=synthetic:24", "--output=out", "--crop=0"], 2, "--crop=0: "),
         (["--source=synthetic:24", "--output=out", "--image_size=8"], 2, "image_size"),
-        (["--source=synthetic:24", "--output=out", "--predictions=absent.csv"], 3, "absent.csv: cannot be read"),
-        (["--source=synthetic:24", "--output=file/below"], 5, "--output=file/below: cannot be created"),
+        (["--source=synthetic:24", "--output=out", "--predictions=absent.csv"], 3, "absent.csv: "),
+        (["--source=synthetic:24", "--output=file/below"], 5, "--output=file/below: "),
     ],
 )
 def test_mistakes(tmp_path, monkeypatch, capsys, flags, code, said):
@@ -175,8 +184,10 @@ def test_training_on_other_data_is_refused(output, tmp_path, capsys):
     assert cli.main(["bloodcell", "train", *flags, f"--config.data.clean={output / 'clean.json'}"]) == 3
     sha256 = json.loads((output / "clean.json").read_text())["sha256"]
     said = capsys.readouterr().err.splitlines()[-1]
-    assert f"clean.json: made for other data: n 63, sha256 {sha256}" in said
-    assert "has n 9, sha256" in said
+    # The file, the size and hash that it is valid for, and the size of the data at hand.
+    assert "clean.json: " in said
+    assert sha256 in said
+    assert re.search(r"\b63\b.*\b9\b", said)
     assert not (tmp_path / "run").exists()
 
 
