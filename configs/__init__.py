@@ -1,1 +1,1 @@
-"""Experiments: one file each, with `get_config(arg="") -> Config`; its docstring says what to expect of it."""
+"""Experiments. Each file has a `get_config(arg="") -> Config`, and its docstring says which results to expect."""

@@ -1,19 +1,20 @@
-"""The five rows of the report's table of results, with its data balance, augmentation layers and their faults.
+"""The five rows of the results table of the report: its data balance and its augmentation layers with their faults.
 
 bloodcell train --config=report_table1:ROW --workdir=runs/ROW --config.data.source=npz:training_set.npz \\
     --config.model.weights=convnext_base.safetensors
 
 ROW is one of
-  cnn                       the custom CNN on the data as they are
+  cnn                       the custom CNN on the unchanged data
   under-augmix-randaugment  ConvNeXt-Base, 850 of each class, AugMix then RandAugment
   under-augmix-fourier      ConvNeXt-Base, 850 of each class, AugMix and FourierMix
-  over-augmix-randaugment   ConvNeXt-Base, every class repeated to the largest, AugMix then RandAugment
-  over-augmix-fourier       ConvNeXt-Base, every class repeated to the largest, AugMix and FourierMix
+  over-augmix-randaugment   ConvNeXt-Base, every class repeated to the size of the largest, AugMix then RandAugment
+  over-augmix-fourier       ConvNeXt-Base, every class repeated to the size of the largest, AugMix and FourierMix
 
-ConvNeXt-Base was frozen for the head's training and mostly so afterwards: here its last stage is fine-tuned. What the
-report did not say (batch, rates) is ours. Without `weights` the backbone is random and the rows tell nothing. One step
-of 64 images of 96 px costs 1.0 TFLOP with the whole backward pass, a third with a frozen backbone. Accuracies have
-not been measured yet: no ImageNet weights were at hand.
+In the report, ConvNeXt-Base was frozen while the head was trained, and mostly frozen afterwards. Here, its last stage
+is fine-tuned afterwards. The report does not give the batch and the rates, so these values are ours. Without `weights`,
+the backbone is random and the rows mean nothing. One step of 64 images of 96 px costs 1.0 TFLOP with the whole backward
+pass, and a third of it with a frozen backbone. The accuracies have not been measured yet, because no ImageNet weights
+were available.
 """
 
 from bloodcell_jax.config import (
@@ -27,7 +28,7 @@ from bloodcell_jax.config import (
 )
 from bloodcell_jax.errors import UsageError
 
-# KerasCV's layers as the report ran them: its operations and ranges, and compat=kerascv where they had faults.
+# The layers of KerasCV as the report ran them: its operations and ranges, and compat=kerascv for layers with faults.
 AUGMIX = "augmix:compat=kerascv"
 AUGMENTS = {
     "randaugment": AugmentConfig(policy=f"{AUGMIX}|randaugment:preset=kerascv"),
@@ -41,8 +42,13 @@ ROWS = ("cnn", *(f"{balance}-augmix-{augment}" for balance in BALANCES for augme
 
 
 def get_config(arg: str = "") -> Config:
+    """Return the configuration of the row `arg`.
+
+    Raises:
+      UsageError: there is no such row.
+    """
     if arg not in ROWS:
-        raise UsageError(f"config report_table1:{arg}: no such row; write report_table1:ROW with {', '.join(ROWS)}")
+        raise UsageError(f"--config=report_table1:{arg}: no such row; choose one of {', '.join(ROWS)}")
     if arg == "cnn":
         return _custom_cnn()
     balance, _, augment = arg.split("-")
