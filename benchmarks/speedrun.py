@@ -1,10 +1,11 @@
-"""Time to accuracy: from the start of the process to a validation accuracy, the mean over seeds.
+"""Time to accuracy: the seconds from the start of the process to a validation accuracy, as a mean over seeds.
 
     python benchmarks/speedrun.py --target=0.85 --output=speedrun.json -- --config.data.source=zip:pbc96.zip
 
-Each seed is a `launch.py train` of its own with an empty compilation cache, watched from outside and stopped (SIGTERM)
-at the first evaluation that reaches the target. `seconds` is all of it: imports, data, compiling, evaluations,
-checkpoints. `training_seconds` are the steps alone, as the run's own clock has them. Flags after `--` go to `train`.
+Each seed is a `launch.py train` of its own with an empty compilation cache. This script watches it from outside and
+stops it (SIGTERM) at the first evaluation that reaches the target. `seconds` is the whole time: imports, data,
+compilation, evaluations, checkpoints. `training_seconds` is the time of the steps alone on the clock of the run. Flags
+after `--` go to `train`.
 """
 
 import json
@@ -23,16 +24,16 @@ from bloodcell_jax.run.environment import describe_machine
 from bloodcell_jax.workdir import Workdir
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("config", "pbc_scratch", "as train takes it")
+flags.DEFINE_string("config", "pbc_scratch", "configuration, as in train")
 flags.DEFINE_float("target", 0.85, "validation accuracy", lower_bound=0, upper_bound=1)
-flags.DEFINE_integer("seeds", 5, "runs", lower_bound=1)
+flags.DEFINE_integer("seeds", 5, "number of runs", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file to write")
 
 LAUNCH = Path(__file__).resolve().parents[1] / "launch.py"
 
 
 def run_seed(seed: int, folder: Path, words: list[str]) -> dict:
-    """Train until the target is reached; returns times, None where it was not.
+    """Train until the target is reached, and return the times; they are None if it is not reached.
 
     Raises:
       SystemExit: the run failed.
@@ -67,7 +68,7 @@ def run_seed(seed: int, folder: Path, words: list[str]) -> dict:
 
 
 def training_seconds(lines: list[dict], last: int, batch_size: int) -> float:
-    """Return the seconds that the steps up to `last` took, from the rates that their lines tell."""
+    """Return the seconds of the steps up to `last`, from the rates in the lines of the log."""
     seconds, before = 0.0, 0
     for line in lines:
         if line["step"] <= last:

@@ -1,89 +1,98 @@
-"""The streaming feed: how long a step waits for it, how many images it gives, and what it takes as data grow.
+"""The streaming feed: its images per second, how long a step waits for it, and its cost as the data grow.
 
     python benchmarks/streaming.py --folder=/var/tmp/streaming --output=benchmarks/results/streaming-cpu.json
 
-Makes data sets of synthetic images in `--folder` once, by `bloodcell_jax.data.tfds_sets.prepare`, and keeps them.
+The script makes datasets of synthetic images in `--folder` with `bloodcell_jax.data.tfds_sets.prepare`, and keeps them
+for the next time.
 
-- `feed`: images a second of the stream alone, decoded and collected by this process, by the number of workers; the
-  kinds alternate and the median of `--windows` counts.
-- `step`: the waiting share of training steps of `--model`, as `perf/data_wait` of a run says; the first step, which
-  waits for the first batch while the step compiles, is left out.
-- `growth`: small images, 20,000 to 2,000,000 rows: seconds until the data set is open (index and hash), until it is
-  split and until the first batch, and the memory of this process and of its workers, sampled from batch to batch.
-  Each size is measured in a process of its own.
+- `feed`: images per second of the stream alone, by number of workers. Workers decode and this process collects. The
+  numbers of workers take turns, and the median of `--windows` is the result.
+- `step`: the share of a training step of `--model` that waits for data, as `perf/data_wait` of a run. The first step is
+  left out, because it waits for the first batch while the step compiles.
+- `growth`: small images, 20,000 to 2,000,000 rows. Seconds until the dataset is open (index and hash), until it is
+  split, and until the first batch; and the memory of this process and of its workers, sampled from batch to batch. Each
+  size is measured in a process of its own.
 """
 
+import io
 import json
 import multiprocessing
 import statistics
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import psutil
 from absl import app, flags
+from PIL import Image
 
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.sampling import create_sampler
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.splits import split_dataset
+from bloodcell_jax.data.stored_images import StoredImages
 from bloodcell_jax.data.streaming import open_stream
 from bloodcell_jax.data.synthetic import CLASS_NAMES, draw_cells
 from bloodcell_jax.data.tfds_sets import prepare
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("folder", None, "where the data sets are made and kept", required=True)
+flags.DEFINE_string("folder", None, "folder for the datasets", required=True)
 flags.DEFINE_string("output", None, "JSON file to write")
-flags.DEFINE_integer("images", 4000, "of the data set that `feed` and `step` read")
-flags.DEFINE_integer("image_size", 96, "pixels of these")
-flags.DEFINE_integer("batch_size", 64, "images")
-flags.DEFINE_multi_integer("workers", [0, 1, 2], "processes that decode")
+flags.DEFINE_integer("images", 4000, "images in the dataset of `feed` and `step`")
+flags.DEFINE_integer("image_size", 96, "side of these images in pixels")
+flags.DEFINE_integer("batch_size", 64, "images in a batch")
+flags.DEFINE_multi_integer("workers", [0, 1, 2], "numbers of processes that decode")
 flags.DEFINE_integer("windows", 5, "timed repetitions of `feed`", lower_bound=1)
-flags.DEFINE_integer("window_batches", 40, "batches in each")
+flags.DEFINE_integer("window_batches", 40, "batches in a repetition")
 flags.DEFINE_string("model", "convnext_atto", "network of `step`")
-flags.DEFINE_integer("steps", 30, "of `step`")
-flags.DEFINE_multi_integer("rows", [20_000, 200_000, 2_000_000], "of `growth`")
-flags.DEFINE_integer("growth_seconds", 60, "how long each size of `growth` is read")
+flags.DEFINE_integer("steps", 30, "training steps of `step`")
+flags.DEFINE_multi_integer("rows", [20_000, 200_000, 2_000_000], "sizes of the dataset of `growth`")
+flags.DEFINE_integer("growth_seconds", 60, "seconds for which each size of `growth` is read")
 
 SMALL = 16
 
 
-class _Repeated:
-    """As many images as asked for: a few, again and again, with their number painted in, so that no two are equal."""
+class _Numbered:
+    """A few images again and again. Each copy has its number in its first pixel, so that no two copies are equal."""
 
-    dtype = np.dtype(np.uint8)
+    name = "all"
 
     def __init__(self, few: np.ndarray, count: int):
-        self._few, self.shape = few, (count, *few.shape[1:])
-        self.nbytes = int(np.prod(self.shape, dtype=np.int64))
+        self._few, self._count = few, count
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        image = self._few[index % len(self._few)].copy()
-        image[0, 0], image[0, 1, 0] = [index % 256, index // 256 % 256, index // 65536], 255
-        return image
+    def __len__(self) -> int:
+        return self._count
 
-    def __iter__(self):
-        return (self[i] for i in range(self.shape[0]))
+    def __getitems__(self, numbers: list[int]) -> list[bytes]:
+        return [self._encoded(number) for number in numbers]
+
+    def _encoded(self, number: int) -> bytes:
+        image = self._few[number % len(self._few)].copy()
+        image[0, 0], image[0, 1, 0] = [number % 256, number // 256 % 256, number // 65536], 255
+        content = io.BytesIO()
+        Image.fromarray(image).save(content, "ppm")
+        return content.getvalue()
 
 
-def prepared(count: int, image_size: int) -> str:
-    """Return the name of a data set of `count` images, made where it is missing."""
+def dataset_name(count: int, image_size: int) -> str:
+    """Return the name of a dataset of `count` images, and make the dataset if it is missing."""
     name = f"cells_{count}_{image_size}"
     if not (Path(FLAGS.folder) / "blood_cells" / name).exists():
         few, labels = draw_cells(min(count, 512), size=image_size)
-        labels = np.resize(labels, count)
+        images = StoredImages([_Numbered(few, count)], image_size, f"{count} cells", fingerprint=name)
         ids = tuple(map(str, range(count)))
-        prepare(Dataset(_Repeated(few, count), labels, CLASS_NAMES, ids, f"{count} cells"), FLAGS.folder, name)
+        prepare(Dataset(images, np.resize(labels, count), CLASS_NAMES, ids, f"{count} cells"), FLAGS.folder, name)
     return f"tfds:blood_cells/{name}"
 
 
-def open_set(count: int, image_size: int) -> Dataset:
-    """Return the data set, its images on the disk."""
-    return load_source(prepared(count, image_size), image_size=image_size, data_dir=FLAGS.folder, in_memory=False)
+def open_dataset(count: int, image_size: int) -> Dataset:
+    """Return the dataset with its images on the disk."""
+    return load_source(dataset_name(count, image_size), image_size=image_size, data_dir=FLAGS.folder, in_memory=False)
 
 
 class _Plan:
-    """A sampler's batches, one after the other."""
+    """The batches of a sampler, one after the other."""
 
     def __init__(self, dataset: Dataset, batch_size: int):
         self._sampler = create_sampler("natural", dataset.labels, np.arange(len(dataset), dtype=np.int32), seed=0)
@@ -92,18 +101,19 @@ class _Plan:
     def __len__(self) -> int:
         return 1_000_000
 
-    def __getitem__(self, step: int) -> np.ndarray:
+    def __getitem__(self, step: int, /) -> np.ndarray:
         return self._sampler.indices(step * self._batch_size, (step + 1) * self._batch_size)
 
 
 def measure_feed() -> dict[str, dict]:
-    """Return images a second of the stream alone, by workers."""
-    dataset = open_set(FLAGS.images, FLAGS.image_size)
-    plan, rates = _Plan(dataset, FLAGS.batch_size), {workers: [] for workers in FLAGS.workers}
+    """Return the images per second of the stream alone, by number of workers."""
+    dataset = open_dataset(FLAGS.images, FLAGS.image_size)
+    plan = _Plan(dataset, FLAGS.batch_size)
+    rates: dict[int, list[float]] = {workers: [] for workers in FLAGS.workers}
     for _ in range(FLAGS.windows):
         for workers, measured in rates.items():
             with open_stream(dataset.images, plan, workers=workers) as batches:
-                for _ in range(8 * max(workers, 1)):  # what was ready before the clock started
+                for _ in range(8 * max(workers, 1)):  # These batches may be ready before the clock starts.
                     next(batches)
                 start = time.perf_counter()
                 for _ in range(FLAGS.window_batches):
@@ -114,7 +124,7 @@ def measure_feed() -> dict[str, dict]:
 
 
 def measure_step() -> dict:
-    """Return the share of a training step that waits for data, resident and streaming."""
+    """Return the time of a training step and the share that waits for data, resident and streaming."""
     import tempfile
 
     from bloodcell_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, StageConfig, TrainConfig
@@ -124,7 +134,7 @@ def measure_step() -> dict:
     results = {}
     for feed in ("resident", "streaming"):
         data = DataConfig(
-            source=prepared(FLAGS.images, FLAGS.image_size),
+            source=dataset_name(FLAGS.images, FLAGS.image_size),
             data_dir=FLAGS.folder,
             image_size=FLAGS.image_size,
             group_duplicates=False,
@@ -150,9 +160,9 @@ def measure_step() -> dict:
     return results
 
 
-def _measure_growth(count: int, workers: int, seconds: float, pipe) -> None:
+def _measure_growth(count: int, workers: int, seconds: float, pipe: Connection) -> None:
     start = time.perf_counter()
-    dataset = open_set(count, SMALL)
+    dataset = open_dataset(count, SMALL)
     data_hash = dataset.sha256()
     opened = time.perf_counter() - start
     split_dataset(dataset, (0.98, 0.01, 0.01), seed=0)
@@ -174,17 +184,17 @@ def _measure_growth(count: int, workers: int, seconds: float, pipe) -> None:
 
 
 def _memory() -> dict:
-    """Return the memory that belongs to this process and to its workers alone, MB (shared pages are left out)."""
+    """Return the memory of this process and of its workers in MB, without shared pages."""
     me = psutil.Process()
     workers = [child.memory_full_info().uss / 1e6 for child in me.children() if child.memory_info().rss > 30e6]
     return {"parent_mb": me.memory_full_info().uss / 1e6, "workers_mb": workers}
 
 
 def measure_growth() -> list[dict]:
-    """Return start-up and memory by rows, each in a process of its own."""
+    """Return the times until the first batch and the memory for each number of rows."""
     results = []
     for count in FLAGS.rows:
-        prepared(count, SMALL)
+        dataset_name(count, SMALL)
         receiver, sender = multiprocessing.get_context("fork").Pipe(duplex=False)
         process = multiprocessing.get_context("fork").Process(
             target=_measure_growth, args=(count, max(FLAGS.workers), FLAGS.growth_seconds, sender)
@@ -196,7 +206,7 @@ def measure_growth() -> list[dict]:
 
 
 def main(_) -> None:
-    # Growth first: its processes are forked from this one, which must not have started JAX.
+    # Growth comes first: its processes are forks of this one, which must not have started JAX.
     growth = measure_growth()
     from bloodcell_jax.run.environment import describe_machine
 
