@@ -1,8 +1,8 @@
-"""The verb `benchmark`: what a step, its parts, a launch and a checkpoint cost here, and peers beside them.
+"""The verb `benchmark`: the cost of a step, its parts, a launch and a checkpoint on this machine, beside peers.
 
-`command` puts the parts together: `programs` (whole steps), `layers` and `roofline` (what a step is made of),
-`startup`, `checkpoint_pause`, and `peers`, each in a process of its own.
+`command` measures everything: `programs` has whole steps, `roofline` the kinds of work in a step, `startup` the launch,
+`checkpoint_pause` the checkpoint. Each of the `peers` runs in a process of its own.
 """
 
-# Training and inference are always measured: the rest is set against them.
+# Training and inference are not in this list: they are always measured, because the other parts refer to them.
 PARTS = ("augment", "input", "blocks", "roofline", "start", "checkpoint")

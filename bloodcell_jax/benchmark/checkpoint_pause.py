@@ -1,4 +1,4 @@
-"""For how long a checkpoint stops the loop, and how long its files take behind the loop's back."""
+"""How long a checkpoint stops the loop, and how long it takes until its files are complete."""
 
 import contextlib
 import statistics
@@ -15,7 +15,12 @@ _SAVES = 3
 
 
 def measure_checkpoint(step: TrainingStep) -> dict[str, float]:
-    """Return the state's bytes, the pause of the loop and the time until the files are whole: medians of 3 saves."""
+    """Measure three checkpoints of a state.
+
+    Returns:
+      `bytes` of the state, and the medians of the seconds that the loop waits, `pause_s`, and of the seconds until the
+      files are complete, `written_s`.
+    """
     pauses, totals = [], []
     jax.block_until_ready(step.trees)
     with (

@@ -1,4 +1,4 @@
-"""The benchmark as a whole: what is measured in which order, and its results."""
+"""The whole benchmark: what it measures, in which order, and the results."""
 
 import contextlib
 import gc
@@ -18,7 +18,7 @@ from bloodcell_jax.benchmark.programs import (
     Compiled,
     Inference,
     TrainingStep,
-    batches_for_ever,
+    endless_batches,
     random_run,
 )
 from bloodcell_jax.benchmark.roofline import Rates, split_step, time_blocks
@@ -27,6 +27,7 @@ from bloodcell_jax.benchmark.timing import Program, dispatch_seconds, repeated, 
 from bloodcell_jax.config import Config, to_dict
 from bloodcell_jax.devices.host import usable_cores
 from bloodcell_jax.errors import MachineError, UsageError, is_out_of_memory
+from bloodcell_jax.models.convnext import ConvNeXt
 from bloodcell_jax.models.flops import forward_flops
 from bloodcell_jax.models.registry import count_parameters
 from bloodcell_jax.run.environment import describe_machine
@@ -40,28 +41,31 @@ _log = logging.getLogger(__name__)
 
 
 def run_benchmark(config: Config, *, peers: list[str], parts: list[str], windows: int) -> dict[str, Any]:
-    """Measure the last stage of a configuration on random pixels, from random weights; returns the results for JSON.
+    """Measure the last stage of a configuration on random pixels, from random weights.
 
     Args:
-      config: its model, batch, precision, augmentation and optimizer; nothing is read from its source.
-      peers: keys of `peers.PEERS`, already checked.
-      parts: which of `benchmark.PARTS` to measure; those left out are None in the results.
-      windows: timed windows of everything.
+      config: gives the model, batch, precision, augmentation and optimizer. Its source is not read.
+      peers: keys of `peers.PEERS` that `check_peers` accepts.
+      parts: the parts of `benchmark.PARTS` to measure. The others are None in the results.
+      windows: number of timed windows of each program.
+
+    Returns:
+      The results, ready for JSON.
 
     Raises:
-      UsageError: peers are asked for and there is more than one device.
-      MachineError: the memory holds no batch.
+      UsageError: there are peers and more than one device.
+      MachineError: no batch fits into the memory.
     """
     if peers and jax.device_count() > 1:
         raise UsageError(
-            f"--peers: compared on one device, and {jax.device_count()} are visible; hide the others, as "
-            "CUDA_VISIBLE_DEVICES=0 does"
+            f"--peers: peers need exactly one device and {jax.device_count()} are visible; hide the others, for "
+            "example with CUDA_VISIBLE_DEVICES=0"
         )
     start = _measure_start(config) if "start" in parts else None
     run, step, inference = compile_programs(config)
     matrix, copy = measure_matrix_rate(jnp.dtype(run.config.model.dtype)), measure_copy_rate()
     rates = Rates(matrix, copy)
-    results = {
+    results: dict[str, Any] = {
         "environment": describe_machine(),
         "model": run.config.model.variant,
         "parameters": count_parameters(run.param_shapes),
@@ -101,10 +105,12 @@ def _measure_start(config: Config) -> dict | None:
 
 
 def compile_programs(config: Config) -> tuple[Run, TrainingStep, Inference]:
-    """Return the run, its step and its inference, which ran once, at the largest batch that halving makes fit.
+    """Return the run, its step and its inference at the first batch that fits; the batch is halved until it does.
+
+    Step and inference have run once.
 
     Raises:
-      MachineError: none fits.
+      MachineError: no batch fits into the memory.
     """
     while True:
         size = config.train.batch_size
@@ -117,11 +123,11 @@ def compile_programs(config: Config) -> tuple[Run, TrainingStep, Inference]:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-        # What did not fit is freed before the next try, which is why that is not made in the handler.
+        # The next try is made after the handler, because only then the memory of this one is free.
         run = step = inference = None
         gc.collect()
         config = _halved(config)
-        _log.info("out of memory with batch %d; going on with %d", size, config.train.batch_size)
+        _log.info("out of memory with batch %d; continuing with %d", size, config.train.batch_size)
 
 
 def _halved(config: Config) -> Config:
@@ -135,13 +141,14 @@ def _halved(config: Config) -> Config:
 def _measure_steps(
     run: Run, step: TrainingStep, inference: Inference, rates: Rates, peers: list[str], windows: int
 ) -> dict[str, Any]:
-    """Return train, inference, peers and ratios, all programs' windows in turn."""
+    """Return the results `train`, `inference`, `peers`, `ratios` and `peers_left_out`; the programs run in turn."""
     left_out: dict[str, str] = {}
     trains_all = all(jax.tree.leaves(run.stages[0].mask))
     forward = forward_flops(run.model, run.config.data.image_size)
     measured = {"train": (step, 3 * forward if trains_all else None), "inference": (inference, forward)}
     with _started(peers, run, left_out) as processes:
-        results = {"peers": {name: {"first_call_s": p.first_call_s} | p.description for name, p in processes.items()}}
+        results: dict[str, Any] = {}
+        results["peers"] = {name: {"first_call_s": p.first_call_s} | p.description for name, p in processes.items()}
         for kind, (ours, flops) in measured.items():
             _log.info("measuring: %s", kind)
             programs = {_OURS: repeated(ours)}
@@ -166,7 +173,7 @@ def _measure_steps(
 
 @contextlib.contextmanager
 def _started(names: list[str], run: Run, left_out: dict[str, str]) -> Iterator[dict[str, PeerProcess]]:
-    """Start the peers; the reasons of those that cannot run go to `left_out`."""
+    """Start the peers. If a peer cannot run, its reason goes to `left_out`."""
     with contextlib.ExitStack() as stack:
         processes = {}
         for name in names:
@@ -180,7 +187,7 @@ def _started(names: list[str], run: Run, left_out: dict[str, str]) -> Iterator[d
 
 
 def _until_it_ends(name: str, process: PeerProcess, kind: str, left_out: dict[str, str]) -> Program:
-    """Return a peer's program; once its process has ended it takes for ever, and the peer is left out."""
+    """Return the program of a peer. If its process ends, the peer is left out and a step takes infinite time."""
 
     def program(steps: int) -> float:
         if name in left_out:
@@ -196,22 +203,22 @@ def _until_it_ends(name: str, process: PeerProcess, kind: str, left_out: dict[st
 
 
 def _task(run: Run) -> Task:
-    """Return what peers are asked to run.
+    """Return the task for the peers.
 
     Raises:
-      CannotError: no peer can.
+      CannotError: no peer can run it.
     """
     config = run.config
-    if not hasattr(run.model, "variant"):
-        raise CannotError(f"{config.model.variant} is this library's own; choose a ConvNeXt")
+    if not isinstance(run.model, ConvNeXt):
+        raise CannotError(f"only this library has {config.model.variant}; choose a ConvNeXt")
     if not all(jax.tree.leaves(run.stages[0].mask)):
-        raise CannotError(f"the stage {config.stages[0].name} freezes parameters; peers train all of them")
+        raise CannotError(f"the stage {config.stages[0].name} freezes parameters; measure one that trains all of them")
     if config.train.jsd is not None:
-        raise CannotError("peers have no consistency loss; set --config.train.jsd=none")
+        raise CannotError(f"peers have no consistency loss, as train.jsd={config.train.jsd:g} asks; set train.jsd=none")
     return Task(
         name=config.model.variant,
         variant=run.model.variant,
-        num_classes=config.model.num_classes,
+        num_classes=run.model.num_classes,
         image_size=config.data.image_size,
         batch_size=config.train.batch_size,
         stem_stride=config.model.stem_stride,
@@ -230,7 +237,7 @@ def _rate(seconds: float, batch_size: int) -> dict[str, float]:
 
 
 def _cost(seconds: float, run: Run, compiled: Compiled, flops_per_image: int | None, matrix_rate: float) -> dict:
-    """Return what DESIGN's entry of a program holds, and what it is made of."""
+    """Return the entry of a program in the results."""
     size, devices = run.config.train.batch_size, run.parallel.mesh.size
     flops = None if flops_per_image is None else flops_per_image * size
     return _rate(seconds, size) | {
@@ -255,8 +262,8 @@ def _measure_augmentation(run: Run, train_seconds: float, windows: int) -> dict:
 
 
 def _measure_input(run: Run, train_seconds: float, windows: int) -> dict:
-    """Return what the host does for a batch: its indices, and bringing them to the devices."""
-    batches = batches_for_ever(run)
+    """Return the cost of the host's work for a batch: it computes the indices and brings them to the devices."""
+    batches = endless_batches(run)
     seconds = time_program(repeated(lambda: next(batches)), windows=windows, window_seconds=0.05).seconds
     return _rate(seconds, run.config.train.batch_size) | {"share": seconds / train_seconds, "feed": "resident"}
 

@@ -1,4 +1,4 @@
-"""Whole programs as a run executes them, on random pixels: the training step, inference, augmentation, the input."""
+"""The programs of a run on random pixels: the training step, inference, augmentation, and the input."""
 
 import copy
 import functools
@@ -18,30 +18,29 @@ from bloodcell_jax.run.compilation import compile_stage
 from bloodcell_jax.run.create import create_run
 from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.run.run import Run
-from bloodcell_jax.train.step import Batch, training_batch
+from bloodcell_jax.train.step import Batch, Metrics, training_batch
 
 _DEFAULT_CLASSES = 8
 
 
-def random_dataset(config: Config, count: int) -> Dataset:
-    """Return `count` images of random pixels in as many classes as the configuration names, else 8."""
-    classes = config.model.num_classes or len(config.data.class_names) or _DEFAULT_CLASSES
+def random_examples(config: Config, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return random pixels, uint8 [count, h, w, 3], and labels, int32 [count].
+
+    There are as many classes as the configuration names, or 8 if it names none.
+    """
     size = config.data.image_size
     images = np.random.default_rng(config.seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    names = tuple(f"class {i}" for i in range(classes))
-    return Dataset(
-        images=images,
-        labels=np.arange(count, dtype=np.int32) % classes,
-        class_names=names,
-        ids=tuple(map(str, range(count))),
-        source="random pixels",
-    )
+    return images, np.arange(count, dtype=np.int32) % _count_classes(config)
+
+
+def _count_classes(config: Config) -> int:
+    return config.model.num_classes or len(config.data.class_names) or _DEFAULT_CLASSES
 
 
 def measured_config(config: Config) -> Config:
-    """Return the configuration of what is measured: the last stage, from random weights, nothing read from a source.
+    """Return the configuration to measure: the last stage, from random weights, without a source.
 
-    Its steps are those on images: without a backbone in them there would be nothing to measure.
+    The stage trains on images even if the configuration caches features, because the backbone is to be measured too.
     """
     config = copy.deepcopy(config)
     config.stages = [replace(config.stages[-1], cached_views=None)]
@@ -53,34 +52,39 @@ def measured_config(config: Config) -> Config:
 
 
 def random_run(config: Config) -> Run:
-    """Return the run that is measured."""
-    # Beyond two batches nothing changes: they lie on the device and are gathered by index.
+    """Return the run to measure."""
+    # More images would change nothing: they lie on the device, and a step gathers its batch by index.
     count = 2 * config.train.batch_size + 256
-    return create_run(measured_config(config), random_dataset(config, count))
+    images, labels = random_examples(config, count)
+    names = tuple(f"class {i}" for i in range(_count_classes(config)))
+    dataset = Dataset(images, labels, names, ids=tuple(map(str, range(count))), source="random pixels")
+    return create_run(measured_config(config), dataset)
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A compiled program and what it cost to compile.
+    """A compiled program and the cost of compiling it.
 
     Attributes:
-      program: jax.stages.Compiled.
-      seconds: of tracing, lowering and compiling, no cache used.
+      program: the program.
+      seconds: time of tracing, lowering and compiling without a cache.
     """
 
-    program: Any
+    program: jax.stages.Compiled
     seconds: float
 
     @property
-    def peak_bytes(self) -> int:
-        """What the program needs on one device: arguments, results and temporaries, donated ones once."""
+    def peak_bytes(self) -> int | None:
+        """Bytes of arguments, results and temporaries on one device, donated buffers once; None if unknown."""
         memory = self.program.memory_analysis()
+        if memory is None:
+            return None
         whole = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
         return whole - memory.alias_size_in_bytes
 
     @property
     def flops(self) -> float | None:
-        """The compiler's own count of floating-point operations on one device; None where it has none."""
+        """The compiler's count of floating-point operations on one device; None if unknown."""
         return (self.program.cost_analysis() or {}).get("flops")
 
 
@@ -91,30 +95,30 @@ def _compile(lower: Callable, *arguments: Any) -> Compiled:
 
 
 class TrainingStep:
-    """The step of the run's stage with its batches, as the loop calls it."""
+    """The step of the run's stage, called with a new batch each time as the loop does."""
 
     def __init__(self, run: Run):
         self._run, stage = run, run.stages[0]
         stage_input = RunInputs(run).of_stage(stage)
         self._state, self._seed = run.initial_state(), run.place_seed()
         self._data = stage_input.place_data(self._state.params)
-        # Random pixels lie on the devices: nothing is left open.
-        self._batches = batches_for_ever(run)
+        # Nothing has to be closed, because the pixels lie on the devices.
+        self._batches = endless_batches(run)
         self.compiled = _compile(compile_stage, run, stage, stage_input)
 
-    def __call__(self) -> dict[str, jax.Array]:
-        """Run one step; returns its metrics."""
+    def __call__(self) -> Metrics:
+        """Run one step and return its metrics."""
         self._state, metrics = self.compiled.program(self._state, self._data, next(self._batches), self._seed)
         return metrics
 
     @property
     def trees(self) -> dict[str, Any]:
-        """The state's parts as a checkpoint stores them."""
+        """The parts of the state as a checkpoint stores them."""
         return self._run.parallel.global_view(self._state.to_trees())
 
 
-def batches_for_ever(run: Run) -> Iterator[Batch]:
-    """Yield what the steps of the run's stage take as `batch`, one after the other."""
+def endless_batches(run: Run) -> Iterator[Batch]:
+    """Yield the batches of the run's stage, and start again after the last one."""
     stage_input = RunInputs(run).of_stage(run.stages[0])
     while True:
         with stage_input.open_batches(0) as batches:
@@ -122,7 +126,7 @@ def batches_for_ever(run: Run) -> Iterator[Batch]:
 
 
 class Inference:
-    """Class probabilities of one batch, as evaluation computes them."""
+    """The class probabilities of one batch, computed as in an evaluation."""
 
     def __init__(self, run: Run):
         evaluator = Evaluator(
@@ -141,12 +145,12 @@ class Inference:
         )
 
     def __call__(self) -> jax.Array:
-        """Return probabilities [batch, classes]."""
+        """Return the probabilities, float32 [n, classes]."""
         return self.compiled.program(*self._arguments)
 
 
 class BatchAugmentation:
-    """Gathering and augmenting one device's share of a batch, as the step begins."""
+    """The first part of a step on one device: it gathers and augments the device's share of a batch."""
 
     def __init__(self, run: Run):
         device = jax.devices()[0]
@@ -155,14 +159,14 @@ class BatchAugmentation:
         self._arguments = jax.device_put(
             (data, {"indices": rows, "slots": rows}, jnp.uint32(run.config.seed), jnp.int32(0)), device
         )
-        prepare = functools.partial(
+        augment = functools.partial(
             training_batch,
             augmentation=run.augmentation,
             num_classes=run.model.num_classes,
             label_smoothing=run.config.train.label_smoothing,
         )
-        self.compiled = _compile(lambda *arguments: jax.jit(prepare).lower(*arguments).compile(), *self._arguments)
+        self.compiled = _compile(lambda *arguments: jax.jit(augment).lower(*arguments).compile(), *self._arguments)
 
-    def __call__(self) -> tuple[jax.Array, ...]:
-        """Return images, targets and keys."""
+    def __call__(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Return images, targets and keys as `training_batch` does."""
         return self.compiled.program(*self._arguments)

@@ -1,9 +1,8 @@
-"""What a step is made of: its kinds of work, each timed as a program of its own at the network's shapes.
+"""The kinds of work in a step, each timed as a program of its own on the shapes of the network.
 
-The parts need not add up to the whole: inside the step the compiler fuses neighbors, and on its own a part's
-operands come from another place of the memory hierarchy. Each stands beside its limit: the longer of its products at
-the measured matrix rate and its arguments and results, moved once, at the measured copy rate (Williams et al. 2009,
-"Roofline").
+The parts need not add up to the whole step. Inside the step, the compiler fuses neighbors. Alone, a part reads its
+operands from another level of the memory. Each part has a limit, the longer of two times: its products at the measured
+matrix rate, and its arguments and results, moved once, at the measured copy rate (Williams et al. 2009, "Roofline").
 """
 
 from collections.abc import Callable
@@ -24,25 +23,35 @@ from bloodcell_jax.train.state import apply_gradients
 
 ELEMENTWISE, AUGMENTATION, OPTIMIZER = "activation and residual", "augmentation", "optimizer"
 
-# Single layers take milliseconds; longer windows would only make the table late.
+# Single layers take milliseconds. Longer windows would only delay the table.
 _WINDOW_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What one device was measured to do: FLOP/s of a dense product, bytes/s of a copy."""
+    """Measured rates of one device.
+
+    Attributes:
+      matrix: FLOP/s of a dense product.
+      copy: bytes/s of a copy.
+    """
 
     matrix: float
     copy: float
 
     def limit(self, flops: float, moved_bytes: float) -> float:
-        """Return the least seconds that this much work takes."""
+        """Return the least seconds that this work can take."""
         return max(flops / self.matrix, moved_bytes / self.copy)
 
 
 @dataclass(frozen=True)
 class Part:
-    """Seconds of one device in a step, and the least they could be."""
+    """The cost of one kind of work in a step, on one device.
+
+    Attributes:
+      seconds: measured time.
+      limit: least possible seconds at the measured rates.
+    """
 
     seconds: float
     limit: float
@@ -52,9 +61,9 @@ class Part:
 
 
 def split_step(run: Run, rates: Rates, *, windows: int) -> dict[str, Part]:
-    """Return the parts of a training step on one device, gradients included."""
+    """Return the parts of a training step on one device, by kind of work, gradients included."""
     nothing = Part(0.0, 0.0)
-    parts = dict.fromkeys((MATRIX, DEPTHWISE, NORM, ELEMENTWISE), nothing)
+    parts: dict[str, Part] = dict.fromkeys((MATRIX, DEPTHWISE, NORM, ELEMENTWISE), nothing)
     for layer in layers_of(run.model, run.config.data.image_size, _local_batch(run)):
         if layer.kind == BLOCK:
             parts[ELEMENTWISE] += _timed(_activation_and_residual, _elementwise_operands(layer), rates, layer, windows)
@@ -63,10 +72,10 @@ def split_step(run: Run, rates: Rates, *, windows: int) -> dict[str, Part]:
     return parts | {AUGMENTATION: _augmentation(run, rates, windows), OPTIMIZER: _optimizer(run, rates, windows)}
 
 
-def time_blocks(run: Run, *, windows: int) -> list[dict]:
-    """Return, for each kind of block, its shape, number, forward and training milliseconds on one device."""
+def time_blocks(run: Run, *, windows: int) -> list[dict[str, Any]]:
+    """Return shape, count, and milliseconds forward and with gradients of each kind of block, on one device."""
     layers = layers_of(run.model, run.config.data.image_size, _local_batch(run))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for layer in layers:
         if layer.kind != BLOCK:
             continue
@@ -85,7 +94,7 @@ def _local_batch(run: Run) -> int:
 
 
 def _timed(forward: Callable, shapes: tuple, rates: Rates, layer: Layer, windows: int) -> Part:
-    """Return what `layer.count` forward and backward passes cost."""
+    """Return the cost of `layer.count` forward and backward passes."""
     operands, program = _random(shapes), _with_gradients(forward)
     moved = _bytes(shapes) + _bytes(jax.eval_shape(program, *shapes))
     seconds = _seconds(program, operands, windows)
@@ -93,7 +102,7 @@ def _timed(forward: Callable, shapes: tuple, rates: Rates, layer: Layer, windows
 
 
 def _with_gradients(forward: Callable) -> Callable:
-    """Return the program of a forward and a backward pass; the output stands for its own cotangent."""
+    """Return the program of a forward and a backward pass. The output serves as its own cotangent."""
 
     def run(*operands):
         output, pull = jax.vjp(forward, *operands)
@@ -110,7 +119,7 @@ def _elementwise_operands(block: Layer) -> tuple:
 
 
 def _activation_and_residual(activation: Callable, hidden, branch, images, scale):
-    """What a block does between its layers: the activation, layer scale and the residual sum."""
+    """Compute what a block does between its layers: the activation, the layer scale and the residual sum."""
     return activation(hidden), (images + branch.astype(jnp.float32) * scale).astype(images.dtype)
 
 
@@ -130,7 +139,7 @@ def _optimizer(run: Run, rates: Rates, windows: int) -> Part:
     )
     state = jax.device_put(jax.device_get(run.initial_state()), device)
     gradients = jax.device_put(_random(partition(run.param_shapes, stage.mask)[0]), device)
-    # State and gradients are read, the state is written.
+    # The update reads the state and the gradients, and writes the state.
     moved = 2 * _bytes(state) + _bytes(gradients)
 
     def call():
@@ -151,7 +160,7 @@ def _seconds(function: Callable, operands: tuple, windows: int) -> float:
 
 
 def _random(shapes: Any) -> Any:
-    """Return arrays for a tree of shapes, drawn on the host: on the device every shape would be compiled for."""
+    """Return random arrays for a tree of shapes. The host draws them, because the device would compile each shape."""
     generator = np.random.default_rng(0)
     return jax.tree.map(lambda x: jnp.asarray(generator.standard_normal(x.shape, np.float32), x.dtype), shapes)
 

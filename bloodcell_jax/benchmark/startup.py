@@ -1,4 +1,4 @@
-"""From launch to the first step: `train` in a fresh process, first with an empty compilation cache, then a full one."""
+"""Time from launch to first step: `train` in a fresh process, with an empty compilation cache and then a full one."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bloodcell_jax.benchmark.programs import measured_config, random_dataset
+from bloodcell_jax.benchmark.programs import measured_config, random_examples
 from bloodcell_jax.config import Config, to_dict
 
 _EXAMPLES = 2048
@@ -27,12 +27,15 @@ def get_config(arg=""):
 
 
 def measure_startup(config: Config) -> dict[str, float | int]:
-    """Return the seconds from launch to the end of the first step, cold and warm.
+    """Measure the seconds from launch to the end of the first step, twice.
 
-    Call it before this process touches a device, which it may not be able to share.
+    Call this function before this process uses a device, because some devices cannot be shared.
+
+    Returns:
+      `cold_first_step_s` with an empty compilation cache, `first_step_s` with a full one, and the number of `examples`.
 
     Raises:
-      RuntimeError: the run ended before its first step; holds its last line.
+      RuntimeError: the run ended before its first step; the message is its last line.
     """
     with tempfile.TemporaryDirectory(prefix="bloodcell-benchmark-") as folder:
         command = _command(config, Path(folder))
@@ -42,9 +45,10 @@ def measure_startup(config: Config) -> dict[str, float | int]:
 
 
 def _command(config: Config, folder: Path) -> list[str]:
-    dataset, config = random_dataset(config, _EXAMPLES), measured_config(config)
-    # Not compressed: reading is part of a launch, and stored arrays are read as a user's are.
-    np.savez(folder / "pixels.npz", images=dataset.images, labels=dataset.labels)
+    images, labels = random_examples(config, _EXAMPLES)
+    config = measured_config(config)
+    # Reading is part of a launch. The arrays are not compressed, because the arrays of users usually are not.
+    np.savez(folder / "pixels.npz", images=images, labels=labels)
     config.data.source = f"npz:{folder / 'pixels.npz'}"
     config.stages[0].steps, config.train.log_every = 2, 1
     (folder / "config.json").write_text(json.dumps(to_dict(config)), encoding="utf-8")
@@ -58,6 +62,7 @@ def _first_step_seconds(command: list[str], environment: dict[str, str]) -> floa
     with subprocess.Popen(
         command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
+        assert process.stderr is not None, "it is a pipe"
         try:
             for line in process.stderr:
                 if line.startswith("step 1/"):

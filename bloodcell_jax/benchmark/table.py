@@ -1,4 +1,4 @@
-"""The benchmark's results as text for a terminal."""
+"""The results of the benchmark as text for a terminal."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from bloodcell_jax.report.text_table import aligned
 
 
 def format_results(results: dict[str, Any]) -> str:
-    """Return the results as tables; what was not measured is left out."""
+    """Return the results as tables, without the parts that were not measured."""
     sections = [_heading(results), _programs(results)]
     for name, section in (("roofline", _roofline), ("blocks", _blocks)):
         if results[name]:
@@ -23,7 +23,7 @@ def _heading(results: dict) -> str:
     devices = environment["devices"]
     kind = f"{len(devices)} devices like {devices[0]}" if len(devices) > 1 else devices[0]
     asked = results["batch_size_asked"]
-    batch = f"batch {results['batch_size']}" + (f" ({asked} was too much)" if asked != results["batch_size"] else "")
+    batch = f"batch {results['batch_size']}" + (f" ({asked} did not fit)" if asked != results["batch_size"] else "")
     revision = environment["git_revision"] or "unknown"
     versions = ", ".join(f"{name} {environment['versions'][name]}" for name in ("jax", "flax", "optax"))
     return "\n".join(
@@ -90,13 +90,13 @@ def _rest(results: dict) -> str:
     start, checkpoint, lines = results["start"], results["checkpoint"], []
     if start:
         lines.append(
-            f"launch to first step, {start['examples']:,} images: {start['first_step_s']:.1f} s, with an empty "
+            f"launch to first step, {start['examples']:,} images: {start['first_step_s']:.1f} s; with an empty "
             f"compilation cache {start['cold_first_step_s']:.1f} s"
         )
     if checkpoint:
         lines.append(
             f"checkpoint, {checkpoint['bytes'] / 2**20:,.0f} MiB: stops the loop for {checkpoint['pause_s']:.2f} s, "
-            f"written after {checkpoint['written_s']:.2f} s"
+            f"is complete after {checkpoint['written_s']:.2f} s"
         )
     return "\n".join(lines)
 
@@ -111,7 +111,7 @@ def _peers(results: dict) -> str:
     lines = [aligned(rows)] if results["peers"] else []
     lines += [f"{name}: {note}" for name, peer in results["peers"].items() for note in peer["notes"]]
     lines += [f"{name} is left out: {reason}" for name, reason in results["peers_left_out"].items()]
-    return "\n".join([*lines, "Ours augments its images in the step; the peers are given prepared ones."])
+    return "\n".join([*lines, "Our step includes the augmentation; the peers get one fixed batch."])
 
 
 def _number(value: float | None, form: str, unit: float = 1) -> str:

@@ -1,27 +1,29 @@
-"""Timing by windows: several steps between two looks at the clock, the median over windows counts."""
+"""Timing in windows: a window runs several steps, and the median of the windows is the result."""
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import jax
 
+Name = TypeVar("Name", bound=Hashable)
+
 
 class Program(Protocol):
-    """Something that runs a number of steps, waits for the last, and tells the seconds they took."""
+    """Runs a number of steps, waits for the last one, and returns the seconds of all of them."""
 
     def __call__(self, steps: int) -> float: ...
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one step.
+    """The seconds of one step.
 
     Attributes:
-      windows: the mean of each window.
-      steps: in a window.
+      windows: mean seconds of a step in each window.
+      steps: number of steps in a window.
     """
 
     windows: tuple[float, ...]
@@ -29,20 +31,20 @@ class Timing:
 
     @property
     def seconds(self) -> float:
-        """The median window's."""
+        """Seconds of a step in the median window."""
         return statistics.median(self.windows)
 
 
-def time_interleaved(programs: dict[str, Program], *, windows: int, window_seconds: float) -> dict[str, Timing]:
-    """Time programs in turn, window by window, so that a slow moment of the machine falls on all of them.
+def time_interleaved(programs: Mapping[Name, Program], *, windows: int, window_seconds: float) -> dict[Name, Timing]:
+    """Time programs in turn, window by window, so that a slow moment of the machine affects all of them.
 
     Args:
-      programs: by name; each has run at least once before, so that nothing is compiled inside a window.
-      windows: of each program.
-      window_seconds: about as long as one should be, at least one step.
+      programs: name -> program. Each has run at least once, so that nothing is compiled inside a window.
+      windows: number of windows of each program.
+      window_seconds: approximate length of a window. A window has at least one step.
     """
     steps = {name: max(1, round(window_seconds / program(1))) for name, program in programs.items()}
-    seconds = {name: [] for name in programs}
+    seconds: dict[Name, list[float]] = {name: [] for name in programs}
     for _ in range(windows):
         for name, program in programs.items():
             seconds[name].append(program(steps[name]) / steps[name])
@@ -50,14 +52,15 @@ def time_interleaved(programs: dict[str, Program], *, windows: int, window_secon
 
 
 def time_program(program: Program, *, windows: int, window_seconds: float) -> Timing:
-    """Time one program alone."""
+    """Time one program alone; the arguments are those of `time_interleaved`."""
     return time_interleaved({"": program}, windows=windows, window_seconds=window_seconds)[""]
 
 
 def repeated(function: Callable[[], Any]) -> Program:
-    """Return the program that calls `function` and waits for what the last call returns.
+    """Return the program that calls `function` for each step and waits for the result of the last call.
 
-    On the CPU every call is waited for: virtual devices share their threads, and calls made ahead starve them.
+    On the CPU, it waits for every call: virtual devices share threads, and waiting calls would take the threads from
+    the one that runs.
     """
     wait_for_each = jax.default_backend() == "cpu"
 
@@ -74,7 +77,7 @@ def repeated(function: Callable[[], Any]) -> Program:
 
 
 def dispatch_seconds(function: Callable[[], Any], *, windows: int) -> float:
-    """Return the median seconds until a call returns to an idle host, the device not waited for."""
+    """Return the median seconds until a call returns to an idle host. The time of the device does not count."""
     seconds = []
     for _ in range(windows):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Other implementations of the same network, each run in a process of its own beside ours."""
+"""Peers: other implementations of the same network, each in a process of its own beside ours."""
 
 import importlib.util
 import os
@@ -14,9 +14,9 @@ class Peer:
     """Another implementation.
 
     Attributes:
-      module: of this package; its `build(task)` returns the PeerPrograms.
-      packages: what it imports that the library does not need.
-      install: the command that brings them.
+      module: name of its module in this package; `build(task)` of this module returns the PeerPrograms.
+      packages: packages that it imports and the library does not need.
+      install: command that installs these packages.
     """
 
     module: str
@@ -34,10 +34,10 @@ PEERS = {
 
 
 def check_peers(names: list[str]) -> None:
-    """Check that peers exist and can run here, without importing them.
+    """Check, without importing them, that peers exist and can run on this machine.
 
     Raises:
-      UsageError: names the first that cannot, and the command that mends it.
+      UsageError: a peer does not exist or cannot run; the message names it and the command that helps.
     """
     for name in names:
         if name not in PEERS:
@@ -45,9 +45,9 @@ def check_peers(names: list[str]) -> None:
         peer = PEERS[name]
         missing = [package for package in peer.packages if importlib.util.find_spec(package) is None]
         if missing:
-            raise UsageError(f"--peers={name}: {' and '.join(missing)} not installed; {peer.install}")
+            raise UsageError(f"--peers={name}: {' and '.join(missing)} not installed; run {peer.install}")
     if "torch_compile" in names and not (_has_compiler() or Path("/proc/driver/nvidia").exists()):
-        raise UsageError("--peers=torch_compile: needs a C++ compiler on the CPU; apt-get install g++, or set CXX")
+        raise UsageError("--peers=torch_compile: no C++ compiler found, which the CPU needs; install g++ or set CXX")
 
 
 def _has_compiler() -> bool:

@@ -1,4 +1,4 @@
-"""The peer `flax_stock`: the network in Flax as everybody writes it, on Flax's own layers and a plain jitted step."""
+"""The peer `flax_stock`: the network in plain Flax, with Flax's own layers and a plain jitted step."""
 
 import functools
 
@@ -20,7 +20,7 @@ _ACTIVATIONS = {
 
 
 class Block(nn.Module):
-    """A block on `nn.Conv(feature_group_count=channels)` and `nn.LayerNorm`."""
+    """A block with `nn.Conv(feature_group_count=channels)` and `nn.LayerNorm`, on maps [n, h, w, c]."""
 
     task: Task
     kernel_size: int
@@ -28,7 +28,7 @@ class Block(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         variant, channels = self.task.variant, x.shape[-1]
         size = (self.kernel_size, self.kernel_size)
         y = nn.Conv(channels, size, feature_group_count=channels, dtype=self.dtype)(x)
@@ -43,7 +43,7 @@ class Block(nn.Module):
             )
         return x + nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3))(y, deterministic=not train)
 
-    def _global_response_norm(self, x):
+    def _global_response_norm(self, x: jax.Array) -> jax.Array:
         scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],)).astype(x.dtype)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(x.dtype)
         response = jnp.sqrt(jnp.square(x).sum((1, 2), keepdims=True) + 1e-12)
@@ -51,13 +51,13 @@ class Block(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """The classifier, logits only."""
+    """The classifier: images [n, h, w, 3] to logits [n, num_classes]."""
 
     task: Task
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         task, variant = self.task, self.task.variant
         conv = functools.partial(nn.Conv, dtype=self.dtype)
         norm = functools.partial(nn.LayerNorm, variant.norm_eps, dtype=self.dtype)
@@ -75,9 +75,13 @@ class ConvNeXt(nn.Module):
 
 
 def build(task: Task) -> PeerPrograms:
-    """Return its programs."""
+    """Return the programs of this peer.
+
+    Raises:
+      CannotError: its network does not have the stem of the task.
+    """
     if task.variant.stem != "patch":
-        raise CannotError(f"{task.name} has an overlapping stem, which this peer's network does not")
+        raise CannotError(f"{task.name} has an overlapping stem, and this peer has a patch stem only")
     model = ConvNeXt(task, jnp.dtype(task.dtype))
     images = jax.random.normal(jax.random.key(task.seed), (task.batch_size, task.image_size, task.image_size, 3))
     labels = jax.nn.one_hot(jnp.arange(task.batch_size) % task.num_classes, task.num_classes)

@@ -1,14 +1,15 @@
-"""The peer `keras_jax`: keras.applications' ConvNeXt on Keras's JAX backend, trained by its stateless calls.
+"""The peer `keras_jax`: the ConvNeXt of keras.applications on Keras's JAX backend, trained with stateless calls.
 
-That is the loop that Keras's own guide writes for JAX: one jitted function with the state donated, the fastest form
-that Keras has.
+Keras's guide shows this loop for JAX: one jitted function that donates the state. It is the fastest loop that Keras
+has.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import keras
+import keras  # pyright: ignore[reportMissingImports]  # an extra of the installation
 import optax
 
 from bloodcell_jax.benchmark.peers.task import CannotError, PeerPrograms, Task
@@ -24,9 +25,16 @@ _MODELS = {
 
 
 def build(task: Task) -> PeerPrograms:
-    """Return its programs."""
+    """Return the programs of this peer.
+
+    Raises:
+      CannotError: Keras does not have the network or the optimizer of the task.
+    """
     if task.name not in _MODELS or task.stem_stride != 4:
-        raise CannotError(f"keras.applications has {', '.join(_MODELS)} with a stem of stride 4")
+        raise CannotError(
+            f"keras.applications lacks {task.name} with a stem of stride {task.stem_stride}; choose one of "
+            f"{', '.join(_MODELS)} with stride 4"
+        )
     keras.utils.set_random_seed(task.seed)
     keras.mixed_precision.set_global_policy("mixed_bfloat16" if task.dtype == "bfloat16" else "float32")
     model = getattr(keras.applications, _MODELS[task.name])(
@@ -54,7 +62,7 @@ def build(task: Task) -> PeerPrograms:
     jitted = jax.jit(train_step, donate_argnums=(0, 1, 2))
     forward = jax.jit(lambda trainable, others: model.stateless_call(trainable, others, images, training=False)[0])
     state = [[variable.value for variable in group] for group in _groups(model, optimizer)]
-    # A step donates its state, and Keras's variables keep theirs.
+    # A step donates its state. The copies leave the arrays of Keras's variables valid.
     state = jax.tree.map(jnp.copy, state)
 
     def train(steps: int) -> None:
@@ -68,7 +76,7 @@ def build(task: Task) -> PeerPrograms:
             logits = forward(*state[:2])
         jax.block_until_ready(logits)
 
-    notes = ["without drop path, which keras.applications does not offer"] if task.drop_path else []
+    notes = ["keras.applications has no drop path"] if task.drop_path else []
     versions = {"keras": keras.__version__, "jax": jax.__version__}
     return PeerPrograms(model.count_params(), versions, train, inference, notes)
 
@@ -77,24 +85,24 @@ def _groups(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> tuple[
     return model.trainable_variables, model.non_trainable_variables, optimizer.variables
 
 
-def _adamw(config: OptimizerConfig, common: dict) -> keras.optimizers.Optimizer:
+def _adamw(config: OptimizerConfig, common: dict[str, Any]) -> keras.optimizers.Optimizer:
     b1, b2 = config.betas
-    # Keras refuses to be told that there is no decay.
-    decay = {"weight_decay": config.weight_decay}
-    return keras.optimizers.AdamW(config.learning_rate, beta_1=b1, beta_2=b2, **common | decay)
+    # AdamW refuses None, which means no decay for the other optimizers.
+    common = common | {"weight_decay": config.weight_decay}
+    return keras.optimizers.AdamW(config.learning_rate, beta_1=b1, beta_2=b2, **common)
 
 
-def _lion(config: OptimizerConfig, common: dict) -> keras.optimizers.Optimizer:
+def _lion(config: OptimizerConfig, common: dict[str, Any]) -> keras.optimizers.Optimizer:
     b1, b2 = config.betas
     return keras.optimizers.Lion(config.learning_rate, beta_1=b1, beta_2=b2, **common)
 
 
-def _sgd(config: OptimizerConfig, common: dict) -> keras.optimizers.Optimizer:
+def _sgd(config: OptimizerConfig, common: dict[str, Any]) -> keras.optimizers.Optimizer:
     return keras.optimizers.SGD(config.learning_rate, momentum=config.momentum, **common)
 
 
-# The rules of `OptimizerConfig.name` that Keras has; without decay, which `adam` does not have, AdamW is Adam.
-OPTIMIZERS: dict[str, Callable[[OptimizerConfig, dict], keras.optimizers.Optimizer]] = {
+# The names of `OptimizerConfig.name` that Keras has. `adam` has no weight decay, and AdamW without decay is Adam.
+OPTIMIZERS: dict[str, Callable[[OptimizerConfig, dict[str, Any]], keras.optimizers.Optimizer]] = {
     "adamw": _adamw,
     "adam": _adamw,
     "lion": _lion,
@@ -106,9 +114,9 @@ def _create_optimizer(config: OptimizerConfig) -> keras.optimizers.Optimizer:
     """Return the optimizer of the task.
 
     Raises:
-      CannotError: this peer does not have it.
+      CannotError: this peer does not have the optimizer.
     """
     if config.name not in OPTIMIZERS:
-        raise CannotError(f"it has no optimizer {config.name}; it has {', '.join(OPTIMIZERS)}")
-    common = {"weight_decay": config.weight_decay or None, "global_clipnorm": config.clip_norm}
+        raise CannotError(f"it has no optimizer {config.name}; choose one of {', '.join(OPTIMIZERS)}")
+    common: dict[str, Any] = {"weight_decay": config.weight_decay or None, "global_clipnorm": config.clip_norm}
     return OPTIMIZERS[config.name](config, common)

@@ -1,4 +1,4 @@
-"""Our end of a peer's process: one window at a time over a pipe."""
+"""Our side of a peer's process: it asks for one window at a time over a pipe."""
 
 import json
 import os
@@ -12,34 +12,34 @@ from typing import Any
 from bloodcell_jax.benchmark.peers.task import CannotError, Task
 from bloodcell_jax.benchmark.peers.worker import task_to_line
 
-# OpenMP's threads spin for up to 200 ms after their last work and would disturb whoever runs next. Waiting for them
-# leaves the peer as fast as it is, which OMP_WAIT_POLICY=PASSIVE does not.
+# OpenMP's threads spin for up to 200 ms after their last work and would disturb the next program. This pause does not
+# slow the peer down, but OMP_WAIT_POLICY=PASSIVE would.
 _SETTLE_SECONDS = 0.25
 
 _ENVIRONMENT = {
     "KERAS_BACKEND": "jax",
-    # Ours and the peer's arrays share one device.
+    # Our arrays and those of the peer share one device.
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-    # What a peer compiles is to be compiled, and not kept where a run would look for it.
+    # A peer has to compile its programs, and runs must not find them in their cache.
     "JAX_ENABLE_COMPILATION_CACHE": "false",
 }
 
 
 class PeerProcess:
-    """A peer that runs; a context manager that ends its process.
+    """A peer that runs. It is a context manager: on exit, the process of the peer ends.
 
     Attributes:
-      description: its parameters, versions and notes.
-      first_call_s: seconds of its first step or pass by program, compilation included.
+      description: parameters, versions and notes of the peer.
+      first_call_s: program -> seconds of its first step, compilation included.
     """
 
     def __init__(self, name: str, task: Task):
-        """Start the process and wait until it is ready.
+        """Start the process and wait until each of its programs has run once.
 
         Raises:
-          CannotError: it cannot run the task.
+          CannotError: the peer cannot run the task.
         """
-        # Closed by `close`.
+        # `close` closes it.
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         threads = str(task.threads)
         self._process = subprocess.Popen(
@@ -60,16 +60,17 @@ class PeerProcess:
             raise
 
     def run(self, program: str, steps: int) -> float:
-        """Run a window of `train` or `inference`; returns its seconds.
+        """Run a window of `train` or `inference`, and return its seconds.
 
         Raises:
-          CannotError: the process ended.
+          CannotError: the process has ended.
         """
         seconds = self._ask(json.dumps({"program": program, "steps": steps}))["seconds"]
         time.sleep(_SETTLE_SECONDS)
         return seconds
 
     def _ask(self, line: str) -> dict[str, Any]:
+        assert self._process.stdout is not None, "it is a pipe"
         try:
             print(line, file=self._process.stdin, flush=True)
             answer = self._process.stdout.readline()
@@ -88,7 +89,7 @@ class PeerProcess:
         lines = [line.strip() for line in self._errors if line.strip()]
         text = " ".join(lines)
         if code == -9 or "out of memory" in text.lower() or "RESOURCE_EXHAUSTED" in text or "allocate memory" in text:
-            return "out of memory; a smaller --config.train.batch_size may do"
+            return "out of memory; try a smaller --config.train.batch_size"
         return f"its process ended with exit code {code}{f' ({lines[-1][:300]})' if lines else ''}"
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a peer is asked to run, and what it gives back."""
+"""The task that a peer gets, and the programs that it returns."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,10 +12,19 @@ class Task:
     """The network and the step, the same for every peer.
 
     Attributes:
-      name: timm's.
-      parameters: how many the network has here.
-      dtype: of the computation; parameters are float32.
-      threads: on the CPU.
+      name: timm's name of the network.
+      variant: the network.
+      num_classes: size of the head.
+      image_size: side of the images in pixels.
+      batch_size: images per step.
+      stem_stride: stride of a patch stem.
+      drop_path: rate of the last block.
+      label_smoothing: share of the target that all classes get equally.
+      dtype: precision of the computation; parameters are float32.
+      optimizer: update rule with its options.
+      parameters: number of parameters of our network.
+      threads: number of threads on the CPU.
+      seed: seed of weights and images.
     """
 
     name: str
@@ -38,10 +47,10 @@ class PeerPrograms:
     """A peer, ready to run.
 
     Attributes:
-      parameters: how many its network has.
-      versions: of what it runs on.
-      train, inference: run a number of steps and wait for the last.
-      notes: what it does otherwise.
+      parameters: number of parameters of its network.
+      versions: package -> version of the packages that it uses.
+      train, inference: run a number of steps and wait for the last one.
+      notes: differences from the task.
     """
 
     parameters: int
@@ -52,4 +61,4 @@ class PeerPrograms:
 
 
 class CannotError(Exception):
-    """A peer cannot run what is asked; the message says what it lacks."""
+    """A peer cannot run the task. The message says what it lacks."""

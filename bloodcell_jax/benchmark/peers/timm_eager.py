@@ -1,4 +1,4 @@
-"""The peer `timm`: its own network, eager and channels last, as its benchmark.py runs it."""
+"""The peer `timm`: the network of timm, eager and channels last, as timm's benchmark.py runs it."""
 
 import importlib
 import warnings
@@ -10,9 +10,13 @@ from bloodcell_jax.models.variants import VARIANTS
 
 
 def build(task: Task) -> PeerPrograms:
-    """Return its programs."""
+    """Return the programs of this peer.
+
+    Raises:
+      CannotError: it does not have the stride or the optimizer of the task.
+    """
     if task.stem_stride != 4:
-        raise CannotError(f"its patch stem has stride 4, not {task.stem_stride}")
+        raise CannotError(f"its patch stem has stride 4 and not {task.stem_stride}; set --config.model.stem_stride=4")
     with torchvision_stand_in(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         timm = importlib.import_module("timm")

@@ -1,4 +1,4 @@
-"""The peer `torch_compile`: the network of `torch` under `torch.compile`."""
+"""The peer `torch_compile`: the network of the peer `torch` under `torch.compile`."""
 
 from bloodcell_jax.benchmark.peers.task import PeerPrograms, Task
 from bloodcell_jax.benchmark.peers.torch_convnext import ConvNeXt
@@ -6,5 +6,9 @@ from bloodcell_jax.benchmark.peers.torch_training import torch_programs
 
 
 def build(task: Task) -> PeerPrograms:
-    """Return its programs."""
+    """Return the programs of this peer.
+
+    Raises:
+      CannotError: it does not have the stem or the optimizer of the task.
+    """
     return torch_programs(ConvNeXt(task), task, compiled=True)

@@ -1,4 +1,4 @@
-"""ConvNeXt in PyTorch as published (Liu et al. 2022; V2 Woo et al. 2023): plain modules, for channels-last memory."""
+"""ConvNeXt in PyTorch as published (Liu et al. 2022; V2: Woo et al. 2023): plain modules for channels-last memory."""
 
 import torch
 from torch import nn
@@ -11,14 +11,14 @@ _ACTIVATIONS = {"gelu": nn.GELU, "gelu_tanh": lambda: nn.GELU(approximate="tanh"
 
 
 class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of [n, c, h, w]."""
+    """LayerNorm over the channels of maps [n, c, h, w]."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class GlobalResponseNorm(nn.Module):
-    """Of V2, on [n, h, w, c]."""
+    """Global response normalization of ConvNeXt V2, on maps [n, h, w, c]."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -31,7 +31,7 @@ class GlobalResponseNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """Depthwise convolution, norm, two dense layers, layer scale and drop path around a residual."""
+    """Depthwise convolution, norm, two dense layers, layer scale, drop path and residual sum, on maps [n, c, h, w]."""
 
     def __init__(self, variant: Variant, channels: int, kernel_size: int, drop_path: float):
         super().__init__()
@@ -58,13 +58,13 @@ class Block(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """The classifier, logits only."""
+    """The classifier: images [n, 3, h, w] to logits [n, num_classes]."""
 
     def __init__(self, task: Task):
         super().__init__()
         variant = task.variant
         if variant.stem != "patch":
-            raise CannotError(f"{task.name} has an overlapping stem, which this peer's network does not")
+            raise CannotError(f"{task.name} has an overlapping stem, and this peer has a patch stem only")
         blocks, last = iter(range(sum(variant.depths))), sum(variant.depths) - 1
         padding = 0 if task.stem_stride == 4 else 1
         layers = [nn.Conv2d(3, variant.dims[0], 4, task.stem_stride, padding), _norm(variant, variant.dims[0])]

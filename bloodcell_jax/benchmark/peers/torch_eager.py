@@ -6,5 +6,9 @@ from bloodcell_jax.benchmark.peers.torch_training import torch_programs
 
 
 def build(task: Task) -> PeerPrograms:
-    """Return its programs."""
+    """Return the programs of this peer.
+
+    Raises:
+      CannotError: it does not have the stem or the optimizer of the task.
+    """
     return torch_programs(ConvNeXt(task), task)

@@ -1,4 +1,7 @@
-"""A training step and an inference pass of any PyTorch classifier: channels last, autocast for bfloat16."""
+"""The training step and the inference pass of a PyTorch classifier: channels last, autocast for bfloat16."""
+
+# PyTorch offers its operations on lists of tensors only under names that start with `_foreach`.
+# pyright: reportPrivateImportUsage=false
 
 import contextlib
 from collections.abc import Callable
@@ -13,18 +16,29 @@ from bloodcell_jax.config import OptimizerConfig
 
 
 def torch_programs(model: nn.Module, task: Task, *, compiled: bool = False, **versions: str) -> PeerPrograms:
-    """Return the programs of a network on one fixed random batch that lies on the device."""
+    """Return the programs of a network on one fixed random batch on the device.
+
+    Args:
+      model: takes images [n, 3, h, w] and returns logits [n, num_classes].
+      task: gives the batch, the precision and the optimizer.
+      compiled: run the network under `torch.compile`.
+      **versions: package -> version of the packages that it uses besides PyTorch.
+
+    Raises:
+      CannotError: this peer does not have the optimizer of the task.
+    """
     torch.set_num_threads(task.threads)
     torch.manual_seed(task.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = model.to(device, memory_format=torch.channels_last)
+    # PyTorch's stub of this method lacks memory_format.
+    model = model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     size = (task.batch_size, 3, task.image_size, task.image_size)
     images = torch.randn(size, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(task.num_classes, (task.batch_size,), device=device)
     optimizer = _create_optimizer(model, task.optimizer)
     call = torch.compile(model) if compiled else model
 
-    def precision():
+    def precision() -> contextlib.AbstractContextManager:
         if task.dtype == "float32":
             return contextlib.nullcontext()
         return torch.autocast(device.type, dtype=torch.bfloat16)
@@ -59,10 +73,10 @@ def _repeat(step: Callable[[], Any], steps: int, device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-# The rules of `OptimizerConfig.name` that this peer has: (parameter groups, configuration) -> optimizer.
+# The names of `OptimizerConfig.name` that this peer has -> (parameter groups, configuration) -> optimizer.
 OPTIMIZERS: dict[str, Callable[[list[dict], OptimizerConfig], torch.optim.Optimizer]] = {
     "adamw": lambda groups, config: torch.optim.AdamW(groups, config.learning_rate, betas=config.betas),
-    # Without decay, which `adam` does not have, AdamW is Adam.
+    # `adam` has no weight decay, and AdamW without decay is Adam.
     "adam": lambda groups, config: torch.optim.AdamW(groups, config.learning_rate, betas=config.betas),
     "lion": lambda groups, config: Lion(groups, config.learning_rate, config.betas),
     "sgd": lambda groups, config: torch.optim.SGD(groups, config.learning_rate, momentum=config.momentum),
@@ -70,13 +84,13 @@ OPTIMIZERS: dict[str, Callable[[list[dict], OptimizerConfig], torch.optim.Optimi
 
 
 def _create_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Return the optimizer of the task; kernels decay and other parameters do not.
+    """Return the optimizer of the task. Weight decay shrinks kernels and no other parameters.
 
     Raises:
-      CannotError: this peer does not have it.
+      CannotError: this peer does not have the optimizer.
     """
     if config.name not in OPTIMIZERS:
-        raise CannotError(f"it has no optimizer {config.name}; it has {', '.join(OPTIMIZERS)}")
+        raise CannotError(f"it has no optimizer {config.name}; choose one of {', '.join(OPTIMIZERS)}")
     decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -84,7 +98,7 @@ def _create_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.
 
 
 class Lion(torch.optim.Optimizer):
-    """Lion (Chen et al. 2023, arXiv:2302.06675, algorithm 2), which PyTorch lacks, all parameters at once."""
+    """Lion (Chen et al. 2023, arXiv:2302.06675, algorithm 2), which PyTorch lacks; updates all parameters at once."""
 
     def __init__(self, groups: list[dict], learning_rate: float, betas: tuple[float, float]):
         super().__init__(groups, {"lr": learning_rate, "betas": betas, "weight_decay": 0.0})

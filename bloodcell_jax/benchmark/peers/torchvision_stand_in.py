@@ -1,4 +1,4 @@
-"""timm without torchvision, which it imports for its data sets alone."""
+"""A stand-in for torchvision, which timm imports only for its datasets."""
 
 import contextlib
 import importlib.abc
@@ -6,12 +6,12 @@ import importlib.machinery
 import importlib.util
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 
 @contextlib.contextmanager
 def torchvision_stand_in() -> Iterator[None]:
-    """Let modules be imported that import torchvision, where it is absent, and use nothing of it."""
+    """Allow imports of modules that import torchvision but do not use it, even if torchvision is not installed."""
     if importlib.util.find_spec("torchvision") is not None:
         yield
         return
@@ -21,36 +21,38 @@ def torchvision_stand_in() -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(stand_in)
-        # Others that ask for torchvision must not find this one.
+        # Other modules that look for torchvision must not find the stand-in.
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
 
 
 class _Empty(type):
-    """A class whose attributes are classes like it."""
+    """The type of empty classes. Each attribute of such a class is another empty class."""
 
-    def __getattr__(cls, name):
+    def __getattr__(cls, name: str) -> "_Empty":
         return _empty_class(name)
 
 
-def _empty_class(name):
+def _empty_class(name: str) -> _Empty:
     if name.startswith("__"):
         raise AttributeError(name)
     return _Empty(name, (), {})
 
 
 class _Torchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Stands in for torchvision: every name in it is an empty class."""
+    """Finds and loads a module torchvision in which every name is an empty class."""
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         if name.split(".")[0] == "torchvision":
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         return None
 
-    def create_module(self, spec):
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         module = types.ModuleType(spec.name)
         module.__getattr__ = _empty_class
         return module
 
-    def exec_module(self, module):
+    def exec_module(self, module: types.ModuleType) -> None:
         pass

@@ -1,7 +1,8 @@
-"""A peer's process: `python -m bloodcell_jax.benchmark.peers.worker NAME`.
+"""The process of a peer: `python -m bloodcell_jax.benchmark.peers.worker NAME`.
 
-The first line on standard input is the task; then each line asks for a window, `{"program": "train", "steps": 3}`.
-Each is answered by one line of JSON; {"cannot": reason} ends it. Whatever the peer prints goes to standard error.
+The first line on standard input is the task. Each further line asks for a window: `{"program": "train", "steps": 3}`.
+The process answers each line with one line of JSON. After the answer `{"cannot": reason}`, it ends. Everything that the
+peer prints goes to standard error.
 """
 
 import importlib
@@ -19,19 +20,21 @@ from bloodcell_jax.models.variants import Variant
 
 
 def task_to_line(task: Task) -> str:
-    """Return a task as one line of JSON."""
+    """Return a task as one line of JSON, as the process reads it."""
     return json.dumps(asdict(task))
 
 
 def _task_of_line(line: str) -> Task:
     values = json.loads(line)
-    variant = {key: tuple(value) if isinstance(value, list) else value for key, value in values["variant"].items()}
+    variant: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values["variant"].items()
+    }
     nested = {"variant": Variant(**variant), "optimizer": OptimizerConfig(**values["optimizer"])}
     return Task(**values | nested)
 
 
 def main(name: str) -> None:
-    """Serve windows of the peer `name` until standard input ends."""
+    """Run the windows of the peer `name` until standard input ends."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -53,16 +56,16 @@ def main(name: str) -> None:
 
 
 def build_programs(name: str, task: Task) -> PeerPrograms:
-    """Return the programs of a peer.
+    """Return the programs of a peer, in this process.
 
     Raises:
-      CannotError: it cannot run the task, or its network has another number of parameters.
+      CannotError: the peer cannot run the task, or its network has another number of parameters.
     """
     module = importlib.import_module(f"bloodcell_jax.benchmark.peers.{PEERS[name].module}")
     programs = module.build(task)
     if programs.parameters != task.parameters:
         raise CannotError(
-            f"its {task.name} has {programs.parameters:,} parameters and ours {task.parameters:,}: another network"
+            f"its {task.name} is another network: it has {programs.parameters:,} parameters, ours {task.parameters:,}"
         )
     return programs
 
