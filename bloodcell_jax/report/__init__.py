@@ -1,5 +1,5 @@
 """HTML pages of a run and of an audit, and text tables."""
 
-from bloodcell_jax.report.page import write_report
+from bloodcell_jax.report.run_page import write_report
 
 __all__ = ["write_report"]

@@ -47,7 +47,7 @@ def write_report(workdir: Path) -> Path:
         raise UsageError(f"{folder}: no such folder; give the --workdir of a run")
     config = read_json_if_present(folder.config) or {}
     html = render(
-        "template.html",
+        "run.html",
         name=folder.path.resolve().name,
         config=config,
         environment=read_json_if_present(folder.environment) or {},
