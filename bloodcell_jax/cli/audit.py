@@ -20,13 +20,14 @@ def _audit(values: flags.FlagValues) -> None:
     from bloodcell_jax.data.audit.findings import audit
     from bloodcell_jax.data.loading import load_data
     from bloodcell_jax.report.audit_page import create_output, train_command, write_audit
+    from bloodcell_jax.run.data_summary import data_summary
 
     config, output = data_config(values), required(values, "output")
     folder = create_output(output)
     dataset = load_data(config).in_memory()
+    print(data_summary(dataset, dataset.splits, crop=config.crop))
     found = audit(dataset, crop=config.crop, predictions=value_of(values, "predictions"))
     page = write_audit(found, folder, data_dir=config.data_dir)
-    print(f"{config.source}: {len(dataset):,} images, {len(dataset.class_names)} classes")
     print("\n".join(found.summary))
     print(f"page: {page}")
     print(f"removals: {folder / 'clean.json'}; delete an entry to keep its image, and train with\n")

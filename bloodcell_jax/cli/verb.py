@@ -64,7 +64,20 @@ def define_source(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string("crop", str(DataConfig().crop), help_of("crop"), flag_values=values)
     flags.DEFINE_list("class_names", [], help_of("class_names"), flag_values=values)
+    define_class_tree(values)
     define_skip_bad(values)
+
+
+def define_class_tree(values: flags.FlagValues) -> None:
+    """Define the flags that say how a tree of class folders is read."""
+    for name in ("include", "exclude", "split_folders"):
+        flags.DEFINE_string(name, None, help_of(name), flag_values=values)
+    flags.DEFINE_integer("class_level", None, help_of("class_level"), lower_bound=1, flag_values=values)
+
+
+def class_tree(values: flags.FlagValues) -> dict[str, Any]:
+    """Return the fields of `DataConfig` that the flags of `define_class_tree` say."""
+    return {name: value_of(values, name) for name in ("include", "exclude", "class_level", "split_folders")}
 
 
 def data_config(values: flags.FlagValues) -> DataConfig:
@@ -76,6 +89,7 @@ def data_config(values: flags.FlagValues) -> DataConfig:
         crop=parse_crop(value_of(values, "crop")),
         class_names=tuple(value_of(values, "class_names")),
         skip_bad=value_of(values, "skip_bad"),
+        **class_tree(values),
     )
 
 

@@ -58,6 +58,23 @@ class DataConfig:
         minimum=1,
     )
     class_names: tuple[str, ...] = option((), "names in label order; empty: the source's own")
+    include: str | None = option(
+        None, "image files of class folders to read: glob patterns joined by commas, such as *.bmp; unset: all"
+    )
+    exclude: str | None = option(
+        None, "files and folders of class folders to leave out: glob patterns joined by commas, such as unlabeled/**"
+    )
+    class_level: int | None = option(
+        None,
+        "level of the class folders, 1 for the first folders of the source; unset: recognized, and refused if two "
+        "readings are possible",
+        minimum=1,
+    )
+    split_folders: str | None = option(
+        None,
+        "folders above the class folders that are splits, such as train=Train,test=TestA; unset: those with usual "
+        "names (train, training; val, valid, validation, dev; test, testing) in any case",
+    )
     clean: str | None = option(None, "clean.json of the verb audit; the examples that it names are left out")
     splits: tuple[float, ...] = option(
         (0.7, 0.15, 0.15), "train, val and test fractions; used if the source has no splits of its own"

@@ -25,6 +25,8 @@ class Dataset:
       source: the source as the user named it.
       splits: the source's own splits, name -> int32 example indices; empty if it has none.
       skipped: images that could not be read and are left out, name -> reason.
+      original_sizes: how many image files have which (width, height); empty for arrays.
+      left_out: how many files were not read, by reason.
       known_sha256: the hash, if it is known without reading every image.
     """
 
@@ -35,6 +37,8 @@ class Dataset:
     source: str
     splits: dict[str, np.ndarray] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    original_sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
     known_sha256: str | None = None
 
     def __len__(self) -> int:

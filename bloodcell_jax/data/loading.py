@@ -19,6 +19,10 @@ def load_data(config: DataConfig) -> Dataset:
         class_names=config.class_names,
         skip_bad=config.skip_bad,
         data_dir=config.data_dir,
+        include=config.include,
+        exclude=config.exclude,
+        class_level=config.class_level,
+        split_folders=config.split_folders,
         in_memory=False,
     )
     return dataset if config.clean is None else remove_rows(dataset, config.clean)

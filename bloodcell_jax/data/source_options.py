@@ -13,6 +13,10 @@ class SourceOptions:
       class_names: names in label order; empty: the source's own.
       skip_bad: leave out image files that cannot be read; otherwise they are an error.
       data_dir: folder of prepared datasets and of local copies of MedMNIST; None: the default place.
+      include: glob patterns, joined by commas, of the image files to read; None: all.
+      exclude: glob patterns of files and folders to leave out.
+      class_level: level of the class folders, 1 for the first folders of the source; None: recognized.
+      split_folders: folders that are splits, such as `train=Train,test=TestA`; None: those with usual names.
     """
 
     image_size: int
@@ -20,3 +24,7 @@ class SourceOptions:
     class_names: tuple[str, ...]
     skip_bad: bool
     data_dir: str | None
+    include: str | None = None
+    exclude: str | None = None
+    class_level: int | None = None
+    split_folders: str | None = None

@@ -30,12 +30,14 @@ class SourceKind:
       help: one line for the command line.
       load: reads the source, given PLACE, the whole text for messages, and the options.
       recognizes: whether a bare path, one without `KIND:`, is of this kind; None: no bare path is.
+      knows_names: the source says the names of its classes; otherwise its labels are numbers alone.
     """
 
     place: str
     help: str
     load: Callable[[str, str, SourceOptions], Dataset]
     recognizes: Callable[[Path], bool] | None = None
+    knows_names: bool = True
 
 
 def _is_file_with(suffix: str) -> Callable[[Path], bool]:
@@ -48,6 +50,7 @@ SOURCES = {
         "an .npz file with images, uint8 [n, h, w, 3] or floats in 0 to 1, and labels, [n] or [n, 1]",
         load_npz,
         _is_file_with(".npz"),
+        knows_names=False,
     ),
     "folder": SourceKind(
         "PATH", "class folders of image files, optionally below train/, val/ and test/", load_folder, Path.is_dir
@@ -59,6 +62,7 @@ SOURCES = {
         "NAME",
         f"{', '.join(PUBLISHED_MD5)}: downloaded once; or the path of a MedMNIST file",
         load_medmnist,
+        knows_names=False,
     ),
     "tfds": SourceKind(
         "NAME", "a prepared TFDS dataset of labeled images in data.data_dir, such as blood_cells/cells", load_tfds
@@ -75,6 +79,10 @@ def load_source(
     class_names: tuple[str, ...] = (),
     skip_bad: bool = False,
     data_dir: str | None = None,
+    include: str | None = None,
+    exclude: str | None = None,
+    class_level: int | None = None,
+    split_folders: str | None = None,
     in_memory: bool = True,
 ) -> Dataset:
     """Read a data source.
@@ -89,6 +97,11 @@ def load_source(
       skip_bad: leave out image files that cannot be read. The log names each with the reason, and `Dataset.skipped`
         keeps them. Otherwise they are an error.
       data_dir: folder of prepared datasets and of local copies of MedMNIST.
+      include: glob patterns, joined by commas, of the files of class folders to read; None: all.
+      exclude: glob patterns of files and folders to leave out.
+      class_level: level of the class folders, 1 for the first folders of the source; None: recognized, or refused if
+        two readings are possible.
+      split_folders: which folders are splits, such as `train=Train,test=TestA`; None: those with usual names.
       in_memory: False leaves images on the disk, to be read by index, if the kind of source allows it (`tfds:`).
 
     Raises:
@@ -99,11 +112,33 @@ def load_source(
     path = source_path(source)
     if path is not None and not path.exists():
         raise DataError(f"{source}: no such file or folder; check data.source")
+    if not SOURCES[kind].knows_names:
+        _check_numbered_names(class_names, source)
     options = SourceOptions(
-        image_size=image_size, crop=crop, class_names=class_names, skip_bad=skip_bad, data_dir=data_dir
+        image_size=image_size,
+        crop=crop,
+        class_names=class_names,
+        skip_bad=skip_bad,
+        data_dir=data_dir,
+        include=include,
+        exclude=exclude,
+        class_level=class_level,
+        split_folders=split_folders,
     )
     dataset = SOURCES[kind].load(place, source, options)
     return dataset.in_memory() if in_memory else dataset
+
+
+def _check_numbered_names(names: tuple[str, ...], source: str) -> None:
+    """Refuse names that are numbers but not 0, 1, 2, ... for labels that are numbers: label 2 may mean class `10`."""
+    if names and all(name.isdecimal() for name in names):
+        wrong = next((label for label, name in enumerate(names) if int(name) != label), None)
+        if wrong is not None:
+            raise DataError(
+                f"{source}: its labels are numbers without names, and class names are numbers in another order "
+                f"({', '.join(names[:12])}): label {wrong} would be class {names[wrong]}. Give class folders instead, "
+                "or names that are not numbers"
+            )
 
 
 def source_path(source: str) -> Path | None:

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.launch_cache import cached_sha256
 from bloodcell_jax.data.loading import load_data
@@ -18,15 +20,16 @@ from bloodcell_jax.workdir.layout import EvaluationFolder
 
 
 def evaluate_source(
-    classifier: Classifier, source: str | None, split: str | None, output: str | None, *, skip_bad: bool = False
+    classifier: Classifier, source: str | None, split: str | None, output: str | None, **reading: Any
 ) -> tuple[Path, Scores]:
     """Evaluate a classifier on one split of a source and write the split's files.
 
     Args:
       source: data source; None: the run's own.
       split: train, val, test or all; None: test, or val if there is no test (all for another source).
-      skip_bad: leave out images of `source` that cannot be read; the run's own source is read as it was trained on.
       output: folder for the files; None: eval/<split> of the workdir, for the run's own source alone.
+      **reading: fields of `DataConfig` that say how `source` is read: skip_bad, include, exclude, class_level and
+        split_folders. The run's own source is read as it was trained on.
 
     Returns:
       The folder and the metrics.
@@ -36,7 +39,7 @@ def evaluate_source(
     """
     if source is not None and output is None:
         raise UsageError("--output: missing; with --source the results need a folder of their own")
-    dataset = _load(classifier, source, skip_bad)
+    dataset = _load(classifier, source, reading)
     splits = {"all": np.arange(len(dataset), dtype=np.int32)}
     splits |= classifier.workdir.read_splits() if source is None else dataset.splits
     if split is None:
@@ -48,10 +51,18 @@ def evaluate_source(
     return folder.path, write_split(folder, dataset, splits[split], probabilities, step=classifier.step)
 
 
-def _load(classifier: Classifier, source: str | None, skip_bad: bool) -> Dataset:
+def _load(classifier: Classifier, source: str | None, reading: dict[str, Any]) -> Dataset:
     config = replace(classifier.config.data, class_names=classifier.class_names)
     if source is not None:
-        return load_data(replace(config, source=source, skip_bad=skip_bad, clean=None))
+        # Nothing that describes the tree of the run's own source holds for another one.
+        own = DataConfig(
+            source=source,
+            data_dir=config.data_dir,
+            image_size=config.image_size,
+            crop=config.crop,
+            class_names=config.class_names,
+        )
+        return load_data(replace(own, **reading))
     dataset = load_data(config)
     _check_same_data(dataset, classifier.workdir)
     return dataset

@@ -1,12 +1,12 @@
 """What `--dry_run` prints: parameters, data and the cost of a step, without training it."""
 
 from bloodcell_jax.config import Config
-from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.models.network import leaves_by_path
 from bloodcell_jax.models.registry import count_parameters
 from bloodcell_jax.report.text_table import aligned
 from bloodcell_jax.run.compilation import compile_stage
 from bloodcell_jax.run.create import create_run
+from bloodcell_jax.run.data_summary import data_summary
 from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.train.freezing import decay_mask, partition
@@ -15,7 +15,9 @@ from bloodcell_jax.train.freezing import decay_mask, partition
 def describe_run(config: Config) -> str:
     """Return the parameter table, the data summary and each stage's compiled cost as text; writes nothing."""
     run = create_run(config)
-    return "\n\n".join([parameter_table(run), data_summary(run.dataset, run.splits), stage_costs(run)])
+    return "\n\n".join(
+        [parameter_table(run), data_summary(run.dataset, run.splits, crop=run.config.data.crop), stage_costs(run)]
+    )
 
 
 def parameter_table(run: Run) -> str:
@@ -30,16 +32,6 @@ def parameter_table(run: Run) -> str:
     counts = [f"{count_parameters(partition(run.param_shapes, stage.mask)[0]):,}" for stage in run.stages]
     rows.append((f"trainable of {count_parameters(shapes):,}", "", "", *counts))
     return aligned(rows)
-
-
-def data_summary(dataset: Dataset, splits: dict) -> str:
-    """Return one line per class with its count in each split."""
-    rows = [("class", *splits)]
-    counts = [dataset.class_counts(indices) for indices in splits.values()]
-    rows += [(name, *(str(count[i]) for count in counts)) for i, name in enumerate(dataset.class_names)]
-    rows.append(("all", *(str(len(indices)) for indices in splits.values())))
-    height, width = dataset.images.shape[1:3]
-    return f"{dataset.source}: {len(dataset)} images of {width}x{height}\n{aligned(rows)}"
 
 
 def stage_costs(run: Run) -> str:

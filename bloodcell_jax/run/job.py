@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from bloodcell_jax.evaluate.metrics import Scores, ranking_of
 from bloodcell_jax.evaluate.outputs import write_split
 from bloodcell_jax.report import write_report
 from bloodcell_jax.run.create import create_run
+from bloodcell_jax.run.data_summary import data_summary
 from bloodcell_jax.run.environment import describe_environment
 from bloodcell_jax.run.evaluation import RunEvaluator
 from bloodcell_jax.run.inputs import RunInputs
@@ -28,6 +30,8 @@ from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
 from bloodcell_jax.workdir.files import read_json, read_json_if_present, update_json, write_json
 from bloodcell_jax.workdir.overwrite import delete_run
 from bloodcell_jax.workdir.resume import check_resumable, check_same_splits
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def train_and_evaluate(
         if profile_steps.stop > run.total_steps:
             asked = f"{profile_steps.start}:{profile_steps.stop}"
             raise UsageError(f"--profile_steps={asked}: the run has {run.total_steps} steps; name a range inside them")
+        logger.info("%s", data_summary(run.dataset, run.splits, crop=run.config.data.crop))
         with _begun(run, folder, overwrite=overwrite):
             return _train(run, folder, signals, profile_steps)
 

@@ -1,0 +1,257 @@
+"""What a tree of image files means: which folders are splits and which are classes.
+
+A tree that can be read in two ways is refused with both readings and the option that decides. A guess would train on
+wrong labels without a word.
+"""
+
+import fnmatch
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from bloodcell_jax.data.dataset import SPLITS
+from bloodcell_jax.data.file_trees import class_name_of, printable
+from bloodcell_jax.data.mask_files import check_no_masks
+from bloodcell_jax.data.source_options import SourceOptions
+from bloodcell_jax.errors import DataError, UsageError
+
+logger = logging.getLogger(__name__)
+
+# A folder above the class folders that has one of these names, in any case, is a split.
+USUAL_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+# An error is one line, so it names only this many folders.
+NAMED = 8
+
+
+class Entry(NamedTuple):
+    """An image file: its split, empty if the source names none, its class, and its path in the source."""
+
+    split: str
+    class_name: str
+    path: PurePosixPath
+
+
+def read_class_tree(
+    paths: Sequence[PurePosixPath], folders: set[PurePosixPath], source: str, options: SourceOptions
+) -> list[Entry]:
+    """Return every image file, ordered by split (train, val, test), then by path in byte order of UTF-8.
+
+    Args:
+      paths: the visible image files of the source.
+      folders: its visible folders, the empty ones too.
+      source: what messages name.
+      options: its `include`, `exclude`, `class_level` and `split_folders` decide how the tree is read.
+
+    Raises:
+      DataError: the tree can be read in two ways, an image lies in no class folder, or a class folder is empty.
+    """
+    paths = _select(paths, source, options)
+    check_no_masks(paths, source)
+    split_of, level = _levels(paths, source, options)
+    entries = []
+    for path in paths:
+        if len(path.parts) <= level:
+            raise DataError(
+                f"{source}: {printable(path)} lies in no class folder; move it to CLASS/IMAGE or train/CLASS/IMAGE"
+            )
+        split = split_of.get(path.parts[level - 2], "") if split_of else ""
+        entries.append(Entry(split, class_name_of(path.parts[level - 1]), path))
+    if options.class_level is None:
+        _check_one_depth(paths, level, source)
+    names = {entry.class_name for entry in entries}
+    _check_spelling(names, source)
+    _check_no_empty_class(folders, names, level, source, options)
+    split_order = ("", *SPLITS)
+    return sorted(entries, key=lambda e: (split_order.index(e.split), str(e.path).encode("utf-8", "surrogateescape")))
+
+
+def sorted_class_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Return class names in their order: numbers as numbers, other names by their letters."""
+    names = set(names)
+    return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names))
+
+
+def _select(paths: Sequence[PurePosixPath], source: str, options: SourceOptions) -> list[PurePosixPath]:
+    """Return the paths that `include` and `exclude` leave; the log says how many they leave out."""
+    include, exclude = _patterns(options.include), _patterns(options.exclude)
+    kept = [p for p in paths if (not include or _matches(p, include)) and not _matches(p, exclude)]
+    if len(kept) < len(paths):
+        logger.info(
+            "%s: data.include and data.exclude leave out %s of %s images",
+            source,
+            f"{len(paths) - len(kept):,}",
+            f"{len(paths):,}",
+        )
+    if not kept:
+        raise DataError(
+            f"{source}: data.include={options.include} and data.exclude={options.exclude} leave none of "
+            f"{len(paths):,} images; patterns such as '*.bmp' or 'unlabeled/**' match paths inside the source"
+        )
+    return kept
+
+
+def _patterns(text: str | None) -> list[str]:
+    return [pattern.strip() for pattern in text.split(",") if pattern.strip()] if text else []
+
+
+def _matches(path: PurePosixPath, patterns: list[str]) -> bool:
+    """Return whether a path, its name or a folder above it matches a pattern; `*` also matches `/`."""
+    names = [str(path), path.name, *map(str, path.parents)]
+    return any(fnmatch.fnmatchcase(name, pattern.removesuffix("/**")) for pattern in patterns for name in names)
+
+
+def _levels(paths: Sequence[PurePosixPath], source: str, options: SourceOptions) -> tuple[dict[str, str], int]:
+    """Return which folders above the classes are which splits, and the level of the class folders from 1 on."""
+    named = parse_split_folders(options.split_folders)
+    if options.class_level is not None:
+        above = {path.parts[options.class_level - 2] for path in paths if len(path.parts) > options.class_level > 1}
+        split_of = _split_folders(above, named)
+        return (split_of if split_of.keys() == above else {}), options.class_level
+    top = _wrapping_folders(paths, named)
+    first = {path.parts[top] for path in paths if len(path.parts) > top + 1}
+    split_of = _split_folders(first, named)
+    if absent := sorted(set(named) - first):
+        raise DataError(f"{source}: data.split_folders names {_list(absent)}; the folders are {_list(sorted(first))}")
+    if split_of:
+        _check_splits(split_of, first, source, level=top + 1)
+        top += 1
+    _check_no_repeated_names(paths, top, source)
+    return split_of, top + 1
+
+
+def parse_split_folders(text: str | None) -> dict[str, str]:
+    """Return folder -> split of `data.split_folders`, such as `train=Train,test=TestA`.
+
+    Raises:
+      UsageError: it is written otherwise.
+    """
+    named = {}
+    for pair in _patterns(text):
+        split, equals, folder = (part.strip() for part in pair.partition("="))
+        if split not in SPLITS or not equals or not folder or folder in named:
+            raise UsageError(
+                f"config.data.split_folders={text}: write SPLIT=FOLDER pairs such as train=Train,test=TestA; the "
+                f"splits are {', '.join(SPLITS)}"
+            )
+        named[folder] = split
+    return named
+
+
+def _split_folders(folders: set[str], named: dict[str, str]) -> dict[str, str]:
+    """Return folder -> split: those that the user names, and those with a usual name of a split that nobody named."""
+    usual = {word: split for split, words in USUAL_NAMES.items() for word in words if split not in named.values()}
+    found = {folder: usual[folder.strip().lower()] for folder in folders if folder.strip().lower() in usual}
+    return found | {folder: split for folder, split in named.items() if folder in folders}
+
+
+def _wrapping_folders(paths: Sequence[PurePosixPath], named: dict[str, str]) -> int:
+    """Return how many folders wrap all others; archives often have one: `PBC_dataset/basophil/...` -> 1."""
+    depth = 0
+    while all(len(path.parts) > depth + 2 for path in paths):
+        folders = {path.parts[depth] for path in paths}
+        if len(folders) > 1 or _split_folders(folders, named):
+            break
+        depth += 1
+    return depth
+
+
+def _check_splits(split_of: dict[str, str], first: set[str], source: str, *, level: int) -> None:
+    """Refuse a folder beside the splits, two folders for one split, and splits without train."""
+    names = ", ".join(f"{_shown(folder)} is {split}" for folder, split in sorted(split_of.items()))
+    if others := sorted(first - split_of.keys()):
+        raise DataError(
+            f"{source}: {names}, and {_list(others)} stand{'s' * (len(others) == 1)} beside. If that is no split, "
+            f"leave it out: data.exclude='{others[0]}/**'. If it is one, name all splits, such as "
+            f"data.split_folders=train=FOLDER,test={others[0]}. If all folders are classes: data.class_level={level}"
+        )
+    twice = [split for split, count in Counter(split_of.values()).items() if count > 1]
+    if twice:
+        same = sorted(folder for folder, split in split_of.items() if split == twice[0])
+        raise DataError(
+            f"{source}: {_list(same)} are both {twice[0]}; leave one out (data.exclude='{same[1]}/**') or name the "
+            f"splits by data.split_folders"
+        )
+    if "train" not in split_of.values():
+        raise DataError(
+            f"{source}: {names}, without train/; name the training folder by data.split_folders=train=FOLDER, or say "
+            f"data.class_level={level} if these are classes"
+        )
+
+
+def _check_no_repeated_names(paths: Sequence[PurePosixPath], top: int, source: str) -> None:
+    """Refuse first folders that hold the same second folders: the classes may be at either level."""
+    second = defaultdict(set)
+    for path in paths:
+        if len(path.parts) > top + 2:
+            second[path.parts[top + 1]].add(path.parts[top])
+    repeated = sorted(name for name, above in second.items() if len(above) > 1)
+    if 2 * len(repeated) < max(len(second), 1) or not repeated:
+        return
+    first = sorted(set().union(*second.values()))
+    raise DataError(
+        f"{source}: the folders {_list(first)} hold the same folders ({_list(repeated)}). If the classes are "
+        f"{_list(repeated)}: data.class_level={top + 2}, which merges {_list(first)}, or data.split_folders, such as "
+        f"train={first[0]},test={first[-1]}, if these are splits. If the classes are {_list(first)}: "
+        f"data.class_level={top + 1}"
+    )
+
+
+def _check_one_depth(paths: Sequence[PurePosixPath], level: int, source: str) -> None:
+    """Refuse classes at several depths: some folders hold images, others only folders that may be classes."""
+    below: dict[str, set[str]] = defaultdict(set)
+    for path in paths:
+        below[path.parts[level - 1]].add(path.parts[level] if len(path.parts) > level + 1 else "")
+    flat = sorted(name for name, inner in below.items() if inner == {""})
+    grouped = sorted(name for name, inner in below.items() if "" not in inner and len(inner) > 1)
+    if flat and grouped:
+        inner = sorted(below[grouped[0]])
+        raise DataError(
+            f"{source}: {_list(flat)} hold{'s' * (len(flat) == 1)} images, {_shown(grouped[0])} holds the folders "
+            f"{_list(inner)}. If {_shown(grouped[0])} is one class: data.class_level={level}. If {_list(inner)} are "
+            f"classes, move them beside {_shown(flat[0])}"
+        )
+
+
+def _check_no_empty_class(
+    folders: set[PurePosixPath], found: set[str], level: int, source: str, options: SourceOptions
+) -> None:
+    """Refuse a class folder without images, because the model would silently lack that class."""
+    if options.include:
+        return
+    exclude = _patterns(options.exclude)
+    for folder in sorted(folders):
+        is_class = len(folder.parts) == level and not _matches(folder, exclude)
+        if is_class and class_name_of(folder.name) not in found:
+            raise DataError(f"{source}: class folder {printable(folder)} holds no image; add some or remove the folder")
+
+
+def _check_spelling(names: set[str], source: str) -> None:
+    """Refuse class names that differ by case, blanks or leading zeros only."""
+    alike = defaultdict(list)
+    for name in sorted(names):
+        plain = " ".join(name.casefold().split())
+        alike[str(int(plain)) if plain.isdecimal() else plain].append(name)
+    doubled = [same for same in alike.values() if len(same) > 1]
+    if doubled:
+        pairs = "; ".join(" and ".join(map(_shown, same)) for same in doubled[:NAMED])
+        raise DataError(
+            f"{source}: class folders differ only by case, blanks or leading zeros: {pairs}. Merge or rename them, or "
+            f"leave one out, such as data.exclude='{doubled[0][-1]}/**'"
+        )
+
+
+def _list(names: Sequence[str]) -> str:
+    shown = [_shown(name) for name in names[:NAMED]]
+    return ", ".join(shown) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def _shown(name: str) -> str:
+    """Return a folder's name as one can read it: in quotes if blanks or signs would hide its ends."""
+    text = printable(PurePosixPath(name))
+    return text if text and text == text.strip() and "," not in text else repr(text)
