@@ -55,7 +55,7 @@ def _load(tree: FileTree, source: str, options: SourceOptions) -> Dataset:
         _report_unreadable(unreadable, len(entries) + len(unreadable) - len(bad), source, options.skip_bad)
         good = [i for i in range(len(entries)) if i not in bad]
         images, entries = images[good], [entries[i] for i in good]
-    left_out = _ignored(tree)
+    left_out = _ignored(tree, source)
     selected_out = sum(map(is_image, tree.files)) - len(entries) - len(bad)
     if selected_out:
         left_out["by data.include and data.exclude"] = selected_out
@@ -155,8 +155,11 @@ def _report_unreadable(unreadable: dict[str, str], total: int, source: str, skip
     raise DataError(f"{source}: {count}: {', '.join([*shown, *more])}; {remedy}")
 
 
-def _ignored(tree: FileTree) -> dict[str, int]:
-    """Return how many visible files are no images by their suffix: an image may be among them."""
+def _ignored(tree: FileTree, source: str) -> dict[str, int]:
+    """Return how many visible files are no images by their suffix, and log it: an image may be among them."""
     others = [path for path in tree.files if not is_image(path) and not _is_hidden(path)]
     suffixes = Counter(path.suffix.lower() or "none" for path in others)
+    if others:
+        kinds = ", ".join(f"{printable(PurePosixPath(suffix))}: {n:,}" for suffix, n in suffixes.most_common(5))
+        logger.info("%s: files that are no images by their suffix are ignored (%s)", source, kinds)
     return {f"no images by their suffix {printable(PurePosixPath(suffix))}": n for suffix, n in suffixes.most_common()}

@@ -77,7 +77,6 @@ def train_and_evaluate(
         if profile_steps.stop > run.total_steps:
             asked = f"{profile_steps.start}:{profile_steps.stop}"
             raise UsageError(f"--profile_steps={asked}: the run has {run.total_steps} steps; name a range inside them")
-        logger.info("%s", data_summary(run.dataset, run.splits, crop=run.config.data.crop))
         with _begun(run, folder, overwrite=overwrite):
             return _train(run, folder, signals, profile_steps)
 
@@ -99,6 +98,7 @@ def _begun(run: Run, workdir: Workdir, *, overwrite: bool) -> Iterator[None]:
         if is_main:
             _describe(run, workdir)
             write_json(workdir.splits, splits)
+            logger.info("%s", data_summary(run.dataset, run.splits, crop=run.config.data.crop))
         yield
 
 
