@@ -34,7 +34,7 @@ def test_a_checkpoint_larger_than_the_disk_is_refused_before_a_byte_is_written(t
         checkpoints.save(1, trees_of(8), {"metrics": {}})
         checkpoints.wait()
         huge = {"params": {"kernel": np.broadcast_to(np.float32(0), (2**30, 2**20))}}
-        with pytest.raises(MachineError, match=r"checkpoint 2 needs .* MB and the disk has .* go on from step 1$"):
+        with pytest.raises(MachineError, match=r"checkpoint 2 needs .* MB and the disk has .* from step 1$"):
             checkpoints.save(2, huge, {"metrics": {}})
         assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
@@ -45,7 +45,7 @@ def test_a_checkpoint_that_does_not_get_through_leaves_the_one_before(tmp_path):
         checkpoints.wait()
         with files_of_at_most(50_000):
             checkpoints.save(2, trees_of(100_000), {"metrics": {}})
-            with pytest.raises(MachineError, match=r"File too large.* go on from step 1$"):
+            with pytest.raises(MachineError, match=r"File too large.* from step 1$"):
                 checkpoints.wait()
         assert checkpoints.steps() == [1]
 
