@@ -12,13 +12,12 @@ accuracy has not been measured yet.
 third of the work (docs/performance.md, "The head-only stage").
 """
 
-from bloodcell_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, StageConfig, TrainConfig
+from bloodcell_jax.config import Config, ModelConfig, OptimizerConfig, StageConfig, TrainConfig
 
 
 def get_config(arg: str = "") -> Config:
     """Return the configuration; `arg` is not used."""
     return Config(
-        data=DataConfig(source="zip:../shared/data/pbc96.zip"),
         model=ModelConfig(variant="convnext_base", drop_path=0.2, head_init_scale=0.001),
         stages=[
             StageConfig(

@@ -11,13 +11,12 @@ speed, the 10 epochs take 11 minutes. The trial above ran on shared cores with a
 had slower steps and other random draws of the augmentation. It has not been repeated.
 """
 
-from bloodcell_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, StageConfig, TrainConfig
+from bloodcell_jax.config import Config, ModelConfig, OptimizerConfig, StageConfig, TrainConfig
 
 
 def get_config(arg: str = "") -> Config:
     """Return the configuration; `arg` is not used."""
     return Config(
-        data=DataConfig(source="zip:../shared/data/pbc96.zip"),
         model=ModelConfig(variant="convnext_atto", dtype="float32", drop_path=0.1, layer_scale=0.1),
         stages=[
             StageConfig(

@@ -35,8 +35,8 @@ AUGMENTS = {
     "fourier": AugmentConfig(policy=AUGMIX, mix="fmix:alpha=0.5,compat=kerascv"),
 }
 BALANCES = {
-    "under": DataConfig(source="zip:../shared/data/pbc96.zip", sampler="under", samples_per_class=850),
-    "over": DataConfig(source="zip:../shared/data/pbc96.zip", sampler="over"),
+    "under": DataConfig(sampler="under", samples_per_class=850),
+    "over": DataConfig(sampler="over"),
 }
 ROWS = ("cnn", *(f"{balance}-augmix-{augment}" for balance in BALANCES for augment in AUGMENTS))
 
@@ -57,7 +57,6 @@ def get_config(arg: str = "") -> Config:
 
 def _custom_cnn() -> Config:
     return Config(
-        data=DataConfig(source="zip:../shared/data/pbc96.zip"),
         model=ModelConfig(variant="custom_cnn"),
         augment=AugmentConfig(policy="none"),
         stages=[StageConfig(epochs=20.0, optimizer=OptimizerConfig(name="adam", learning_rate=1e-3))],

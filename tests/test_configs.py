@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bloodcell_jax import cli
 from bloodcell_jax.config import validate
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.run.create import check_blocks, create_augmentation
@@ -43,3 +44,11 @@ def test_the_report_s_rows():
     }
     with pytest.raises(UsageError, match=f"report_table1:knn: .*{', '.join(REPORT['ROWS'])}"):
         REPORT["get_config"]("knn")
+
+
+@pytest.mark.parametrize("name", set(ARGUMENTS) - {"quickstart"})
+def test_a_configuration_asks_for_the_data(name, capsys, tmp_path):
+    argument = REPORT["ROWS"][0] if name == "report_table1" else ""
+    flags = [f"--config={name}:{argument}".rstrip(":"), f"--workdir={tmp_path / 'run'}", "--config.data.crop=none"]
+    assert cli.main(["bloodcell", "train", *flags]) == 2
+    assert "config.data.source: missing" in capsys.readouterr().err

@@ -20,7 +20,7 @@ def _prepare(values: flags.FlagValues) -> None:
     config.clean = value_of(values, "clean")
     dataset = load_data(config).in_memory()
     check_learnable(dataset)
-    name = prepare(dataset, data_dir, value_of(values, "name") or default_name(config.source))
+    name = prepare(dataset, data_dir, value_of(values, "name") or default_name(dataset.source))
     print(f"{len(dataset):,} images of {len(dataset.class_names)} classes; train on them with")
     print(f"  --config.data.source=tfds:{name} --config.data.data_dir={data_dir}")
 

@@ -35,9 +35,9 @@ def option(
 
 @dataclass(kw_only=True)
 class DataConfig:
-    source: str = option(
-        "synthetic:2000",
-        "KIND:PLACE; the kinds are listed under Sources. A bare path is recognized by what it is",
+    source: str | None = option(
+        None,
+        "KIND:PLACE, which must be given; the kinds are listed under Sources. A bare path is recognized by what it is",
         may_change=True,  # the data hash must be equal
     )
     data_dir: str | None = option(

@@ -4,14 +4,18 @@ from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.cleaning import remove_rows
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.sources import load_source
+from bloodcell_jax.errors import UsageError
 
 
 def load_data(config: DataConfig) -> Dataset:
     """Read the source of a configuration without what its `clean` names; images may stay on the disk.
 
     Raises:
-      UsageError, DataError: as `load_source` and `remove_rows` say.
+      UsageError: no source is given, or one of no known kind.
+      DataError: as `load_source` and `remove_rows` say.
     """
+    if config.source is None:
+        raise UsageError("config.data.source: missing; give KIND:PLACE, such as --config.data.source=folder:cells")
     dataset = load_source(
         config.source,
         image_size=config.image_size,

@@ -84,16 +84,27 @@ def test_names(tmp_path):
         prepare(load_source("synthetic:24", image_size=16), tmp_path, "../x")
 
 
-def test_a_published_name_adds_citation_and_license(tmp_path):
-    prepare(load_source("synthetic:24", image_size=16), tmp_path, "pbc")
-    info = json.loads((tmp_path / "blood_cells/pbc/1.0.0/dataset_info.json").read_text())
+def info_of(folder, name):
+    return json.loads((folder / f"blood_cells/{name}/1.0.0/dataset_info.json").read_text())
+
+
+def test_published_data_bring_citation_and_license(tmp_path):
+    cells = load_source("synthetic:24", image_size=16)
+    prepare(dataclasses.replace(cells, source="medmnist:bloodmnist"), tmp_path, "bloodmnist")
+    info = info_of(tmp_path, "bloodmnist")
     assert "10.1016/j.dib.2020.105474" in info["citation"]
     assert "10.1038/s41597-022-01721-8" in info["citation"]
     assert info["redistributionInfo"]["license"] == "CC BY 4.0"
     assert "Hospital Clinic of Barcelona" in info["description"]
     assert info["fileFormat"] == "array_record"
-    prepare(load_source("synthetic:24", image_size=16), tmp_path, "mine")
-    assert "acevedo" not in (tmp_path / "blood_cells/mine/1.0.0/dataset_info.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["pbc", "bloodmnist_64", "mine"])
+def test_a_name_alone_brings_neither_citation_nor_license(tmp_path, name):
+    prepare(load_source("synthetic:24", image_size=16), tmp_path, name)
+    text = json.dumps(info_of(tmp_path, name))
+    assert not any(word in text for word in ("acevedo", "Barcelona", "CC BY"))
+    assert load_source(f"tfds:blood_cells/{name}", image_size=16, data_dir=str(tmp_path)).ids[0] == "0"
 
 
 def test_the_verb_prepares_the_cleaned_data_without_tensorflow(tmp_path):

@@ -12,7 +12,6 @@ from PIL import Image
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.medmnist import BLOOD_CLASSES, PUBLISHED_MD5
 
-PBC_HOMEPAGE = "https://data.mendeley.com/datasets/snkd93bnjr/1"
 MEDMNIST_HOMEPAGE = "https://medmnist.com"
 LICENSE = "CC BY 4.0"
 # The one split of a source that names no splits; training cuts it.
@@ -36,7 +35,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """Write a Dataset as records {image: PNG, label, id}, in its order and under its splits.
 
     Args:
-      config: the name of a published dataset, or any other name.
+      config: a name. Citation and license are those of a published dataset if the data are that dataset.
       data: the examples, as `bloodcell_jax.data.sources.load_source` reads them; only preparing needs them.
       options: TFDS's own options.
     """
@@ -44,15 +43,17 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "Initial release."}
     BUILDER_CONFIGS: ClassVar = [
-        BloodCellsConfig(name="pbc", class_names=BLOOD_CLASSES, homepage=PBC_HOMEPAGE),
-        *(BloodCellsConfig(name=name, class_names=BLOOD_CLASSES, homepage=MEDMNIST_HOMEPAGE) for name in PUBLISHED_MD5),
+        BloodCellsConfig(name=name, class_names=BLOOD_CLASSES, homepage=MEDMNIST_HOMEPAGE) for name in PUBLISHED_MD5
     ]
 
     def __init__(self, *, config: str, data: Dataset | None = None, **options):
         self._data = data
-        published = [known for known in self.BUILDER_CONFIGS if known.name == config]
-        self._cells_config = published[0] if published else BloodCellsConfig(name=config)
-        super().__init__(config=config if published else self._cells_config, **options)
+        published = {known.name: known for known in self.BUILDER_CONFIGS}
+        # A name alone proves nothing: only data whose checksum was compared are what was published.
+        is_published = config in published and (data is None or data.source == f"medmnist:{config}")
+        self._cells_config = published[config] if is_published else BloodCellsConfig(name=config)
+        # TFDS refuses another configuration under a name that it knows.
+        super().__init__(config=config if config in published else self._cells_config, **options)
 
     def _info(self) -> tfds.core.DatasetInfo:
         config, data = self._cells_config, self._data
@@ -71,7 +72,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if config.homepage:
             return self.dataset_info_from_configs(homepage=config.homepage, license=LICENSE, **shared)
         return tfds.core.DatasetInfo(
-            builder=self, description="Single cells, prepared from one's own source.", **shared
+            builder=self, description="Single cells of the user's own source; see the metadata.", **shared
         )
 
     def examples(self) -> dict[str, Iterator[dict]]:
