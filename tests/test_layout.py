@@ -66,6 +66,11 @@ def test_every_room_has_its_height():
     assert rooms == set(HEIGHT)
 
 
+def test_no_module_is_named_like_one_of_the_standard_library():
+    names = {part for path in MODULES for part in path.relative_to(PACKAGE).with_suffix("").parts}
+    assert not (names - {"__init__"}) & set(sys.stdlib_module_names)
+
+
 def test_every_folder_is_installed():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")

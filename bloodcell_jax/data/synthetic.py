@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.cell_morphology import MORPHOLOGIES, Color, Morphology
 from bloodcell_jax.data.dataset import Dataset, index_ids
 from bloodcell_jax.data.source_options import SourceOptions
@@ -36,7 +37,7 @@ def load_synthetic(place: str, source: str, options: SourceOptions) -> Dataset:
     return Dataset(images, labels, CLASS_NAMES, index_ids(len(labels)), source)
 
 
-def draw_cells(count: int, *, seed: int = 0, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
+def draw_cells(count: int, *, seed: int = 0, size: int = DataConfig.image_size) -> tuple[np.ndarray, np.ndarray]:
     """Draw images of single cells.
 
     Image i depends only on (seed, i, size). With c classes, images 0 to c - 1 hold each class once, and so do the

@@ -40,7 +40,7 @@ def _kernel_gradient(x: jax.Array, cotangent: jax.Array) -> jax.Array:
 def _cpu_kernel_gradient(x: jax.Array, cotangent: jax.Array) -> jax.Array:
     """Return the kernel's gradient [c, k], for many rows by way of two halves of them and [k, c] if k is the smaller.
 
-    XLA:CPU reaches 135 GFLOP/s for 18,432 rows with c = 384 and k = 96, this 298 (docs/performance.md).
+    XLA:CPU reaches 135 GFLOP/s for 18,432 rows with c = 384 and k = 96, this 298 (docs/performance_history.md).
     """
     rows, (c, k) = len(x), (x.shape[1], cotangent.shape[1])
     if rows % 2 or rows < _MANY_ROWS * max(c, k):

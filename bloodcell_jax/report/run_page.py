@@ -25,7 +25,7 @@ from markupsafe import Markup
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.metrics import METRICS, reliability
 from bloodcell_jax.report import plots
-from bloodcell_jax.report.html import render, write_page
+from bloodcell_jax.report.rendering import render, write_page
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.files import read_json, read_json_if_present
 
