@@ -46,7 +46,7 @@ def test_the_report_s_rows():
         REPORT["get_config"]("knn")
 
 
-@pytest.mark.parametrize("name", set(ARGUMENTS) - {"quickstart"})
+@pytest.mark.parametrize("name", sorted(set(ARGUMENTS) - {"quickstart"}))
 def test_a_configuration_asks_for_the_data(name, capsys, tmp_path):
     argument = REPORT["ROWS"][0] if name == "report_table1" else ""
     flags = [f"--config={name}:{argument}".rstrip(":"), f"--workdir={tmp_path / 'run'}", "--config.data.crop=none"]

@@ -54,7 +54,7 @@ def _load(tree: FileTree, source: str, options: SourceOptions) -> Dataset:
     if unreadable:
         _report_unreadable(unreadable, len(entries) + len(unreadable) - len(bad), source, options.skip_bad)
         good = [i for i in range(len(entries)) if i not in bad]
-        images, entries = images[good], [entries[i] for i in good]
+        images, sizes, entries = images[good], sizes[good], [entries[i] for i in good]
     left_out = _ignored(tree, source)
     selected_out = sum(map(is_image, tree.files)) - len(entries) - len(bad)
     if selected_out:
@@ -71,7 +71,7 @@ def _load(tree: FileTree, source: str, options: SourceOptions) -> Dataset:
             if split
         },
         skipped=unreadable,
-        original_sizes=dict(sizes.most_common()),
+        original_sizes=sizes,
         left_out=left_out,
     )
 
@@ -109,8 +109,8 @@ def _check_class_names(found: set[str], names: tuple[str, ...], source: str) -> 
 
 def _decode_all(
     tree: FileTree, entries: list[Entry], source: str, options: SourceOptions
-) -> tuple[np.ndarray, Counter[tuple[int, int]], dict[int, str]]:
-    """Return the images, uint8 [n, h, w, 3], their sizes as files, and index -> reason for those not readable."""
+) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    """Return the images, uint8 [n, h, w, 3], their own sizes, int32 [n, 2], and the reason of each unreadable index."""
     size, crop = options.image_size, options.crop
     shape = (len(entries), size, size, 3)
     check_fits(math.prod(shape), source)
@@ -130,7 +130,7 @@ def _decode_all(
     with ThreadPoolExecutor(image_files.DECODING_THREADS) as pool:
         found = list(pool.map(decode, range(len(entries))))
     bad = {i: reason for i, reason in enumerate(found) if isinstance(reason, str)}
-    return images, Counter(each for each in found if not isinstance(each, str)), bad
+    return images, np.array([(0, 0) if i in bad else each for i, each in enumerate(found)], np.int32), bad
 
 
 def _report_unreadable(unreadable: dict[str, str], total: int, source: str, skip_bad: bool) -> None:

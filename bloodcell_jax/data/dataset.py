@@ -25,7 +25,8 @@ class Dataset:
       source: the source as the user named it.
       splits: the source's own splits, name -> int32 example indices; empty if it has none.
       skipped: images that could not be read and are left out, name -> reason.
-      original_sizes: how many image files have which (width, height); empty for arrays.
+      original_sizes: (width, height) of each image file before it was cropped and resized, int32 [n, 2]; None for
+        arrays.
       left_out: how many files were not read, by reason.
       known_sha256: the hash, if it is known without reading every image.
     """
@@ -37,7 +38,7 @@ class Dataset:
     source: str
     splits: dict[str, np.ndarray] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    original_sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+    original_sizes: np.ndarray | None = None
     left_out: dict[str, int] = field(default_factory=dict)
     known_sha256: str | None = None
 
@@ -69,6 +70,7 @@ class Dataset:
             labels=self.labels[kept],
             ids=tuple(name for name, keep in zip(self.ids, kept, strict=True) if keep),
             splits={name: indices for name, indices in splits.items() if len(indices)},
+            original_sizes=None if self.original_sizes is None else self.original_sizes[kept],
             known_sha256=None,
         )
 

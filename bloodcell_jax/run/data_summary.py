@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from bloodcell_jax.data.audit.geometry import warnings_of
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.report.text_table import aligned
 
@@ -13,6 +14,8 @@ _SIZES = 3
 
 def data_summary(dataset: Dataset, splits: Mapping[str, np.ndarray], *, crop: int | None) -> str:
     """Return the images, the classes with their counts per split, what geometry does, and what was left out.
+
+    Warnings follow if the sizes of the images suggest another geometry.
 
     Args:
       splits: example indices by split; empty: the dataset is not split.
@@ -30,19 +33,22 @@ def data_summary(dataset: Dataset, splits: Mapping[str, np.ndarray], *, crop: in
         left_out["not readable"] = len(dataset.skipped)
     if left_out:
         lines.append("left out: " + "; ".join(f"{count:,} {reason}" for reason, count in left_out.items()))
+    lines += [f"warning: {warning}" for warning in warnings_of(dataset, crop)]
     return "\n".join(lines)
 
 
 def _geometry(dataset: Dataset, crop: int | None) -> str:
     """Say what becomes of the images' sizes."""
     height, width = dataset.images.shape[1:3]
-    sizes = list(dataset.original_sizes.items())
-    if not sizes:
+    if dataset.original_sizes is None:
         return f"images of {width}x{height} pixels"
-    named = ", ".join(f"{w}x{h} ({count:,})" for (w, h), count in sizes[:_SIZES])
+    sizes, counts = np.unique(dataset.original_sizes, axis=0, return_counts=True)
+    largest = np.argsort(-counts, kind="stable")[:_SIZES]
+    named = ", ".join(f"{sizes[i][0]}x{sizes[i][1]} ({counts[i]:,})" for i in largest)
     more = f" and {len(sizes) - _SIZES} more sizes" if len(sizes) > _SIZES else ""
-    cropped = sum(count for (w, h), count in sizes if crop is not None and min(w, h) > crop)
-    squared = sum(count for (w, h), count in sizes if w != h and not (crop is not None and min(w, h) > crop))
-    steps = [f"{cropped:,} center-cropped to {crop}x{crop}"] * bool(cropped)
-    steps += [f"{squared:,} cropped to their centered square"] * bool(squared)
+    short, long = dataset.original_sizes.min(axis=1), dataset.original_sizes.max(axis=1)
+    cropped = short > crop if crop is not None else np.zeros(len(short), bool)
+    squared = (short < long) & ~cropped
+    steps = [f"{cropped.sum():,} center-cropped to {crop}x{crop}"] * bool(cropped.any())
+    steps += [f"{squared.sum():,} cropped to their centered square"] * bool(squared.any())
     return f"files of {named}{more} pixels: {'; '.join([*steps, f'all resized to {width}x{height}'])}"

@@ -1,6 +1,7 @@
 """Checkpoints by Orbax: asynchronous, atomic, restored into explicit trees."""
 
 import contextlib
+import math
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -102,7 +103,8 @@ class Checkpoints:
         steps = self.steps() if steps is None else steps
         values = {step: self.record(step)["metrics"].get(ranking.metric) for step in steps}
         sign = -1 if ranking.higher_is_better else 1
-        evaluated = [step for step, value in values.items() if value is not None]
+        # A run that diverged has metrics that are not finite: it is never the best.
+        evaluated = [step for step, value in values.items() if value is not None and math.isfinite(value)]
         return sorted(evaluated, key=lambda step: (sign * values[step], step))
 
     def wait(self) -> None:

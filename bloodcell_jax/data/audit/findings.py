@@ -18,7 +18,7 @@ from bloodcell_jax.data.audit.clusters import (
     find_clusters,
     removals,
 )
-from bloodcell_jax.data.audit.geometry import geometry_warnings, image_sizes
+from bloodcell_jax.data.audit.geometry import warnings_of
 from bloodcell_jax.data.audit.label_errors import LabelError, find_label_errors, read_predictions
 from bloodcell_jax.data.audit.outliers import Outlier, find_outliers
 from bloodcell_jax.data.audit.shortcuts import AcquisitionGroup, Telling, acquisition_groups, tellings
@@ -208,7 +208,7 @@ def audit(dataset: Dataset, *, crop: int | None = DataConfig.crop, predictions: 
         tellings=tellings(statistics, labels),
         acquisition_groups=groups,
         accuracy_ceiling=accuracy_ceiling(clusters, len(dataset)),
-        geometry_warnings=_geometry(dataset, crop),
+        geometry_warnings=warnings_of(dataset, crop),
         label_errors=label_errors,
         removals=removals(dataset, clusters),
     )
@@ -222,11 +222,3 @@ def _label_errors(dataset: Dataset, path: Path) -> list[LabelError]:
     indices, probabilities = read_predictions(path, dataset)
     errors = find_label_errors(dataset.labels[indices], probabilities)
     return [replace(error, index=int(indices[error.index])) for error in errors]
-
-
-def _geometry(dataset: Dataset, crop: int | None) -> list[str]:
-    found = image_sizes(dataset)
-    if found is None:
-        return []
-    sizes, are_files = found
-    return geometry_warnings(sizes, are_files=are_files, image_size=dataset.images.shape[1], crop=crop)

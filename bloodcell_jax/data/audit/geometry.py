@@ -1,8 +1,6 @@
 """Whether the images' own sizes fit the geometry that they are read with."""
 
 import zipfile
-from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -23,28 +21,25 @@ def image_sizes(dataset: Dataset) -> tuple[np.ndarray, bool] | None:
 
     The result is None if the source is neither files nor an .npz on disk.
     """
+    if dataset.original_sizes is not None:
+        return dataset.original_sizes, True
     path = source_path(dataset.source)
-    if path is None:
+    if path is None or not zipfile.is_zipfile(path):
         return None
-    if path.is_dir():
-        return np.array([_size(path / name) for name in dataset.ids]), True
-    if not zipfile.is_zipfile(path):
-        return None
-    with zipfile.ZipFile(path) as archive:
-        if "images.npy" not in archive.namelist():
-            return np.array([_size(archive.open(name)) for name in dataset.ids]), True
-        with archive.open("images.npy") as file:
-            major, _ = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-            (_, height, width, _), _, _ = read(file)
-            return np.array([[width, height]]), False
+    with zipfile.ZipFile(path) as archive, archive.open("images.npy") as file:
+        major, _ = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        (_, height, width, _), _, _ = read(file)
+        return np.array([[width, height]]), False
 
 
-def _size(file: Path | IO[bytes]) -> tuple[int, int]:
-    from PIL import Image
-
-    with Image.open(file) as image:
-        return image.size
+def warnings_of(dataset: Dataset, crop: int | None) -> list[str]:
+    """Return warnings if the own sizes of a dataset's images suggest another geometry than `crop`."""
+    found = image_sizes(dataset)
+    if found is None:
+        return []
+    sizes, are_files = found
+    return geometry_warnings(sizes, are_files=are_files, image_size=dataset.images.shape[1], crop=crop)
 
 
 def geometry_warnings(sizes: np.ndarray, *, are_files: bool, image_size: int, crop: int | None) -> list[str]:
