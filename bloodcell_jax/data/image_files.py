@@ -1,17 +1,52 @@
 """Decoding image files and bringing them to the network's geometry."""
 
+import importlib
+import importlib.util
 import io
 import logging
 import warnings
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from bloodcell_jax.data.file_trees import UnreadableFile
+from bloodcell_jax.data.pixel_levels import BLACK, fault_of, has_one_color, highest_alpha, levels_of, to_rgb
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm"))
+# Formats of one raster image. Documents, vector graphics, icons, textures and the raw data of cameras are none.
+_FORMATS = {
+    "AVIF": (".avif",),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "GIF": (".gif",),
+    "HEIF": (".heic", ".heif", ".hif"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "JPEG2000": (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
+    "MPO": (".mpo",),
+    "PCX": (".pcx",),
+    "PNG": (".png",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "QOI": (".qoi",),
+    "SGI": (".sgi",),
+    "TGA": (".tga",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+
+
+def _readable_suffixes() -> frozenset[str]:
+    """Return the suffixes of `_FORMATS` that Pillow can open here: its builds differ, and HEIF is a package."""
+    if importlib.util.find_spec("pillow_heif") is not None:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    registered = Image.registered_extensions()
+    without = () if features.check("jpg_2000") else ("JPEG2000",)  # It is registered in any case.
+    listed = ((kind, suffix) for kind, suffixes in _FORMATS.items() for suffix in suffixes if kind not in without)
+    return frozenset(suffix for kind, suffix in listed if registered.get(suffix) == kind)
+
+
+SUFFIXES = _readable_suffixes()
 
 # Threads that decode at the same time: Pillow releases the interpreter lock while it decodes.
 DECODING_THREADS = 8
@@ -20,8 +55,28 @@ DECODING_THREADS = 8
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
+class DecodedImage(NamedTuple):
+    """An image file in the network's geometry.
+
+    Attributes:
+      pixels: uint8 [image_size, image_size, 3].
+      width, height: pixels of the upright file.
+      share: share of its area that was looked at.
+    """
+
+    pixels: np.ndarray
+    width: int
+    height: int
+    share: float
+
+
 def decode(content: bytes, name: str, *, image_size: int, crop: int | None) -> np.ndarray:
-    """Decode an image file to uint8 [image_size, image_size, 3].
+    """Decode an image file to uint8 [image_size, image_size, 3], see `decode_sized`."""
+    return decode_sized(content, name, image_size=image_size, crop=crop).pixels
+
+
+def decode_sized(content: bytes, name: str, *, image_size: int, crop: int | None) -> DecodedImage:
+    """Decode an image file and bring it to the network's geometry.
 
     An image that is larger than `crop` on both sides is center-cropped to crop x crop. Any other image is cropped to
     its centered square. The square is then resized, bicubic with antialiasing.
@@ -30,23 +85,46 @@ def decode(content: bytes, name: str, *, image_size: int, crop: int | None) -> n
     its first frame, and the log says so.
 
     Raises:
-      UnreadableFile: the content cannot be decoded; names the file and the reason.
+      UnreadableFile: the content cannot be decoded, or shows nothing: it is black, transparent or of one color, or has
+        16 bits of which a camera filled fewer. The error names the file and the reason.
     """
     if not content:
         raise UnreadableFile(name, "an empty file")
     try:
         with Image.open(io.BytesIO(content)) as image:
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+            levels = levels_of(image)
             turned = ImageOps.exif_transpose(image)
             # The crop comes first: colors are then converted only inside it.
-            decoded = _resize(to_rgb(_center(turned, crop), image.format), image_size)
+            square = _center(turned, crop)
+            rgb = to_rgb(square, levels)
+            _check_shows_something(square, rgb, "it" if square.size == turned.size else "its middle")
+            decoded = _resize(rgb, image_size)
     except UnreadableFile:
         raise
     except Exception as error:  # Pillow's decoders raise nearly everything on malformed files.
         raise UnreadableFile(name, _reason(error)) from error
     if frames > 1:
         logger.info("%s: %d frames; the first is taken", name, frames)
-    return np.asarray(decoded)
+    width, height = turned.size
+    return DecodedImage(np.asarray(decoded), width, height, square.width * square.height / (width * height))
+
+
+def _check_shows_something(square: Image.Image, rgb: Image.Image, subject: str) -> None:
+    """Refuse a square of a file that shows nothing.
+
+    Raises:
+      ValueError: says what was found in `subject`.
+    """
+    alpha = highest_alpha(square)
+    if alpha <= BLACK:
+        raise ValueError(f"{subject} is transparent: alpha is {alpha} of 255 at most; save it without alpha")
+    pixels = np.asarray(rgb)
+    if fault := fault_of(pixels[None]):
+        raise ValueError(f"{subject} shows nothing: {fault}; scale it to 0 to 255")
+    # Even an empty field has noise under a microscope. The 13,663 cells of PBC span at least 95 levels each.
+    if has_one_color(pixels):
+        raise ValueError(f"{subject} has one color: {', '.join(map(str, pixels[0, 0]))}")
 
 
 def _reason(error: Exception) -> str:
@@ -54,33 +132,14 @@ def _reason(error: Exception) -> str:
     return "not a known image format" if "cannot identify" in text else text or type(error).__name__
 
 
-def to_rgb(image: Image.Image, file_format: str | None) -> Image.Image:
-    """Convert a Pillow image of any mode to 8-bit RGB.
-
-    Args:
-      image: the image.
-      file_format: Pillow's name of the format that it was read from.
-
-    Raises:
-      ValueError: the image has 32 bits per pixel.
-    """
-    # Pillow widens the 16 bits of these formats.
-    is_deep = image.mode.startswith("I;16") or (image.mode == "I" and file_format in ("PPM", "PNG"))
-    if image.mode in ("I", "F") and not is_deep:
-        # Nobody knows their range; Pillow would cut it off at 255.
-        raise ValueError("32 bits per pixel; save it with 8 or 16")
-    if is_deep:
-        gray = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((gray + 128) // 257).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
+def is_cropped(width: int, height: int, crop: int | None) -> bool:
+    """Return whether an image is larger than the crop on both sides, so that only its middle is looked at."""
+    return crop is not None and min(width, height) > crop
 
 
 def _center(image: Image.Image, crop: int | None) -> Image.Image:
     width, height = image.size
-    side = crop if crop is not None and min(width, height) > crop else min(width, height)
+    side = crop if crop is not None and is_cropped(width, height, crop) else min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return image.crop((left, top, left + side, top + side))
 

@@ -45,7 +45,7 @@ def load_medmnist(place: str, source: str, options: SourceOptions) -> Dataset:
         bounds = np.cumsum([0, *map(len, parts)])
         images = np.empty((bounds[-1], options.image_size, options.image_size, 3), np.uint8)
         for i, split in enumerate(SPLITS):
-            part = check_images(_as_color(archive[f"{split}_images"]), source)
+            part = check_images(_as_color(archive[f"{split}_images"]), source, f"{split}_images")
             parts[i] = check_labels(parts[i], len(part), source, class_names)
             images[bounds[i] : bounds[i + 1]] = resize_arrays(part, options.image_size)
     labels = np.concatenate(parts)

@@ -1,5 +1,6 @@
 """Arrays from `.npz` files of any origin."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -9,8 +10,11 @@ import numpy as np
 from bloodcell_jax.data.dataset import Dataset, index_ids
 from bloodcell_jax.data.file_trees import printable
 from bloodcell_jax.data.image_files import resize_arrays
+from bloodcell_jax.data.pixel_levels import fault_of, has_one_color
 from bloodcell_jax.data.source_options import SourceOptions
 from bloodcell_jax.errors import DataError, UserError
+
+logger = logging.getLogger(__name__)
 
 # More classes than this would be a column of something else that was read as labels.
 _MOST_LABELS = 100_000
@@ -56,26 +60,65 @@ def open_npz(path: Path, source: str) -> Iterator[np.lib.npyio.NpzFile]:
         raise DataError(f"{source}: cannot be read as .npz ({reason}); save it again with np.savez") from error
 
 
-def check_images(images: np.ndarray, source: str) -> np.ndarray:
+def check_images(images: np.ndarray, source: str, key: str = "images") -> np.ndarray:
     """Return images as uint8 [n, h, w, 3]; floats in 0 to 1 are scaled to 0 to 255.
 
+    The log says how many images have one color each, as rows have that were never filled.
+
+    Args:
+      images: the array.
+      source, key: the source and the array's name in it, for messages.
+
     Raises:
-      DataError: the array has another shape, type or range.
+      DataError: the array has another shape, type or range, or all its images show nothing.
     """
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
-        raise DataError(f"{source}: images have shape {list(images.shape)}; expected [n, height, width, 3]")
+        raise DataError(
+            f"{source}: {key} have shape {list(images.shape)}; expected [n, height, width, 3]{_remedy(images.shape)}"
+        )
+    brightest = ""
     if np.issubdtype(images.dtype, np.floating):
         if not np.isfinite(images).all():
-            raise DataError(f"{source}: images hold NaN or infinity; repair them or save uint8")
+            raise DataError(f"{source}: {key} hold NaN or infinity; repair them or save uint8")
         low, high = float(images.min()), float(images.max())
         if low < 0 or high > 1:
             raise DataError(
-                f"{source}: float images span {low:g} to {high:g}; floats must lie in 0 to 1 (or save uint8, 0 to 255)"
+                f"{source}: float {key} span {low:g} to {high:g}; floats must lie in 0 to 1 (or save uint8, 0 to 255)"
             )
-        return np.round(images * 255).astype(np.uint8)
+        brightest = f" (as floats {high:.2g} of 1)"
+        images = np.round(images * 255).astype(np.uint8)
     if images.dtype != np.uint8:
-        raise DataError(f"{source}: images are {images.dtype}; save uint8, 0 to 255")
+        raise DataError(f"{source}: {key} are {images.dtype}; save uint8, 0 to 255")
+    if fault := fault_of(images):
+        raise DataError(f"{source}: {key} show nothing: {fault}{brightest}; save uint8, 0 to 255")
+    _mention_blank(images, source, key)
     return images
+
+
+def _remedy(shape: tuple[int, ...]) -> str:
+    """Return what to do about a shape that a known habit explains, as the end of a message."""
+    if len(shape) == 3 and shape[-1] != 3:
+        return ": the colors are missing; save np.repeat(images[..., None], 3, -1) if they are gray"
+    if len(shape) != 4:
+        return ""
+    if shape[1] == 3:
+        return ": the colors come first; save np.moveaxis(images, 1, -1)"
+    if shape[2] == 3:
+        return ": the images come last; save np.moveaxis(images, -1, 0)"
+    if shape[-1] == 1:
+        return ": one channel; save np.repeat(images, 3, -1)"
+    return ": four channels; save images[..., :3] if the fourth is alpha" if shape[-1] == 4 else ""
+
+
+def _mention_blank(images: np.ndarray, source: str, key: str) -> None:
+    blank = [i for i, image in enumerate(images) if has_one_color(image)]
+    if len(blank) == len(images):
+        raise DataError(f"{source}: {key} show nothing: each image has one color; save them again")
+    if blank:
+        logger.warning(
+            "%s: %s: %s of %s have one color each and show nothing; the first is number %d; remove them",
+            *(source, key, f"{len(blank):,}", f"{len(images):,}", blank[0]),
+        )
 
 
 def check_labels(labels: np.ndarray, count: int, source: str, class_names: tuple[str, ...]) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from bloodcell_jax.data import image_files
+from bloodcell_jax.data.pixel_levels import levels_of, to_rgb
 from bloodcell_jax.devices.host import check_fits
 from bloodcell_jax.errors import DataError
 
@@ -136,7 +137,8 @@ class StoredImages:
     def _decode(self, content: bytes, name: str) -> np.ndarray:
         try:
             with Image.open(io.BytesIO(content)) as image:
-                pixels = np.asarray(image_files.to_rgb(image, image.format))
+                levels = levels_of(image)
+                pixels = np.asarray(to_rgb(image, levels))
             return image_files.resize_arrays(pixels[None], self._image_size)[0]
         except Exception as error:  # Pillow's decoders raise nearly everything on malformed files.
             raise DataError(f"{name} cannot be read ({error}); prepare it again") from error

@@ -181,10 +181,10 @@ def test_every_folder_that_differs_from_the_configuration_is_named(tmp_path):
 
 def test_files_that_are_no_images_are_mentioned(tmp_path, caplog):
     fill(tmp_path / "cells")
-    (tmp_path / "cells" / "a" / "scan.jp2").write_bytes(b"x")
+    (tmp_path / "cells" / "a" / "scan.czi").write_bytes(b"x")
     with caplog.at_level(logging.INFO, "bloodcell_jax"):
         load(f"folder:{tmp_path / 'cells'}")
-    assert re.search(r"ignored \(\.jp2: 1\)", caplog.text)
+    assert re.search(r"ignored \(\.czi: 1\)", caplog.text)
 
 
 def test_a_multitude_of_empty_files(tmp_path):

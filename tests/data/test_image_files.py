@@ -121,6 +121,7 @@ def test_an_image_stands_upright_however_the_camera_was_held(turn):
 @pytest.mark.parametrize("kind", ["gif", "png", "tiff", "webp"])
 def test_the_first_frame_of_an_animation_is_read_and_said(kind, caplog):
     frames = [Image.fromarray(np.full((SIZE, SIZE, 3), value, np.uint8)) for value in (40, 120, 200)]
+    frames[0].putpixel((0, 0), (42, 42, 42))  # An image of one color is refused.
     options = {"lossless": True} if kind == "webp" else {}
     with caplog.at_level(logging.INFO, "bloodcell_jax"):
         found = read(encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options))

@@ -85,9 +85,14 @@ def test_a_name_is_downloaded_once_and_checked(tmp_path, monkeypatch):
         ({"val_labels": None}, r"key val_labels\b"),
         ({"val_labels": np.zeros((8, 3), np.uint8)}, r"labels .*\[8, 3\]"),
         ({"val_labels": np.full((8, 1), 10**6)}, r"labels .*\b1000000 to 1000000, out of range"),
-        ({"test_images": np.full((9, 28, 28, 3), 7.0)}, r"float images .*\b7 to 7\b"),
+        ({"test_images": np.full((9, 28, 28, 3), 7.0)}, r"float test_images .*\b7 to 7\b"),
         ({"test_images": np.zeros((9, 28, 28, 28), np.uint8)}, r"images .*\[9, 28, 28, 28\]"),
-        ({"test_images": np.zeros((8, 28, 28, 3), np.uint8)}, r"\b8 images .*\b9 labels"),
+        ({"test_images": rng.integers(0, 256, (8, 28, 28, 3), np.uint8)}, r"\b8 images .*\b9 labels"),
+        ({"val_images": np.ones((8, 28, 28, 3), np.uint8)}, r"val_images .*\b1 of 255"),
+        (
+            {"val_images": np.ones((8, 3, 28, 28), np.uint8)},
+            r"val_images .*\[8, 3, 28, 28\].*moveaxis\(",
+        ),
     ],
 )
 def test_a_file_that_is_not_medmnist_says_why(tmp_path, changed, words):

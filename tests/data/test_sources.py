@@ -56,10 +56,10 @@ def test_arrays_are_resized_and_never_cropped(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Return class folders whose image k has color k; only a comparison of bytes gives their order."""
+    """Return class folders whose image k begins with color 10 k; only a comparison of bytes gives their order."""
     root = tmp_path / "cells"
     for i, name in enumerate(["b/Z.png", "b/a.png", "b/ä.png", "a/1.png", "a/deep/10.png", "a/2.png"]):
-        write_image(root / name, np.full((8, 8, 3), 10 * i, np.uint8))
+        write_image(root / name, np.concatenate([np.full((4, 8, 3), 10 * i, np.uint8), ARRAYS[0, :4, :8]]))
     write_image(root / "b" / ".hidden.png", ARRAYS[0])
     (root / "b" / "notes.txt").write_text("not an image")
     return root

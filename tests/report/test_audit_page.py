@@ -179,7 +179,8 @@ def test_mistakes(tmp_path, monkeypatch, capsys, flags, code, said):
 
 
 def test_training_on_other_data_is_refused(output, tmp_path, capsys):
-    np.savez(tmp_path / "cells.npz", images=np.zeros((9, 32, 32, 3), np.uint8), labels=np.arange(9) % 3)
+    images = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), np.uint8)
+    np.savez(tmp_path / "cells.npz", images=images, labels=np.arange(9) % 3)
     flags = ["--config=quickstart", f"--workdir={tmp_path / 'run'}", f"--config.data.source={tmp_path / 'cells.npz'}"]
     assert cli.main(["bloodcell", "train", *flags, f"--config.data.clean={output / 'clean.json'}"]) == 3
     sha256 = json.loads((output / "clean.json").read_text())["sha256"]
