@@ -55,15 +55,24 @@ def printable(path: PurePosixPath) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def is_hidden(path: PurePosixPath) -> bool:
+    """Return whether a path lies in what systems hide: names that begin with a dot, and a Mac's `__MACOSX`."""
+    return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in path.parts)
+
+
 def class_name_of(folder: str) -> str:
     """Return the class that a folder is named for; accents get one spelling, because file systems use several."""
     return unicodedata.normalize("NFC", printable(PurePosixPath(folder)))
 
 
 def read_folder(root: Path) -> FileTree:
-    """List everything below a folder. Links are followed, because the folder's owner made them; loops are not."""
+    """List everything below a folder. Links are followed, because the folder's owner made them; loops are not.
+
+    Raises:
+      DataError: a folder cannot be listed.
+    """
     files, folders = [], set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_refuse_folder):
         real, inside = os.path.realpath(folder), PurePosixPath(Path(folder).relative_to(root).as_posix())
         for name in list(subfolders):
             target = os.path.realpath(os.path.join(folder, name))
@@ -73,6 +82,11 @@ def read_folder(root: Path) -> FileTree:
         files.extend(inside / name for name in names)
 
     return FileTree(sorted(files), folders, lambda path: read_file(root / path, printable(path)))
+
+
+def _refuse_folder(error: OSError) -> None:
+    # Without this, its images would be missing in silence.
+    raise DataError(f"{error.filename}: the folder cannot be listed ({error.strerror}); make it readable") from error
 
 
 def read_file(path: Path, name: str) -> bytes:

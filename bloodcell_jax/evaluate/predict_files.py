@@ -1,54 +1,57 @@
 """What the verb `predict` does: image files into a CSV."""
 
 import csv
-import glob
-import os
-import sys
-import zipfile
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
-from bloodcell_jax.data import image_files
-from bloodcell_jax.data.class_folders import is_image
-from bloodcell_jax.data.file_trees import FileTree, UnreadableFile, open_zip, read_file, read_folder
+from bloodcell_jax.data.file_trees import UnreadableFile
+from bloodcell_jax.data.image_files import SUFFIXES, DecodedImage, decode_sized, is_cropped
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 from bloodcell_jax.evaluate.classifier import Classifier
+from bloodcell_jax.evaluate.input_files import InputFile, by_suffix, find_input_files, listed
+
+logger = logging.getLogger(__name__)
 
 # Images decoded, classified and written at a time: memory stays flat whatever the input.
 _CHUNK = 1024
-
-# An image to classify: its name in the CSV and a function that returns its bytes.
-_File = tuple[str, Callable[[], bytes]]
 
 
 def predict_files(create_classifier: Callable[[], Classifier], inputs: list[str], output: Path, *, strict: bool) -> int:
     """Classify image files into a CSV and return how many got a row.
 
+    The log names each image that got no row, and says what else was left out or not looked at.
+
     Args:
       create_classifier: called once the inputs are known to exist.
       inputs: images, folders (searched below), zips or glob patterns.
       output: the CSV; it appears whole or not at all.
-      strict: refuse if any image cannot be read.
+      strict: refuse if any image cannot be read, or has a suffix that is not read.
 
     Raises:
       UsageError: an input matches nothing, or the output is a folder.
-      DataError: no image could be read, or, with `strict`, not all.
+      DataError: no image could be read, or, with `strict`, not all; or the model's probabilities are not finite.
       MachineError: the output cannot be written.
     """
     if output.is_dir():
         raise UsageError(f"--output={output}: is a folder; name a file, as in {output / 'cells.csv'}")
     with ExitStack() as archives:
-        files = [file for text in inputs for file in _find(text, archives)]
-        if not files:
-            raise DataError(f"--input={' '.join(inputs)}: holds no image ({', '.join(sorted(image_files.SUFFIXES))})")
-        return _predict_into(create_classifier(), files, output, strict)
+        found = find_input_files(inputs, archives, strict=strict)
+        if found.passed_over:
+            raise DataError(
+                "--strict: files that look like images, but have a suffix that is not read: "
+                f"{len(found.passed_over):,} ({listed(found.passed_over)}); convert or remove them; nothing was written"
+            )
+        if not found.files:
+            held = f"; it holds {by_suffix(found.others)}" if found.others else ""
+            raise DataError(f"--input={' '.join(inputs)}: holds no image ({', '.join(sorted(SUFFIXES))}){held}")
+        return _predict_into(create_classifier(), found.files, output, strict)
 
 
-def _predict_into(classifier: Classifier, files: list[_File], output: Path, strict: bool) -> int:
+def _predict_into(classifier: Classifier, files: list[InputFile], output: Path, strict: bool) -> int:
     temporary = output.with_name(output.name + ".tmp")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -65,54 +68,40 @@ def _predict_into(classifier: Classifier, files: list[_File], output: Path, stri
     return written
 
 
-def _find(text: str, archives: ExitStack) -> Iterator[_File]:
-    text = os.path.expanduser(text)
-    paths = [Path(text)] if Path(text).exists() else [Path(match) for match in sorted(glob.glob(text, recursive=True))]
-    if not paths:
-        raise UsageError(f"--input={text}: no such file, folder or match")
-    for path in paths:
-        if path.is_dir():
-            yield from _images(read_folder(path))
-        elif zipfile.is_zipfile(path):
-            yield from _images(archives.enter_context(open_zip(path, str(path))))
-        else:
-            yield path.name, partial(read_file, path, path.name)
-
-
-def _images(tree: FileTree) -> Iterator[_File]:
-    for path in tree.files:
-        if is_image(path):
-            yield str(path), partial(tree.read, path)
-    for name, reason in tree.refused.items():
-        if is_image(PurePosixPath(name)):
-            yield name, partial(_refuse, name, reason)
-
-
-def _refuse(name: str, reason: str) -> bytes:
-    raise UnreadableFile(name, reason)
-
-
-def _write_rows(classifier: Classifier, files: list[_File], writer) -> int:
-    """Write the header and a row per readable image; names the others on standard error."""
+def _write_rows(classifier: Classifier, files: list[InputFile], writer) -> int:
+    """Write the header and a row per readable image; log the others, and how much of large images is looked at."""
     writer.writerow(["file", "predicted", "confidence", *classifier.class_names])
-    written = 0
+    written, crop, shares = 0, classifier.config.data.crop, []
     for start in range(0, len(files), _CHUNK):
         names, images = _read_all(files[start : start + _CHUNK], classifier)
-        for name, row in zip(names, classifier.predict(np.array(images)) if images else (), strict=True):
+        pixels = np.array([image.pixels for image in images])
+        for name, row in zip(names, classifier.predict(pixels) if images else (), strict=True):
             values = [f"{p:.6f}" for p in row]
             best = int(row.argmax())
             writer.writerow([name, classifier.class_names[best], values[best], *values])
         written += len(names)
+        shares += [image.share for image in images if is_cropped(image.width, image.height, crop)]
+    if shares:
+        _mention_cropped(shares, written)
     return written
 
 
-def _read_all(files: list[_File], classifier: Classifier) -> tuple[list[str], list[np.ndarray]]:
+def _mention_cropped(shares: list[float], count: int) -> None:
+    percent = 100 * float(np.median(shares))
+    logger.warning(
+        "%s of %s images are larger than the crop on both sides; the middle %s %% of their area (median) was looked "
+        "at, and the rest was not",
+        *(f"{len(shares):,}", f"{count:,}", f"{percent:.0f}" if percent >= 1 else f"{percent:.2g}"),
+    )
+
+
+def _read_all(files: list[InputFile], classifier: Classifier) -> tuple[list[str], list[DecodedImage]]:
     config = classifier.config.data
     names, images = [], []
     for name, read in files:
         try:
-            images.append(image_files.decode(read(), name, image_size=config.image_size, crop=config.crop))
+            images.append(decode_sized(read(), name, image_size=config.image_size, crop=config.crop))
             names.append(name)
         except UnreadableFile as error:
-            print(f"bloodcell: {error}", file=sys.stderr)
+            logger.warning("%s", error)
     return names, images

@@ -1,5 +1,6 @@
 """Image files of any kind are decoded right, or refused with the reason."""
 
+import importlib.util
 import io
 import logging
 import struct
@@ -7,10 +8,11 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
+from bloodcell_jax.data import image_files
 from bloodcell_jax.data.file_trees import UnreadableFile
-from bloodcell_jax.data.image_files import decode
+from bloodcell_jax.data.image_files import SUFFIXES, decode
 
 SIZE = 16
 # This image is smooth, so that lossy formats stay close to it.
@@ -76,6 +78,27 @@ def test_gray_is_gray():
     gray = PIXELS[..., 0]
     for content in (encoded(gray), encoded(gray, "tiff"), encoded(Image.fromarray(gray).convert("LA"))):
         np.testing.assert_array_equal(read(content), np.repeat(gray[..., None], 3, -1))
+
+
+def test_suffixes_are_those_of_single_images_that_this_pillow_opens(monkeypatch):
+    assert {".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".dib", ".tif", ".webp", ".gif", ".pgm"} <= SUFFIXES
+    assert not SUFFIXES & {".pdf", ".eps", ".svg", ".psd", ".ico", ".mpg", ".h5", ".dng", ".txt", ""}
+    assert (".jp2" in SUFFIXES) == features.check("jpg_2000")
+    assert (".heic" in SUFFIXES) == (importlib.util.find_spec("pillow_heif") is not None)
+    registered = {".jpg": "JPEG", ".jp2": "JPEG2000", ".heic": "HEIF", ".pdf": "PDF"}
+    monkeypatch.setattr(image_files.Image, "registered_extensions", lambda: registered)
+    monkeypatch.setattr(image_files.features, "check", lambda name: name != "jpg_2000")
+    assert image_files._readable_suffixes() == {".jpg", ".heic"}
+
+
+KINDS = ["dib", "gif", "jpeg", "pcx", "png", "sgi", "tga", "tiff", "webp"]
+KINDS += [kind for kind, suffix in (("avif", ".avif"), ("jpeg2000", ".jp2")) if suffix in SUFFIXES]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_of_a_suffix_is_decoded(kind):
+    found = read(encoded(PIXELS, kind))
+    assert abs(found.astype(int) - PIXELS).mean() < 8
 
 
 @pytest.mark.parametrize("kind", ["png", "tiff", "ppm"])
