@@ -8,11 +8,12 @@ import numpy as np
 
 from bloodcell_jax.config import Config
 from bloodcell_jax.data.image_files import resize_arrays
+from bloodcell_jax.data.pixel_levels import fault_of
 from bloodcell_jax.devices.parallel import create_parallel
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.evaluator import Evaluator
 from bloodcell_jax.evaluate.image_batches import Images
-from bloodcell_jax.evaluate.metrics import ranking_of
+from bloodcell_jax.evaluate.metrics import check_finite, ranking_of
 from bloodcell_jax.models.network import Params
 from bloodcell_jax.models.registry import build_model, param_shapes
 from bloodcell_jax.workdir import Workdir
@@ -69,19 +70,27 @@ class Classifier:
 
         Raises:
           UsageError: the images have another shape or dtype.
+          DataError: the images together show nothing, or as `predict_examples` says.
         """
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
             raise UsageError(f"images are {images.dtype} {list(images.shape)}; expected uint8 [n, height, width, 3]")
+        if fault := fault_of(images):
+            raise DataError(f"images show nothing: {fault}; give 0 to 255")
         return self.predict_examples(resize_arrays(images, self.config.data.image_size), np.arange(len(images)))
 
     def predict_examples(self, images: Images, indices: np.ndarray) -> np.ndarray:
         """Return the probabilities [n, classes] of those at `indices` of images of the model's size.
 
         They may be on the disk: they are read as they are needed.
+
+        Raises:
+          DataError: a probability is not finite, because the run diverged before this checkpoint.
         """
         if len(indices) == 0:
             return np.zeros((0, len(self.class_names)))
-        return self._evaluator.predict(self._params, images, indices)
+        probabilities = self._evaluator.predict(self._params, images, indices)
+        check_finite(probabilities, f"the checkpoint of step {self.step}")
+        return probabilities
 
 
 def _choose(checkpoints: Checkpoints, wanted: str, ranking: Ranking, folder: Path) -> int:

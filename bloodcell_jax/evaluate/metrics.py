@@ -260,10 +260,19 @@ def _checked(
         raise ValueError(f"labels {labels.min()}..{labels.max()} lie outside [0, {len(class_names)})")
     if len(set(class_names)) != len(class_names):
         raise ValueError(f"class names {list(class_names)} are not distinct")
+    check_finite(probabilities)
+    return labels, probabilities
+
+
+def check_finite(probabilities: np.ndarray, checkpoint: str = "the checkpoint") -> None:
+    """Refuse probabilities [n, k] of a model that diverged: its first class would look like its answer.
+
+    Raises:
+      DataError: a probability is not finite; the message names the checkpoint.
+    """
     broken = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
     if len(broken):
         raise DataError(
-            f"{len(broken)} of {len(labels)} examples have probabilities that are not finite (the first is"
-            f" number {broken[0]}): the checkpoint holds numbers that are not finite; evaluate an earlier one"
+            f"{len(broken):,} of {len(probabilities):,} examples have probabilities that are not finite (the first is"
+            f" number {broken[0]}): {checkpoint} holds numbers that are not finite; choose an earlier one"
         )
-    return labels, probabilities

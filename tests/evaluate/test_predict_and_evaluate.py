@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +14,7 @@ from PIL import Image
 import bloodcell_jax as bc
 from bloodcell_jax import cli
 from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.evaluate.predict_files import predict_files
 
 NAMES = ("red", "green", "blue")
 
@@ -53,6 +55,31 @@ def test_the_classifier_gives_what_the_run_wrote(classifier, trained, cells):
     # Another size is resized, alone or in a crowd.
     large = np.repeat(np.repeat(images[:2], 2, 1), 2, 2)
     np.testing.assert_allclose(classifier.predict(large)[1], classifier.predict(large[1:])[0], atol=1e-6)
+
+
+def test_arrays_that_show_nothing_are_refused(classifier, cells):
+    with np.load(cells) as arrays:
+        images = arrays["images"][:4]
+    with pytest.raises(DataError, match=r"\b1 of 255\b"):
+        classifier.predict((images / 255 + 0.5).astype(np.uint8))
+
+
+@pytest.fixture
+def diverged(classifier):
+    """Return a classifier whose head holds NaN."""
+    params = jax.tree.map(lambda leaf: leaf * np.float32("nan"), classifier._params)
+    return bc.Classifier(classifier.config, params, step=12, workdir=classifier.workdir)
+
+
+def test_a_diverged_checkpoint_gives_no_probabilities(diverged, cells, image_folder, tmp_path):
+    with np.load(cells) as arrays:
+        images = arrays["images"][:5]
+    for predict in (diverged.predict, lambda images: diverged.predict_examples(images, np.arange(len(images)))):
+        with pytest.raises(DataError, match=r"^5 of 5 .*\bstep 12\b"):
+            predict(images)
+    with pytest.raises(DataError, match=r"\bstep 12\b"):
+        predict_files(lambda: diverged, [str(image_folder)], tmp_path / "cells.csv", strict=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
 @pytest.mark.parametrize("images", [np.zeros((2, 32, 32), np.uint8), np.zeros((2, 32, 32, 3), np.float32)])
@@ -96,6 +123,51 @@ def test_predict_reads_zips_globs_and_single_images(trained, image_folder, tmp_p
     command = ["bloodcell", "predict", f"--workdir={trained}", f"--output={output}", f"--input={archive}"]
     assert cli.main([*command, f"--input={image_folder}/[12].png", f"--input={image_folder / '3.png'}"]) == 0
     assert [row["file"] for row in read_rows(output)] == ["deep/0.png", "1.png", "2.png", "3.png"]
+
+
+def test_predict_reads_every_image_and_says_what_else_there_was(trained, image_folder, tmp_path, capsys):
+    image = Image.open(image_folder / "0.png")
+    for name in ("a.jfif", "b.JPE", "c.jp2", "d.tga"):
+        kind = {"jfif": "jpeg", "jpe": "jpeg", "jp2": "jpeg2000", "tga": "tga"}[name[2:].lower()]
+        image.save(image_folder / name, kind)
+    (image_folder / "broken.jpg").unlink()
+    output = tmp_path / "cells.csv"
+    command = ["bloodcell", "predict", f"--workdir={trained}", f"--output={output}", f"--input={image_folder}"]
+    assert cli.main([*command, "--strict"]) == 0
+    assert [row["file"] for row in read_rows(output)][4:8] == ["a.jfif", "b.JPE", "c.jp2", "d.tga"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ": 1 (.txt: 1)" in line
+    (image_folder / "scan.psd").write_bytes(b"8BPS")
+    assert cli.main(command) == 0
+    assert ".psd: 1" in capsys.readouterr().err
+    assert cli.main([*command, "--strict"]) == 3
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "--strict: " in line
+    assert ": 1 (scan.psd)" in line
+
+
+def test_files_of_equal_names_have_distinct_rows(trained, image_folder, tmp_path, capsys):
+    shutil.copytree(image_folder, tmp_path / "b")
+    output = tmp_path / "cells.csv"
+    command = ["bloodcell", "predict", f"--workdir={trained}", f"--output={output}", f"--input={image_folder}/0.png"]
+    assert cli.main([*command, f"--input={tmp_path / 'b' / '0.png'}", f"--input={tmp_path / 'b' / '1.png'}"]) == 0
+    assert [row["file"] for row in read_rows(output)] == ["images/0.png", "b/0.png", "b/1.png"]
+    assert "0.png" in capsys.readouterr().err
+
+
+def test_predict_says_how_much_of_large_images_it_looked_at(trained, image_folder, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name, (width, height) in {"x": (640, 480), "y": (320, 240), "z": (640, 480), "wide": (640, 200)}.items():
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    command = ["bloodcell", "predict", f"--workdir={trained}", f"--output={tmp_path / 'cells.csv'}"]
+    assert cli.main([*command, f"--input={tmp_path}/*.png", f"--input={image_folder}/0.png"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "3 of 5 images" in line
+    assert " 13 % " in line
+    assert cli.main([*command, f"--input={tmp_path}/x.png", "--crop=20"]) == 0
+    assert " 0.13 % " in capsys.readouterr().err
+    assert cli.main([*command, f"--input={tmp_path}/*.png", "--crop=none"]) == 0
+    assert not capsys.readouterr().err
 
 
 def test_damage_inside_a_zip_costs_one_row(trained, image_folder, tmp_path, capsys):
