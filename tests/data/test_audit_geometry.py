@@ -38,10 +38,10 @@ def test_arrays_are_never_cropped_so_their_shape_is_what_counts():
 def test_sizes_are_those_on_disk(tmp_path):
     for name, size in {"a/1.png": (30, 20), "a/2.png": (20, 20), "b/1.png": (50, 40)}.items():
         (tmp_path / "cells" / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", size).save(tmp_path / "cells" / name)
+        Image.effect_noise(size, 50).save(tmp_path / "cells" / name)
     sizes, are_files = image_sizes(load_source(f"folder:{tmp_path / 'cells'}", image_size=16))
     assert (sizes.tolist(), are_files) == ([[30, 20], [20, 20], [50, 40]], True)
-    images = np.zeros((4, 24, 40, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (4, 24, 40, 3), np.uint8)
     np.savez(tmp_path / "cells.npz", images=images, labels=np.arange(4))
     sizes, are_files = image_sizes(load_source(f"npz:{tmp_path / 'cells.npz'}", image_size=16))
     assert (sizes.tolist(), are_files) == ([[40, 24]], False)

@@ -15,6 +15,7 @@ from bloodcell_jax.data.file_trees import UnreadableFile
 from bloodcell_jax.data.image_files import decode
 from bloodcell_jax.data.pixel_levels import BLACK
 from bloodcell_jax.data.sources import load_source
+from bloodcell_jax.data.stored_images import StoredImages
 from bloodcell_jax.errors import DataError
 
 SIZE = 32
@@ -202,6 +203,20 @@ def test_rows_that_were_never_filled_are_counted(tmp_path, caplog):
         assert len(load_source(f"npz:{tmp_path / 'cells.npz'}", image_size=SIZE)) == 12
     assert "images: 3 of 12 " in caplog.text
     assert "number 9" in caplog.text
+
+
+class Stored(list):
+    name = "train"
+
+    def __getitems__(self, numbers):
+        return [self[number] for number in numbers]
+
+
+def test_prepared_images_of_fewer_bits_are_named():
+    images = StoredImages([Stored([encoded(deep(16)), encoded(deep(12))])], SIZE, "tfds:x", "")
+    assert abs(images[0].astype(int) - color_of(GRAY)).max() <= 1
+    with pytest.raises(DataError, match=r"tfds:x: example 1 of train .*4095 of 65535"):
+        images[1]
 
 
 def test_skip_bad_leaves_out_files_that_show_nothing(tmp_path):
