@@ -13,7 +13,12 @@ def _define_predict(values: flags.FlagValues) -> None:
         "input", [], "an image, folder, zip or glob pattern; may be given several times", flag_values=values
     )
     flags.DEFINE_string("output", None, "the CSV file to write", flag_values=values)
-    flags.DEFINE_bool("strict", False, "end with exit code 3 if any image cannot be read", flag_values=values)
+    flags.DEFINE_bool(
+        "strict",
+        False,
+        "end with exit code 3 if any image cannot be read, or has a suffix that is not read",
+        flag_values=values,
+    )
 
 
 def _predict(values: flags.FlagValues) -> None:

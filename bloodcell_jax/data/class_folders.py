@@ -1,6 +1,5 @@
 """Images in class folders, on disk or in a zip archive: `basophil/a.jpg`, or `train/basophil/a.jpg`."""
 
-import io
 import logging
 import math
 from collections import Counter
@@ -8,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 from bloodcell_jax.data import image_files
 from bloodcell_jax.data.class_tree import Entry, read_class_tree, sorted_class_names
@@ -16,6 +14,7 @@ from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.file_trees import (
     FileTree,
     UnreadableFile,
+    is_hidden,
     open_zip,
     printable,
     read_folder,
@@ -82,17 +81,13 @@ def _entries(tree: FileTree, source: str, options: SourceOptions) -> list[Entry]
         refused = "; ".join(f"{name}: {reason}" for name, reason in list(tree.refused.items())[:NAMED_IN_ERROR])
         wanted = f"it needs files ending in {', '.join(sorted(image_files.SUFFIXES))}"
         raise DataError(f"{source}: holds no image that can be read ({refused or wanted})")
-    folders = {folder for folder in tree.folders if not _is_hidden(folder)}
+    folders = {folder for folder in tree.folders if not is_hidden(folder)}
     return read_class_tree(paths, folders, source, options)
 
 
 def is_image(path: PurePosixPath) -> bool:
     """Return whether a path has the suffix of an image file and is not hidden."""
-    return path.suffix.lower() in image_files.SUFFIXES and not _is_hidden(path)
-
-
-def _is_hidden(path: PurePosixPath) -> bool:
-    return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in path.parts)
+    return path.suffix.lower() in image_files.SUFFIXES and not is_hidden(path)
 
 
 def _check_class_names(found: set[str], names: tuple[str, ...], source: str) -> None:
@@ -120,12 +115,11 @@ def _decode_all(
         """Decode one file; returns its size, or the reason why it cannot be read."""
         path = entries[i].path
         try:
-            content = tree.read(path)
-            images[i] = image_files.decode(content, printable(path), image_size=size, crop=crop)
+            decoded = image_files.decode_sized(tree.read(path), printable(path), image_size=size, crop=crop)
         except UnreadableFile as error:
             return error.reason
-        with Image.open(io.BytesIO(content)) as image:
-            return image.size
+        images[i] = decoded.pixels
+        return decoded.width, decoded.height
 
     with ThreadPoolExecutor(image_files.DECODING_THREADS) as pool:
         found = list(pool.map(decode, range(len(entries))))
@@ -157,7 +151,7 @@ def _report_unreadable(unreadable: dict[str, str], total: int, source: str, skip
 
 def _ignored(tree: FileTree, source: str) -> dict[str, int]:
     """Return how many visible files are no images by their suffix, and log it: an image may be among them."""
-    others = [path for path in tree.files if not is_image(path) and not _is_hidden(path)]
+    others = [path for path in tree.files if not is_image(path) and not is_hidden(path)]
     suffixes = Counter(path.suffix.lower() or "none" for path in others)
     if others:
         kinds = ", ".join(f"{printable(PurePosixPath(suffix))}: {n:,}" for suffix, n in suffixes.most_common(5))
