@@ -8,10 +8,10 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, features
+from PIL import Image, ImageFile, ImageOps, features
 
 from bloodcell_jax.data.file_trees import UnreadableFile
-from bloodcell_jax.data.pixel_levels import BLACK, fault_of, has_one_color, highest_alpha, levels_of, to_rgb
+from bloodcell_jax.data.pixel_levels import BLACK, Levels, fault_of, has_one_color, highest_alpha, levels_of, to_rgb
 
 logger = logging.getLogger(__name__)
 
@@ -93,21 +93,35 @@ def decode_sized(content: bytes, name: str, *, image_size: int, crop: int | None
     try:
         with Image.open(io.BytesIO(content)) as image:
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            levels = levels_of(image)
-            turned = ImageOps.exif_transpose(image)
-            # The crop comes first: colors are then converted only inside it.
-            square = _center(turned, crop)
-            rgb = to_rgb(square, levels)
-            _check_shows_something(square, rgb, "it" if square.size == turned.size else "its middle")
-            decoded = _resize(rgb, image_size)
+            decoded = to_geometry(image, image_size=image_size, crop=crop)
     except UnreadableFile:
         raise
     except Exception as error:  # Pillow's decoders raise nearly everything on malformed files.
         raise UnreadableFile(name, _reason(error)) from error
     if frames > 1:
         logger.info("%s: %d frames; the first is taken", name, frames)
-    width, height = turned.size
-    return DecodedImage(np.asarray(decoded), width, height, square.width * square.height / (width * height))
+    return decoded
+
+
+def to_geometry(image: Image.Image, *, image_size: int, crop: int | None, whole: bool = False) -> DecodedImage:
+    """Bring an opened image to the network's geometry, see `decode_sized`.
+
+    Args:
+      whole: the image is not cropped, not even to a square.
+
+    Raises:
+      ValueError: it shows nothing, or has more than 8 bits and was not opened from a file.
+    """
+    if not isinstance(image, ImageFile.ImageFile) and image.mode.startswith(("I", "F")):
+        raise ValueError(f"mode {image.mode}: more than 8 bits, of which the range is not known; convert it to 8 bits")
+    levels = levels_of(image) if isinstance(image, ImageFile.ImageFile) else Levels(255)
+    turned = ImageOps.exif_transpose(image)
+    # The crop comes first: colors are then converted only inside it.
+    square = turned if whole else _center(turned, crop)
+    rgb = to_rgb(square, levels)
+    _check_shows_something(square, rgb, "it" if square.size == turned.size else "its middle")
+    (width, height), share = turned.size, square.width * square.height / (turned.width * turned.height)
+    return DecodedImage(np.asarray(_resize(rgb, image_size)), width, height, share)
 
 
 def _check_shows_something(square: Image.Image, rgb: Image.Image, subject: str) -> None:
@@ -148,6 +162,14 @@ def _resize(image: Image.Image, image_size: int) -> Image.Image:
     if image.size == (image_size, image_size):
         return image
     return image.resize((image_size, image_size), Image.Resampling.BICUBIC)
+
+
+def crop_arrays(images: np.ndarray, crop: int | None) -> np.ndarray:
+    """Crop images of uint8 [n, h, w, 3] as files are cropped: to crop x crop, or to their centered square."""
+    height, width = images.shape[1:3]
+    side = crop if crop is not None and is_cropped(width, height, crop) else min(width, height)
+    top, left = (height - side) // 2, (width - side) // 2
+    return images[:, top : top + side, left : left + side]
 
 
 def resize_arrays(images: np.ndarray, image_size: int) -> np.ndarray:

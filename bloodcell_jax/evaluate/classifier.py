@@ -1,17 +1,17 @@
 """A trained model, ready to classify images."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from bloodcell_jax.config import Config
-from bloodcell_jax.data.image_files import resize_arrays
-from bloodcell_jax.data.pixel_levels import fault_of
 from bloodcell_jax.devices.parallel import create_parallel
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.evaluator import Evaluator
+from bloodcell_jax.evaluate.given_images import GivenImage, to_model_size
 from bloodcell_jax.evaluate.image_batches import Images
 from bloodcell_jax.evaluate.metrics import check_finite, ranking_of
 from bloodcell_jax.models.network import Params
@@ -65,18 +65,21 @@ class Classifier:
             params = restore_params(checkpoints, step, shapes, config.train.ema_decay, sharding)
         return cls(config, params, step=step, workdir=run)
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return the probabilities [n, classes] of uint8 images [n, h, w, 3] of any size, resized as in training.
+    def predict(self, images: np.ndarray | Sequence[GivenImage], *, cropped: bool = False) -> np.ndarray:
+        """Return the probabilities [n, classes] of images, brought to the geometry that the model was trained with.
+
+        Args:
+          images: uint8 [n, h, w, 3] of any size; or a list of uint8 arrays [h, w, 3], PIL images or paths of image
+            files, of mixed sizes. Each is cropped and resized as `config.data` says, as `bloodcell predict` does.
+          cropped: the images are cropped already, such as cells of a segmentation; each is resized whole.
 
         Raises:
-          UsageError: the images have another shape or dtype.
-          DataError: the images together show nothing, or as `predict_examples` says.
+          UsageError: an array has another shape or dtype.
+          DataError: an image cannot be read or shows nothing, or as `predict_examples` says.
         """
-        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-            raise UsageError(f"images are {images.dtype} {list(images.shape)}; expected uint8 [n, height, width, 3]")
-        if fault := fault_of(images):
-            raise DataError(f"images show nothing: {fault}; give 0 to 255")
-        return self.predict_examples(resize_arrays(images, self.config.data.image_size), np.arange(len(images)))
+        data = self.config.data
+        ready = to_model_size(images, image_size=data.image_size, crop=data.crop, cropped=cropped)
+        return self.predict_examples(ready, np.arange(len(ready)))
 
     def predict_examples(self, images: Images, indices: np.ndarray) -> np.ndarray:
         """Return the probabilities [n, classes] of those at `indices` of images of the model's size.

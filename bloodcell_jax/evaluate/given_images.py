@@ -1,0 +1,67 @@
+"""Images that a caller gives in Python: arrays, PIL images or paths, brought to the model's geometry as files are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bloodcell_jax.data.file_trees import UnreadableFile, read_file
+from bloodcell_jax.data.image_files import crop_arrays, decode_sized, resize_arrays, to_geometry
+from bloodcell_jax.data.pixel_levels import fault_of
+from bloodcell_jax.errors import DataError, UsageError
+
+# One image: uint8 [h, w, 3], a PIL image, or the path of an image file.
+GivenImage = np.ndarray | Image.Image | str | Path
+
+
+def to_model_size(
+    images: np.ndarray | Sequence[GivenImage], *, image_size: int, crop: int | None, cropped: bool
+) -> np.ndarray:
+    """Return given images as uint8 [n, image_size, image_size, 3].
+
+    Args:
+      images: uint8 [n, h, w, 3], or images of any sizes.
+      image_size: side in pixels that the model takes.
+      crop: pixels of the center crop that the model was trained with.
+      cropped: the images are cropped already; each is resized whole.
+
+    Raises:
+      UsageError: an array has another shape or dtype.
+      DataError: an image cannot be read or shows nothing; names its number or path.
+    """
+    if isinstance(images, np.ndarray):
+        _check_array(images, images.ndim == 4, "[n, height, width, 3]")
+        if fault := fault_of(images):
+            raise DataError(f"images show nothing: {fault}; give 0 to 255")
+        return resize_arrays(images if cropped else crop_arrays(images, crop), image_size)
+    ready = np.empty((len(images), image_size, image_size, 3), np.uint8)
+    for number, image in enumerate(images):
+        ready[number] = _one(image, f"image {number}", image_size=image_size, crop=crop, cropped=cropped)
+    return ready
+
+
+def _one(image: GivenImage, name: str, *, image_size: int, crop: int | None, cropped: bool) -> np.ndarray:
+    if isinstance(image, np.ndarray):
+        _check_array(image, image.ndim == 3, "[height, width, 3]")
+        image = Image.fromarray(image)
+    elif not isinstance(image, Image.Image):
+        path, name = Path(image).expanduser(), str(image)
+        content = read_file(path, name)
+        if not cropped:
+            return decode_sized(content, name, image_size=image_size, crop=crop).pixels
+        with Image.open(path) as opened:
+            return _in_geometry(opened, name, image_size=image_size, crop=crop, cropped=cropped)
+    return _in_geometry(image, name, image_size=image_size, crop=crop, cropped=cropped)
+
+
+def _in_geometry(image: Image.Image, name: str, *, image_size: int, crop: int | None, cropped: bool) -> np.ndarray:
+    try:
+        return to_geometry(image, image_size=image_size, crop=crop, whole=cropped).pixels
+    except Exception as error:  # Pillow's decoders raise nearly everything on malformed files.
+        raise UnreadableFile(name, " ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _check_array(array: np.ndarray, has_axes: bool, expected: str) -> None:
+    if not has_axes or array.shape[-1] != 3 or array.dtype != np.uint8:
+        raise UsageError(f"images are {array.dtype} {list(array.shape)}; expected uint8 {expected}")
