@@ -23,6 +23,10 @@ from bloodcell_jax.errors import MachineError, UserError
 # Batches that are ready after `place`, and batches that each worker holds ready.
 AHEAD, AHEAD_PER_WORKER = 2, 2
 _MOST_WORKERS = 16
+# Of each worker's queues and events, counted generously; one takes a page of /dev/shm.
+_LOCKS_PER_WORKER = 16
+
+_REMEDY = "memory or /dev/shm may be full: lower data.workers, or set it to 0, and run the same command to resume"
 
 
 class Plan(Protocol):
@@ -82,6 +86,8 @@ def open_stream(
     # The copy frees the memory that is shared with the worker for its next batch, however long this batch lives.
     batches = batches.map(lambda batch: place(batch["number"], np.array(batch["images"])))
     batches = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=AHEAD)
+    if in_processes:
+        _check_shared_memory(workers)
     with _signals_blocked():
         iterator = iter(batches)
         iterator.start_prefetch()
@@ -150,7 +156,19 @@ def _errors_named(iterator: Iterator[Any]) -> Generator[Any, None, None]:
         if "Worker process was terminated" not in str(error):
             raise
         code = str(error).partition("exit code ")[2].partition(".")[0]
-        raise MachineError(
-            f"data.workers: a worker ended with exit code {code}; memory or /dev/shm may be full: lower data.workers, "
-            "or set it to 0, and run the same command to go on"
-        ) from error
+        raise MachineError(f"data.workers: a worker ended with exit code {code}; {_REMEDY}") from error
+
+
+def _check_shared_memory(workers: int) -> None:
+    """Check that /dev/shm holds what starting the workers takes.
+
+    Grain would leave a half-made iterator behind, which complains with a traceback when it is freed.
+
+    Raises:
+      MachineError: it does not.
+    """
+    try:
+        locks = [multiprocessing.get_context("spawn").Lock() for _ in range(_LOCKS_PER_WORKER * workers)]
+    except OSError as error:
+        raise MachineError(f"data.workers: workers cannot be started ({error.strerror or error}); {_REMEDY}") from error
+    del locks

@@ -1,8 +1,11 @@
 """Joining the processes of one run, on one host or many."""
 
+import logging
 import os
 
 from bloodcell_jax.errors import DataError, MachineError, UsageError
+
+logger = logging.getLogger(__name__)
 
 MODES = ("auto", "off", "slurm", "env")
 _ENV_NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -31,6 +34,7 @@ def join_processes(mode: str) -> None:
         raise UsageError(f"--distributed={mode}: {', '.join(missing)} not set; set them, or use --distributed=off")
     import jax
 
+    logger.info("--distributed=%s: waiting for the other processes", mode)
     try:
         if mode == "slurm":
             jax.distributed.initialize()
@@ -45,10 +49,9 @@ def join_processes(mode: str) -> None:
 
 
 def _recognize() -> str:
-    for mode, names, count in (
-        ("env", _ENV_NAMES, "JAX_NUM_PROCESSES"),
-        ("slurm", _SLURM_NAMES, "SLURM_NTASKS"),
-    ):
+    # The shell of an interactive step has the variables of its whole job, but is one process.
+    slurm_count = "SLURM_STEP_NUM_TASKS" if os.environ.get("SLURM_STEP_NUM_TASKS") else "SLURM_NTASKS"
+    for mode, names, count in (("env", _ENV_NAMES, "JAX_NUM_PROCESSES"), ("slurm", _SLURM_NAMES, slurm_count)):
         if all(os.environ.get(name) for name in names) and os.environ[count] != "1":
             return mode
     return "off"

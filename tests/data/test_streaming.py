@@ -2,10 +2,12 @@
 
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -183,3 +185,40 @@ def test_workers_outlive_signals_to_the_whole_group_but_not_their_parent(prepare
     assert "Traceback" not in errors
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert alive == []
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="only root on Linux may mount a small /dev/shm",
+)
+def test_full_shared_memory_is_one_line(tmp_path):
+    program = """
+import numpy as np
+from bloodcell_jax.data.sources import load_source
+from bloodcell_jax.data.streaming import open_stream
+from bloodcell_jax.data.tfds_sets import prepare
+from bloodcell_jax.errors import MachineError
+
+if __name__ == "__main__":
+    prepare(load_source("synthetic:24", image_size=16), {folder!r}, "cells")
+    data = load_source("tfds:blood_cells/cells", image_size=16, data_dir={folder!r}, in_memory=False)
+    try:
+        with open_stream(data.images, [np.arange(4)] * 3, workers=2) as batches:
+            next(batches)
+    except MachineError as error:
+        print(error)
+"""
+    (tmp_path / "stream.py").write_text(program.format(folder=str(tmp_path)))
+    small = f"mount -t tmpfs -o size=64k tmpfs /dev/shm && exec {sys.executable} {tmp_path / 'stream.py'}"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", small],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )
+    if "permission denied" in done.stderr.lower() or "not permitted" in done.stderr.lower():
+        pytest.skip("mounting is not allowed here")
+    assert "data.workers" in done.stdout, done.stderr
+    assert "/dev/shm" in done.stdout
+    assert done.stdout.count("\n") == 1
+    assert "Traceback" not in done.stderr
