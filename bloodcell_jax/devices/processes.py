@@ -34,7 +34,8 @@ def join_processes(mode: str) -> None:
         raise UsageError(f"--distributed={mode}: {', '.join(missing)} not set; set them, or use --distributed=off")
     import jax
 
-    logger.info("--distributed=%s: waiting for the other processes", mode)
+    if os.environ["JAX_PROCESS_ID" if mode == "env" else "SLURM_PROCID"] == "0":
+        logger.info("--distributed=%s: waiting for the other processes", mode)
     try:
         if mode == "slurm":
             jax.distributed.initialize()
