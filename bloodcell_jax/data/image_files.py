@@ -75,7 +75,7 @@ def decode(content: bytes, name: str, *, image_size: int, crop: int | None) -> n
     return decode_sized(content, name, image_size=image_size, crop=crop).pixels
 
 
-def decode_sized(content: bytes, name: str, *, image_size: int, crop: int | None) -> DecodedImage:
+def decode_sized(content: bytes, name: str, *, image_size: int, crop: int | None, whole: bool = False) -> DecodedImage:
     """Decode an image file and bring it to the network's geometry.
 
     An image that is larger than `crop` on both sides is center-cropped to crop x crop. Any other image is cropped to
@@ -93,7 +93,7 @@ def decode_sized(content: bytes, name: str, *, image_size: int, crop: int | None
     try:
         with Image.open(io.BytesIO(content)) as image:
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            decoded = to_geometry(image, image_size=image_size, crop=crop)
+            decoded = to_geometry(image, image_size=image_size, crop=crop, whole=whole)
     except UnreadableFile:
         raise
     except Exception as error:  # Pillow's decoders raise nearly everything on malformed files.

@@ -46,16 +46,8 @@ def _one(image: GivenImage, name: str, *, image_size: int, crop: int | None, cro
         _check_array(image, image.ndim == 3, "[height, width, 3]")
         image = Image.fromarray(image)
     elif not isinstance(image, Image.Image):
-        path, name = Path(image).expanduser(), str(image)
-        content = read_file(path, name)
-        if not cropped:
-            return decode_sized(content, name, image_size=image_size, crop=crop).pixels
-        with Image.open(path) as opened:
-            return _in_geometry(opened, name, image_size=image_size, crop=crop, cropped=cropped)
-    return _in_geometry(image, name, image_size=image_size, crop=crop, cropped=cropped)
-
-
-def _in_geometry(image: Image.Image, name: str, *, image_size: int, crop: int | None, cropped: bool) -> np.ndarray:
+        content, name = read_file(Path(image).expanduser(), str(image)), str(image)
+        return decode_sized(content, name, image_size=image_size, crop=crop, whole=cropped).pixels
     try:
         return to_geometry(image, image_size=image_size, crop=crop, whole=cropped).pixels
     except Exception as error:  # Pillow's decoders raise nearly everything on malformed files.

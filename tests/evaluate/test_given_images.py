@@ -76,8 +76,9 @@ def test_modes_of_pil_images(classifier, files):
 def test_what_cannot_be_read_is_named(classifier, files, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     for bad in (tmp_path / "bad.png", tmp_path / "absent.png", str(tmp_path / "bad.png")):
-        with pytest.raises(DataError, match=rf"^{bad}: "):
-            classifier.predict([files[0], bad])
+        for cropped in (False, True):
+            with pytest.raises(DataError, match=rf"^{bad}: "):
+                classifier.predict([files[0], bad], cropped=cropped)
     with pytest.raises(UsageError, match=r"float64 \[8, 8, 3\]"):
         classifier.predict([np.zeros((8, 8, 3))])
     assert classifier.predict([]).shape == (0, 3)
