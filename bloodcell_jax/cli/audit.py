@@ -2,7 +2,8 @@
 
 from absl import flags
 
-from bloodcell_jax.cli.verb import Verb, data_config, define_source, required, value_of
+from bloodcell_jax.cli.data_flags import data_config, define_source
+from bloodcell_jax.cli.verb import Verb, required, value_of
 
 
 def _define_audit(values: flags.FlagValues) -> None:

@@ -2,8 +2,9 @@
 
 from absl import flags
 
+from bloodcell_jax.cli.data_flags import define_finding, finding
 from bloodcell_jax.cli.model_flags import define_model, load_classifier
-from bloodcell_jax.cli.verb import Verb, class_tree, define_class_tree, define_skip_bad, value_of
+from bloodcell_jax.cli.verb import Verb, value_of
 
 
 def _define_evaluate(values: flags.FlagValues) -> None:
@@ -13,16 +14,14 @@ def _define_evaluate(values: flags.FlagValues) -> None:
         "split", None, "train, val, test or all; unset: test, or val if there is no test", flag_values=values
     )
     flags.DEFINE_string("output", None, "folder for the results; unset: eval/SPLIT of the workdir", flag_values=values)
-    define_class_tree(values)
-    define_skip_bad(values)
+    define_finding(values)
 
 
 def _evaluate(values: flags.FlagValues) -> None:
     from bloodcell_jax.evaluate.evaluate_source import evaluate_source
 
     source, split, output = (value_of(values, name) for name in ("source", "split", "output"))
-    reading = class_tree(values) | {"skip_bad": value_of(values, "skip_bad")}
-    folder, metrics = evaluate_source(load_classifier(values), source, split, output, **reading)
+    folder, metrics = evaluate_source(load_classifier(values), source, split, output, **finding(values))
     print(f"{folder}: accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['f1_macro']:.4f}, n {metrics['n']}")
 
 

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from bloodcell_jax.cli.verb import parse_crop, required_path, value_of
+from bloodcell_jax.cli.data_flags import parse_crop
+from bloodcell_jax.cli.verb import required_path, value_of
 
 if TYPE_CHECKING:
     from bloodcell_jax.evaluate.classifier import Classifier

@@ -5,7 +5,8 @@ import sys
 
 from absl import flags
 
-from bloodcell_jax.cli.verb import Verb, define_skip_bad, required_path, value_of
+from bloodcell_jax.cli.data_flags import define_fields
+from bloodcell_jax.cli.verb import Verb, required_path, value_of
 from bloodcell_jax.config import Config
 from bloodcell_jax.devices.processes import MODES, check_devices, device_map, join_processes
 from bloodcell_jax.errors import UsageError
@@ -18,7 +19,7 @@ def _define_train(values: flags.FlagValues) -> None:
         "dry_run", False, "print the parameters, the data and the cost of a step, and end", flag_values=values
     )
     flags.DEFINE_enum("distributed", "auto", MODES, "how the processes of one run find each other", flag_values=values)
-    define_skip_bad(values)
+    define_fields(values, ("skip_bad",))
     flags.DEFINE_string(
         "profile_steps",
         None,

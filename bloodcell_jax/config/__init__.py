@@ -5,17 +5,17 @@ A configuration is a Python file with `get_config(arg="") -> Config`. Any field 
 build the model again.
 """
 
+from bloodcell_jax.config.data import DataConfig
 from bloodcell_jax.config.fields import (
     AugmentConfig,
     Config,
-    DataConfig,
     EvaluateConfig,
     ModelConfig,
     OptimizerConfig,
     StageConfig,
     TrainConfig,
-    leaves,
 )
+from bloodcell_jax.config.option import leaves
 from bloodcell_jax.config.serialization import from_dict, to_dict
 from bloodcell_jax.config.validation import power_range, validate
 

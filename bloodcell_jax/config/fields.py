@@ -1,117 +1,9 @@
 """Every option of a run, once: typed dataclasses whose fields carry their help, legal values and what may change."""
 
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    choices: Sequence[Any] | None = None,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    factory: Callable[[], Any] | None = None,
-    may_change: bool = False,
-) -> Any:
-    """Return a dataclass field whose metadata hold its help text and its legal values.
-
-    Args:
-      default: its value unless the user sets another.
-      help: what `--help` says.
-      choices: legal values; None: any of its type.
-      minimum: lowest legal value.
-      maximum: highest legal value.
-      factory: makes the default of a mutable field.
-      may_change: a run may be resumed with another value.
-    """
-    metadata = {"help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "may_change": may_change}
-    if factory is not None:
-        return field(default_factory=factory, metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-@dataclass(kw_only=True)
-class DataConfig:
-    source: str | None = option(
-        None,
-        "KIND:PLACE, which must be given; the kinds are listed under Sources. A bare path is recognized by what it is",
-        may_change=True,  # the data hash must be equal
-    )
-    data_dir: str | None = option(
-        None,
-        "folder of prepared datasets (tfds:) and of local copies (medmnist:); unset: ~/tensorflow_datasets",
-        may_change=True,
-    )
-    skip_bad: bool = option(
-        False,
-        "leave out image files that cannot be read and name each of them; --skip_bad sets it",
-        may_change=True,
-    )
-    image_size: int = option(96, "pixels; every image becomes image_size x image_size", minimum=16)
-    crop: int | None = option(
-        200,
-        "pixels; an image file that is larger on both sides is center-cropped to crop x crop; "
-        "none: every file is cropped to its centered square",
-        minimum=1,
-    )
-    class_names: tuple[str, ...] = option((), "names in label order; empty: the source's own")
-    include: str | None = option(
-        None, "image files of class folders to read: glob patterns joined by commas, such as *.bmp; unset: all"
-    )
-    exclude: str | None = option(
-        None, "files and folders of class folders to leave out: glob patterns joined by commas, such as unlabeled/**"
-    )
-    class_level: int | None = option(
-        None,
-        "level of the class folders, 1 for the first folders of the source; unset: recognized, and refused if two "
-        "readings are possible",
-        minimum=1,
-    )
-    split_folders: str | None = option(
-        None,
-        "folders above the class folders that are splits, such as train=Train,test=TestA; unset: those with usual "
-        "names (train, training; val, valid, validation, dev; test, testing) in any case",
-    )
-    clean: str | None = option(None, "clean.json of the verb audit; the examples that it names are left out")
-    splits: tuple[float, ...] = option(
-        (0.7, 0.15, 0.15), "train, val and test fractions; used if the source has no splits of its own"
-    )
-    group_duplicates: bool = option(
-        True, "keep images that show the same cell in the same split, unless the source's own splits decide"
-    )
-    sampler: str = option(
-        "natural",
-        "natural: each example once an epoch; under: samples_per_class examples of each class; over: every class "
-        "repeated to the size of the largest; balanced: all classes equally often in an epoch of the natural length; "
-        "power: classes in proportion to size ** sampler_power",
-        choices=("natural", "under", "over", "balanced", "power"),
-    )
-    samples_per_class: int | None = option(
-        None, "examples per class for sampler=under; unset: the size of the smallest class", minimum=1
-    )
-    sampler_redraw: bool = option(False, "draw other examples in each epoch for sampler=under")
-    sampler_power: str = option(
-        "0.5",
-        "exponent for sampler=power: 1 is natural, 0 is balanced; FIRST..LAST, such as 1..0, changes it linearly over "
-        "the epochs",
-    )
-    feed: str = option(
-        "auto",
-        "resident: all images lie on every device; streaming: batches are read and decoded ahead of their steps; "
-        "auto: resident if memory allows",
-        choices=("auto", "resident", "streaming"),
-        may_change=True,
-    )
-    workers: int | None = option(
-        None,
-        "processes that decode images for feed=streaming; 0: threads of the main process; unset: half the cores, 16 at "
-        "most",
-        minimum=0,
-        may_change=True,
-    )
+from bloodcell_jax.config.data import DataConfig
+from bloodcell_jax.config.option import option
 
 
 @dataclass(kw_only=True)
@@ -280,16 +172,3 @@ class Config:
     stages: list[StageConfig] = option(None, "run one after the other", factory=lambda: [StageConfig(epochs=10.0)])
     train: TrainConfig = option(None, "the training loop", factory=TrainConfig)
     evaluate: EvaluateConfig = option(None, "evaluation and prediction", factory=EvaluateConfig)
-
-
-def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
-    """Yield (path, field, value) of every option, e.g. `stages[0].optimizer.learning_rate`."""
-    for f in dataclasses.fields(config):
-        path, value = f"{prefix}{f.name}", getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
-            yield from leaves(value, f"{path}.")
-        elif isinstance(value, list):
-            for i, item in enumerate(value):
-                yield from leaves(item, f"{path}[{i}].")
-        else:
-            yield path, f, value

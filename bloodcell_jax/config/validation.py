@@ -6,7 +6,8 @@ import types
 import typing
 from typing import Any
 
-from bloodcell_jax.config.fields import Config, StageConfig, leaves
+from bloodcell_jax.config.fields import Config, StageConfig
+from bloodcell_jax.config.option import leaves
 from bloodcell_jax.errors import UsageError
 
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data import image_files
 from bloodcell_jax.data.class_tree import Entry, read_class_tree, sorted_class_names
 from bloodcell_jax.data.dataset import Dataset
@@ -19,7 +20,6 @@ from bloodcell_jax.data.file_trees import (
     printable,
     read_folder,
 )
-from bloodcell_jax.data.source_options import SourceOptions
 from bloodcell_jax.devices.host import check_fits
 from bloodcell_jax.errors import DataError
 
@@ -29,29 +29,29 @@ logger = logging.getLogger(__name__)
 NAMED_IN_ERROR = 5
 
 
-def load_folder(place: str, source: str, options: SourceOptions) -> Dataset:
+def load_folder(place: str, source: str, config: DataConfig) -> Dataset:
     """Read class folders from disk; see `bloodcell_jax.data.sources.load_source`."""
     path = Path(place).expanduser()
     if not path.is_dir():
         raise DataError(f"{source}: not a folder; give folder:PATH of class folders")
-    return _load(read_folder(path), source, options)
+    return _load(read_folder(path), source, config)
 
 
-def load_zip(place: str, source: str, options: SourceOptions) -> Dataset:
+def load_zip(place: str, source: str, config: DataConfig) -> Dataset:
     """Read class folders from a zip archive; see `bloodcell_jax.data.sources.load_source`."""
     with open_zip(Path(place).expanduser(), source) as tree:
-        return _load(tree, source, options)
+        return _load(tree, source, config)
 
 
-def _load(tree: FileTree, source: str, options: SourceOptions) -> Dataset:
-    entries = _entries(tree, source, options)
-    names = options.class_names or sorted_class_names(entry.class_name for entry in entries)
+def _load(tree: FileTree, source: str, config: DataConfig) -> Dataset:
+    entries = _entries(tree, source, config)
+    names = config.class_names or sorted_class_names(entry.class_name for entry in entries)
     _check_class_names({entry.class_name for entry in entries}, names, source)
-    images, sizes, bad = _decode_all(tree, entries, source, options)
+    images, sizes, bad = _decode_all(tree, entries, source, config)
     unreadable = {name: reason for name, reason in tree.refused.items() if is_image(PurePosixPath(name))}
     unreadable |= {printable(entries[i].path): reason for i, reason in bad.items()}
     if unreadable:
-        _report_unreadable(unreadable, len(entries) + len(unreadable) - len(bad), source, options.skip_bad)
+        _report_unreadable(unreadable, len(entries) + len(unreadable) - len(bad), source, config.skip_bad)
         good = [i for i in range(len(entries)) if i not in bad]
         images, sizes, entries = images[good], sizes[good], [entries[i] for i in good]
     left_out = _ignored(tree, source)
@@ -75,14 +75,14 @@ def _load(tree: FileTree, source: str, options: SourceOptions) -> Dataset:
     )
 
 
-def _entries(tree: FileTree, source: str, options: SourceOptions) -> list[Entry]:
+def _entries(tree: FileTree, source: str, config: DataConfig) -> list[Entry]:
     paths = [path for path in tree.files if is_image(path)]
     if not paths:
         refused = "; ".join(f"{name}: {reason}" for name, reason in list(tree.refused.items())[:NAMED_IN_ERROR])
         wanted = f"it needs files ending in {', '.join(sorted(image_files.SUFFIXES))}"
         raise DataError(f"{source}: holds no image that can be read ({refused or wanted})")
     folders = {folder for folder in tree.folders if not is_hidden(folder)}
-    return read_class_tree(paths, folders, source, options)
+    return read_class_tree(paths, folders, source, config)
 
 
 def is_image(path: PurePosixPath) -> bool:
@@ -103,10 +103,10 @@ def _check_class_names(found: set[str], names: tuple[str, ...], source: str) -> 
 
 
 def _decode_all(
-    tree: FileTree, entries: list[Entry], source: str, options: SourceOptions
+    tree: FileTree, entries: list[Entry], source: str, config: DataConfig
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Return the images, uint8 [n, h, w, 3], their own sizes, int32 [n, 2], and the reason of each unreadable index."""
-    size, crop = options.image_size, options.crop
+    size, crop = config.image_size, config.crop
     shape = (len(entries), size, size, 3)
     check_fits(math.prod(shape), source)
     images = np.empty(shape, np.uint8)

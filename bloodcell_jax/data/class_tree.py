@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.dataset import SPLITS
 from bloodcell_jax.data.file_trees import class_name_of, printable
 from bloodcell_jax.data.mask_files import check_no_masks
-from bloodcell_jax.data.source_options import SourceOptions
 from bloodcell_jax.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
 
 def read_class_tree(
-    paths: Sequence[PurePosixPath], folders: set[PurePosixPath], source: str, options: SourceOptions
+    paths: Sequence[PurePosixPath], folders: set[PurePosixPath], source: str, config: DataConfig
 ) -> list[Entry]:
     """Return every image file, ordered by split (train, val, test), then by path in byte order of UTF-8.
 
@@ -46,14 +46,14 @@ def read_class_tree(
       paths: the visible image files of the source.
       folders: its visible folders, the empty ones too.
       source: what messages name.
-      options: its `include`, `exclude`, `class_level` and `split_folders` decide how the tree is read.
+      config: its `include`, `exclude`, `class_level` and `split_folders` decide how the tree is read.
 
     Raises:
       DataError: the tree can be read in two ways, an image lies in no class folder, or a class folder is empty.
     """
-    paths = _select(paths, source, options)
+    paths = _select(paths, source, config)
     check_no_masks(paths, source)
-    split_of, level = _levels(paths, source, options)
+    split_of, level = _levels(paths, source, config)
     entries = []
     for path in paths:
         if len(path.parts) <= level:
@@ -62,11 +62,11 @@ def read_class_tree(
             )
         split = split_of.get(path.parts[level - 2], "") if split_of else ""
         entries.append(Entry(split, class_name_of(path.parts[level - 1]), path))
-    if options.class_level is None:
+    if config.class_level is None:
         _check_one_depth(paths, level, source)
     names = {entry.class_name for entry in entries}
     _check_spelling(names, source)
-    _check_no_empty_class(folders, names, level, source, options)
+    _check_no_empty_class(folders, names, level, source, config)
     split_order = ("", *SPLITS)
     return sorted(entries, key=lambda e: (split_order.index(e.split), str(e.path).encode("utf-8", "surrogateescape")))
 
@@ -77,9 +77,9 @@ def sorted_class_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names))
 
 
-def _select(paths: Sequence[PurePosixPath], source: str, options: SourceOptions) -> list[PurePosixPath]:
+def _select(paths: Sequence[PurePosixPath], source: str, config: DataConfig) -> list[PurePosixPath]:
     """Return the paths that `include` and `exclude` leave; the log says how many they leave out."""
-    include, exclude = _patterns(options.include), _patterns(options.exclude)
+    include, exclude = _patterns(config.include), _patterns(config.exclude)
     kept = [p for p in paths if (not include or _matches(p, include)) and not _matches(p, exclude)]
     if len(kept) < len(paths):
         logger.info(
@@ -90,7 +90,7 @@ def _select(paths: Sequence[PurePosixPath], source: str, options: SourceOptions)
         )
     if not kept:
         raise DataError(
-            f"{source}: data.include={options.include} and data.exclude={options.exclude} leave none of "
+            f"{source}: data.include={config.include} and data.exclude={config.exclude} leave none of "
             f"{len(paths):,} images; patterns such as '*.bmp' or 'unlabeled/**' match paths inside the source"
         )
     return kept
@@ -106,13 +106,13 @@ def _matches(path: PurePosixPath, patterns: list[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern.removesuffix("/**")) for pattern in patterns for name in names)
 
 
-def _levels(paths: Sequence[PurePosixPath], source: str, options: SourceOptions) -> tuple[dict[str, str], int]:
+def _levels(paths: Sequence[PurePosixPath], source: str, config: DataConfig) -> tuple[dict[str, str], int]:
     """Return which folders above the classes are which splits, and the level of the class folders from 1 on."""
-    named = parse_split_folders(options.split_folders)
-    if options.class_level is not None:
-        above = {path.parts[options.class_level - 2] for path in paths if len(path.parts) > options.class_level > 1}
+    named = parse_split_folders(config.split_folders)
+    if config.class_level is not None:
+        above = {path.parts[config.class_level - 2] for path in paths if len(path.parts) > config.class_level > 1}
         split_of = _split_folders(above, named)
-        return (split_of if split_of.keys() == above else {}), options.class_level
+        return (split_of if split_of.keys() == above else {}), config.class_level
     top = _wrapping_folders(paths, named)
     first = {path.parts[top] for path in paths if len(path.parts) > top + 1}
     split_of = _split_folders(first, named)
@@ -219,12 +219,12 @@ def _check_one_depth(paths: Sequence[PurePosixPath], level: int, source: str) ->
 
 
 def _check_no_empty_class(
-    folders: set[PurePosixPath], found: set[str], level: int, source: str, options: SourceOptions
+    folders: set[PurePosixPath], found: set[str], level: int, source: str, config: DataConfig
 ) -> None:
     """Refuse a class folder without images, because the model would silently lack that class."""
-    if options.include:
+    if config.include:
         return
-    exclude = _patterns(options.exclude)
+    exclude = _patterns(config.exclude)
     for folder in sorted(folders):
         is_class = len(folder.parts) == level and not _matches(folder, exclude)
         if is_class and class_name_of(folder.name) not in found:

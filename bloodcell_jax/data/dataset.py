@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 
 import numpy as np
 
@@ -28,6 +29,8 @@ class Dataset:
       original_sizes: (width, height) of each image file before it was cropped and resized, int32 [n, 2]; None for
         arrays.
       left_out: how many files were not read, by reason.
+      groups: the group of each example, such as its patient or slide; None if the source says none.
+      columns: what else the source says of each example, by name: values to slice an evaluation by.
       known_sha256: the hash, if it is known without reading every image.
     """
 
@@ -40,6 +43,8 @@ class Dataset:
     skipped: dict[str, str] = field(default_factory=dict)
     original_sizes: np.ndarray | None = None
     left_out: dict[str, int] = field(default_factory=dict)
+    groups: tuple[str, ...] | None = None
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
     known_sha256: str | None = None
 
     def __len__(self) -> int:
@@ -68,9 +73,11 @@ class Dataset:
             self,
             images=self.images[kept] if isinstance(self.images, np.ndarray) else self.images.select(kept),
             labels=self.labels[kept],
-            ids=tuple(name for name, keep in zip(self.ids, kept, strict=True) if keep),
+            ids=_kept(self.ids, kept),
             splits={name: indices for name, indices in splits.items() if len(indices)},
             original_sizes=None if self.original_sizes is None else self.original_sizes[kept],
+            groups=None if self.groups is None else _kept(self.groups, kept),
+            columns={name: _kept(values, kept) for name, values in self.columns.items()},
             known_sha256=None,
         )
 
@@ -88,6 +95,10 @@ class Dataset:
             digest.update(f"{name}\0{label}\0{'x'.join(map(str, image.shape))}\0".encode())
             digest.update(np.ascontiguousarray(image).data)
         return digest.hexdigest()
+
+
+def _kept(values: Sequence[str], kept: np.ndarray) -> tuple[str, ...]:
+    return tuple(compress(values, kept))
 
 
 def index_ids(count: int) -> tuple[str, ...]:

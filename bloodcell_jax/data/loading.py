@@ -3,7 +3,7 @@
 from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.cleaning import remove_rows
 from bloodcell_jax.data.dataset import Dataset
-from bloodcell_jax.data.sources import load_source
+from bloodcell_jax.data.sources import read_source
 from bloodcell_jax.errors import UsageError
 
 
@@ -16,17 +16,5 @@ def load_data(config: DataConfig) -> Dataset:
     """
     if config.source is None:
         raise UsageError("config.data.source: missing; give KIND:PLACE, such as --config.data.source=folder:cells")
-    dataset = load_source(
-        config.source,
-        image_size=config.image_size,
-        crop=config.crop,
-        class_names=config.class_names,
-        skip_bad=config.skip_bad,
-        data_dir=config.data_dir,
-        include=config.include,
-        exclude=config.exclude,
-        class_level=config.class_level,
-        split_folders=config.split_folders,
-        in_memory=False,
-    )
+    dataset = read_source(config.source, config)
     return dataset if config.clean is None else remove_rows(dataset, config.clean)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.dataset import SPLITS, Dataset, index_ids
 from bloodcell_jax.data.image_files import resize_arrays
 from bloodcell_jax.data.npz import check_images, check_labels, open_npz
-from bloodcell_jax.data.source_options import SourceOptions
 from bloodcell_jax.download import download, file_hash
 from bloodcell_jax.errors import DataError, UsageError
 
@@ -26,28 +26,28 @@ PUBLISHED_MD5 = {
 BLOOD_CLASSES = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
 
 
-def load_medmnist(place: str, source: str, options: SourceOptions) -> Dataset:
+def load_medmnist(place: str, source: str, config: DataConfig) -> Dataset:
     """Read a MedMNIST set with its official splits; see `bloodcell_jax.data.sources.load_source`.
 
     Args:
-      place: a published name, or the path of a local `.npz`. A copy in `options.data_dir` stands for the name; without
+      place: a published name, or the path of a local `.npz`. A copy in `config.data_dir` stands for the name; without
         one, the file is downloaded once.
       source: the whole source, for messages.
-      options: how it is read.
+      config: how it is read.
     """
-    path = _find(place, source, options.data_dir)
-    class_names = options.class_names
+    path = _find(place, source, config.data_dir)
+    class_names = config.class_names
     if not class_names and path.stem.startswith("bloodmnist"):
         class_names = BLOOD_CLASSES
     with open_npz(path, source) as archive:
         _check_keys(archive.files, path, source)
         parts = [archive[f"{split}_labels"] for split in SPLITS]
         bounds = np.cumsum([0, *map(len, parts)])
-        images = np.empty((bounds[-1], options.image_size, options.image_size, 3), np.uint8)
+        images = np.empty((bounds[-1], config.image_size, config.image_size, 3), np.uint8)
         for i, split in enumerate(SPLITS):
             part = check_images(_as_color(archive[f"{split}_images"]), source, f"{split}_images")
             parts[i] = check_labels(parts[i], len(part), source, class_names)
-            images[bounds[i] : bounds[i + 1]] = resize_arrays(part, options.image_size)
+            images[bounds[i] : bounds[i + 1]] = resize_arrays(part, config.image_size)
     labels = np.concatenate(parts)
     return Dataset(
         images=images,

@@ -7,11 +7,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.dataset import Dataset, index_ids
 from bloodcell_jax.data.file_trees import printable
 from bloodcell_jax.data.image_files import resize_arrays
 from bloodcell_jax.data.pixel_levels import fault_of, has_one_color
-from bloodcell_jax.data.source_options import SourceOptions
 from bloodcell_jax.errors import DataError, UserError
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _MOST_LABELS = 100_000
 
 
-def load_npz(place: str, source: str, options: SourceOptions) -> Dataset:
+def load_npz(place: str, source: str, config: DataConfig) -> Dataset:
     """Read the keys images and labels of an `.npz`; see `bloodcell_jax.data.sources.load_source`."""
     with open_npz(Path(place).expanduser(), source) as archive:
         missing = {"images", "labels"} - set(archive.files)
@@ -32,11 +32,11 @@ def load_npz(place: str, source: str, options: SourceOptions) -> Dataset:
             )
         images, labels = archive["images"], archive["labels"]
     images = check_images(images, source)
-    labels = check_labels(labels, len(images), source, options.class_names)
+    labels = check_labels(labels, len(images), source, config.class_names)
     return Dataset(
-        images=resize_arrays(images, options.image_size),
+        images=resize_arrays(images, config.image_size),
         labels=labels,
-        class_names=options.class_names or index_ids(int(labels.max()) + 1),
+        class_names=config.class_names or index_ids(int(labels.max()) + 1),
         ids=index_ids(len(labels)),
         source=source,
     )

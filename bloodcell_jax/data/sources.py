@@ -7,13 +7,13 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.class_folders import load_folder, load_zip
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.medmnist import PUBLISHED_MD5, load_medmnist
 from bloodcell_jax.data.npz import load_npz
-from bloodcell_jax.data.source_options import SourceOptions
 from bloodcell_jax.data.synthetic import load_synthetic
 from bloodcell_jax.data.tfds_reader import load_tfds
 from bloodcell_jax.errors import DataError, UsageError
@@ -28,14 +28,14 @@ class SourceKind:
     Attributes:
       place: what PLACE stands for. `PATH` is a file or folder, which must exist.
       help: one line for the command line.
-      load: reads the source, given PLACE, the whole text for messages, and the options.
+      load: reads the source, given PLACE, the whole text for messages, and the configuration.
       recognizes: whether a bare path, one without `KIND:`, is of this kind; None: no bare path is.
       knows_names: the source says the names of its classes; otherwise its labels are numbers alone.
     """
 
     place: str
     help: str
-    load: Callable[[str, str, SourceOptions], Dataset]
+    load: Callable[[str, str, DataConfig], Dataset]
     recognizes: Callable[[Path], bool] | None = None
     knows_names: bool = True
 
@@ -71,62 +71,33 @@ SOURCES = {
 }
 
 
-def load_source(
-    source: str,
-    *,
-    image_size: int = DataConfig.image_size,
-    crop: int | None = DataConfig.crop,
-    class_names: tuple[str, ...] = (),
-    skip_bad: bool = False,
-    data_dir: str | None = None,
-    include: str | None = None,
-    exclude: str | None = None,
-    class_level: int | None = None,
-    split_folders: str | None = None,
-    in_memory: bool = True,
-) -> Dataset:
+def load_source(source: str, *, in_memory: bool = True, **reading: Any) -> Dataset:
     """Read a data source.
 
     Args:
       source: `KIND:PLACE`, as `source_help` lists it; or a bare path, which is recognized by what it is.
-      image_size: pixels; arrays are resized to it, image files are cropped as `crop` says and then resized.
-      crop: pixels; image files that are larger on both sides are center-cropped to it. None: every file is cropped
-        to its centered square.
-      class_names: names in label order; class folders must match them. Empty: the sorted folder names, or the label
-        numbers.
-      skip_bad: leave out image files that cannot be read. The log names each with the reason, and `Dataset.skipped`
-        keeps them. Otherwise they are an error.
-      data_dir: folder of prepared datasets and of local copies of MedMNIST.
-      include: glob patterns, joined by commas, of the files of class folders to read; None: all.
-      exclude: glob patterns of files and folders to leave out.
-      class_level: level of the class folders, 1 for the first folders of the source; None: recognized, or refused if
-        two readings are possible.
-      split_folders: which folders are splits, such as `train=Train,test=TestA`; None: those with usual names.
       in_memory: False leaves images on the disk, to be read by index, if the kind of source allows it (`tfds:`).
+      **reading: fields of `DataConfig` that say how the source is read, such as image_size, crop, class_names,
+        skip_bad, data_dir and include; `train --help` explains each. A kind of source ignores those that mean nothing
+        to it.
 
     Raises:
       UsageError: the source is of no known kind.
       DataError: the source is missing or malformed; the message names the file and the remedy.
     """
+    dataset = read_source(source, DataConfig(source=source, **reading))
+    return dataset.in_memory() if in_memory else dataset
+
+
+def read_source(source: str, config: DataConfig) -> Dataset:
+    """Read a data source as a configuration says, see `load_source`; images may stay on the disk."""
     kind, place = _kind_and_place(source)
     path = source_path(source)
     if path is not None and not path.exists():
         raise DataError(f"{source}: no such file or folder; check data.source")
     if not SOURCES[kind].knows_names:
-        _check_numbered_names(class_names, source)
-    options = SourceOptions(
-        image_size=image_size,
-        crop=crop,
-        class_names=class_names,
-        skip_bad=skip_bad,
-        data_dir=data_dir,
-        include=include,
-        exclude=exclude,
-        class_level=class_level,
-        split_folders=split_folders,
-    )
-    dataset = SOURCES[kind].load(place, source, options)
-    return dataset.in_memory() if in_memory else dataset
+        _check_numbered_names(config.class_names, source)
+    return SOURCES[kind].load(place, source, config)
 
 
 def _check_numbered_names(names: tuple[str, ...], source: str) -> None:

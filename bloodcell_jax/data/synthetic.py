@@ -13,7 +13,6 @@ import numpy as np
 from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.cell_morphology import MORPHOLOGIES, Color, Morphology
 from bloodcell_jax.data.dataset import Dataset, index_ids
-from bloodcell_jax.data.source_options import SourceOptions
 from bloodcell_jax.errors import UsageError
 
 CLASS_NAMES = tuple(MORPHOLOGIES)
@@ -24,16 +23,16 @@ _RED_CELL: Color = (0.84, 0.72, 0.68)
 _SMEAR: Color = (0.98, 0.92, 0.84)
 
 
-def load_synthetic(place: str, source: str, options: SourceOptions) -> Dataset:
+def load_synthetic(place: str, source: str, config: DataConfig) -> Dataset:
     """Draw as many cells as `place` says; see `bloodcell_jax.data.sources.load_source`."""
     if not place.isdecimal() or int(place) < _LEAST_CELLS:
         raise UsageError(f"{source}: give the number of cells, {_LEAST_CELLS} or more, as in synthetic:2000")
-    if options.class_names not in ((), CLASS_NAMES):
+    if config.class_names not in ((), CLASS_NAMES):
         raise UsageError(
-            f"data.class_names={', '.join(options.class_names)}: synthetic cells are {', '.join(CLASS_NAMES)}; leave "
+            f"data.class_names={', '.join(config.class_names)}: synthetic cells are {', '.join(CLASS_NAMES)}; leave "
             "it unset"
         )
-    images, labels = draw_cells(int(place), size=options.image_size)
+    images, labels = draw_cells(int(place), size=config.image_size)
     return Dataset(images, labels, CLASS_NAMES, index_ids(len(labels)), source)
 
 

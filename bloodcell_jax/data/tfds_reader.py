@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.example_index import ExampleIndex, Names
 from bloodcell_jax.data.image_files import DECODING_THREADS
-from bloodcell_jax.data.source_options import SourceOptions
 from bloodcell_jax.data.stored_images import StoredImages, damage_named
 from bloodcell_jax.download import cache_folder
 from bloodcell_jax.errors import DataError
@@ -32,7 +32,7 @@ INDEX_NAME = "index.npz"
 _RECORDS_AT_A_TIME = 256
 
 
-def load_tfds(place: str, source: str, options: SourceOptions) -> Dataset:
+def load_tfds(place: str, source: str, config: DataConfig) -> Dataset:
     """Open a prepared image-classification dataset by name; see `bloodcell_jax.data.sources.load_source`.
 
     The images stay on the disk. Labels and ids come from the index that `prepare` wrote. If another tool prepared the
@@ -41,14 +41,14 @@ def load_tfds(place: str, source: str, options: SourceOptions) -> Dataset:
     Args:
       place: the dataset's name as TFDS writes it: `NAME`, `NAME/CONFIG` or `NAME/CONFIG:VERSION`.
       source: the whole source, for messages.
-      options: how it is read. `data_dir` is the folder that it was prepared in; None: TFDS's own,
+      config: how it is read. `data_dir` is the folder that it was prepared in; None: TFDS's own,
         `~/tensorflow_datasets`.
     """
-    builder = open_builder(place, options.data_dir, source)
+    builder = open_builder(place, config.data_dir, source)
     info = builder.info
     image_key, label_key = _find_features(info.features, info.supervised_keys, source)
     stored_names = tuple(info.features[label_key].names)
-    names = options.class_names or stored_names
+    names = config.class_names or stored_names
     if len(names) != len(stored_names):
         raise DataError(
             f"{source}: has the {len(stored_names)} classes {', '.join(stored_names)}; data.class_names has "
@@ -64,7 +64,7 @@ def load_tfds(place: str, source: str, options: SourceOptions) -> Dataset:
         )
     metadata = info.metadata or {}
     return Dataset(
-        images=StoredImages(parts, options.image_size, source, fingerprint),
+        images=StoredImages(parts, config.image_size, source, fingerprint),
         labels=index.labels,
         class_names=names,
         ids=index.ids,
@@ -72,7 +72,7 @@ def load_tfds(place: str, source: str, options: SourceOptions) -> Dataset:
         splits=_splits(parts),
         skipped=dict(metadata.get("skipped", {})),
         # The hash is that of the images as they were prepared.
-        known_sha256=metadata.get("sha256") if info.features[image_key].shape[0] == options.image_size else None,
+        known_sha256=metadata.get("sha256") if info.features[image_key].shape[0] == config.image_size else None,
     )
 
 

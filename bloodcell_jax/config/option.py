@@ -1,0 +1,46 @@
+"""How an option is declared, with its help, its legal values and whether it may change, and how all are listed."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import field
+from typing import Any
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[Any] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    factory: Callable[[], Any] | None = None,
+    may_change: bool = False,
+) -> Any:
+    """Return a dataclass field whose metadata hold its help text and its legal values.
+
+    Args:
+      default: its value unless the user sets another.
+      help: what `--help` says.
+      choices: legal values; None: any of its type.
+      minimum: lowest legal value.
+      maximum: highest legal value.
+      factory: makes the default of a mutable field.
+      may_change: a run may be resumed with another value.
+    """
+    metadata = {"help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "may_change": may_change}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
+    """Yield (path, field, value) of every option, e.g. `stages[0].optimizer.learning_rate`."""
+    for f in dataclasses.fields(config):
+        path, value = f"{prefix}{f.name}", getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{path}.")
+        elif isinstance(value, list):
+            for i, item in enumerate(value):
+                yield from leaves(item, f"{path}[{i}].")
+        else:
+            yield path, f, value
