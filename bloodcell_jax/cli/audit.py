@@ -27,12 +27,12 @@ def _audit(values: flags.FlagValues) -> None:
     folder = create_output(output)
     dataset = load_data(config).in_memory()
     print(data_summary(dataset, dataset.splits, crop=config.crop))
-    found = audit(dataset, crop=config.crop, predictions=value_of(values, "predictions"))
-    page = write_audit(found, folder, data_dir=config.data_dir)
+    found = audit(dataset, predictions=value_of(values, "predictions"))
+    page = write_audit(found, folder, config)
     print("\n".join(found.summary))
     print(f"page: {page}")
     print(f"removals: {folder / 'clean.json'}; delete an entry to keep its image, and train with\n")
-    print(f"  {train_command(found, folder, config.data_dir)}")
+    print(f"  {train_command(config, folder)}")
 
 
 AUDIT = Verb(

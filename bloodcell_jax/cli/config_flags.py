@@ -5,13 +5,16 @@ import difflib
 import importlib.util
 import re
 import runpy
+import types
+import typing
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags as ml_config_flags
 from ml_collections.config_flags import config_path
 
-from bloodcell_jax.config import Config, leaves, validate
+from bloodcell_jax.config import Config, from_text, leaves, validate
 from bloodcell_jax.errors import UsageError
 
 _OVERRIDE = re.compile(r"--(?:no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
@@ -33,19 +36,18 @@ def parse(values: flags.FlagValues, command: list[str]) -> tuple[list[str], Conf
     """
     value, command = _take_config(command)
     config = _load(value)
-    unset = {}
+    parsed, left = {}, []
     for word in command:
         override = _OVERRIDE.fullmatch(word)
-        if override:
-            _check_field(config, override[1])
-            if override[2] == "none" and config_path.is_optional(override[1], config):
-                unset[word] = override[1]
-    command = [word for word in command if word not in unset]
-    holder = ml_config_flags.DEFINE_config_dataclass("config", config, flag_values=values, sys_argv=command)
-    left = values(command)[1:]
+        if override and _is_parsed_here(config, override[1], override[2]):
+            parsed[override[1]] = _parse(config, override[1], override[2])
+        else:
+            left.append(word)
+    holder = ml_config_flags.DEFINE_config_dataclass("config", config, flag_values=values, sys_argv=left)
+    left = values(left)[1:]
     config = holder.value
-    for path in unset.values():
-        config_path.set_value(path, config, None)
+    for path, parsed_value in parsed.items():
+        config_path.set_value(path, config, parsed_value)
     validate(config)
     return left, config
 
@@ -116,6 +118,33 @@ def _load(value: str) -> Config:
         raise UsageError(f"--config={value}: cannot be loaded ({type(error).__name__}: {error})") from error
     validate(config)
     return config
+
+
+def _is_parsed_here(config: Config, path: str, text: str | None) -> bool:
+    """Return whether the flag library cannot parse a value: `none`, or one of a field of several types.
+
+    Raises:
+      UsageError: there is no such field.
+    """
+    if path in _types(config) and _has_several_types(_types(config)[path]):
+        return True
+    _check_field(config, path)
+    return text == "none" and config_path.is_optional(path, config)
+
+
+def _parse(config: Config, path: str, text: str | None) -> Any:
+    try:
+        return from_text(_types(config)[path], text or "")
+    except ValueError as error:
+        raise UsageError(f"--config.{path}={text}: not a value of it; train --help says what it takes") from error
+
+
+def _types(config: Config) -> dict[str, Any]:
+    return {path: field.type for path, field, _ in leaves(config)}
+
+
+def _has_several_types(kind: Any) -> bool:
+    return isinstance(kind, types.UnionType) and len(set(typing.get_args(kind)) - {type(None)}) > 1
 
 
 def _check_field(config: Config, path: str) -> None:

@@ -7,12 +7,15 @@ from typing import Any
 from absl import flags
 
 from bloodcell_jax.cli.verb import required, value_of
-from bloodcell_jax.config import DataConfig
-from bloodcell_jax.errors import UsageError
+from bloodcell_jax.config import DataConfig, from_text
+from bloodcell_jax.config.validation import check_geometry
 
 # Fields of `DataConfig` that say how the files of any source are found; those of geometry belong to the model.
 _FINDING = ("include", "exclude", "class_level", "split_folders", "skip_bad")
-_SOURCE = ("data_dir", "image_size", "crop", "class_names", *_FINDING)
+# Fields that say which part of a file is looked at.
+_SCALE = ("crop", "microns_per_pixel")
+_SOURCE = ("data_dir", "image_size", *_SCALE, "class_names", *_FINDING)
+_FIELDS = {field.name: field for field in dataclasses.fields(DataConfig)}
 
 
 def define_source(values: flags.FlagValues) -> None:
@@ -22,7 +25,23 @@ def define_source(values: flags.FlagValues) -> None:
 
 def data_config(values: flags.FlagValues) -> DataConfig:
     """Return the configuration that the flags of `define_source` say."""
-    return DataConfig(source=required(values, "source"), **fields_of(values, _SOURCE))
+    config = DataConfig(source=required(values, "source"), **fields_of(values, _SOURCE))
+    check_geometry(config, "--")
+    return config
+
+
+def define_scale(values: flags.FlagValues) -> None:
+    """Define the flags that look at another part of files than the model was trained on; unset: the same."""
+    for name in _SCALE:
+        flags.DEFINE_string(name, None, f"{help_of(name)} (unset: as in training)", flag_values=values)
+
+
+def with_scale(values: flags.FlagValues, config: DataConfig) -> DataConfig:
+    """Return a model's configuration of the data with what the flags of `define_scale` say."""
+    given = {name: text for name in _SCALE if (text := value_of(values, name)) is not None}
+    changed = dataclasses.replace(config, **{name: _as_field(name, text) for name, text in given.items()})
+    check_geometry(changed, "--")
+    return changed
 
 
 def define_finding(values: flags.FlagValues) -> None:
@@ -37,37 +56,30 @@ def finding(values: flags.FlagValues) -> dict[str, Any]:
 
 def define_fields(values: flags.FlagValues, names: Sequence[str]) -> None:
     """Define a flag for each of these fields of `DataConfig`, with its default and its help."""
-    for field in dataclasses.fields(DataConfig):
-        if field.name not in names:
-            continue
-        name, text, default = field.name, field.metadata["help"], getattr(DataConfig, field.name)
+    for name in names:
+        field = _FIELDS[name]
+        default, text = getattr(DataConfig, name), field.metadata["help"]
         if field.type is bool:
             flags.DEFINE_bool(name, default, text, flag_values=values)
-        elif field.type in (int, int | None) and name != "crop":
+        elif field.type in (int, int | None):
             flags.DEFINE_integer(name, default, text, lower_bound=field.metadata["minimum"], flag_values=values)
         elif field.type == tuple[str, ...]:
             flags.DEFINE_list(name, list(default), text, flag_values=values)
         else:
-            flags.DEFINE_string(name, None if default is None else str(default), text, flag_values=values)
+            flags.DEFINE_string(name, default, text, flag_values=values)
 
 
 def fields_of(values: flags.FlagValues, names: Sequence[str]) -> dict[str, Any]:
     """Return the values of the flags of `define_fields`, as the fields take them."""
-    found = {name: value_of(values, name) for name in names}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()} | (
-        {"crop": parse_crop(found["crop"])} if "crop" in found else {}
-    )
+    return {name: _as_field(name, value_of(values, name)) for name in names}
+
+
+def _as_field(name: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return from_text(_FIELDS[name].type, value) if isinstance(value, str) and name in _SCALE else value
 
 
 def help_of(name: str) -> str:
     """Return what a field of `DataConfig` says in `--help`: a flag of the same name says the same."""
-    return next(field.metadata["help"] for field in dataclasses.fields(DataConfig) if field.name == name)
-
-
-def parse_crop(text: str) -> int | None:
-    """Return the value of `--crop`: pixels, or None for none."""
-    if text == "none":
-        return None
-    if not text.isdecimal() or int(text) == 0:
-        raise UsageError(f"--crop={text}: give a number of pixels, or none")
-    return int(text)
+    return _FIELDS[name].metadata["help"]

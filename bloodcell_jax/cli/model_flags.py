@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from bloodcell_jax.cli.data_flags import parse_crop
+from bloodcell_jax.cli.data_flags import define_scale, with_scale
 from bloodcell_jax.cli.verb import required_path, value_of
 
 if TYPE_CHECKING:
@@ -15,13 +15,7 @@ def define_model(values: flags.FlagValues) -> None:
     """Define the flags that `load_classifier` takes."""
     flags.DEFINE_string("workdir", None, "folder of a trained run", flag_values=values)
     flags.DEFINE_string("checkpoint", "best", "best, last or a step", flag_values=values)
-    flags.DEFINE_string(
-        "crop",
-        None,
-        "pixels; an image file that is larger on both sides is center-cropped; none: to its centered square; unset: as "
-        "the model was trained",
-        flag_values=values,
-    )
+    define_scale(values)
 
 
 def load_classifier(values: flags.FlagValues) -> "Classifier":
@@ -31,6 +25,5 @@ def load_classifier(values: flags.FlagValues) -> "Classifier":
 
     configure_jax()
     classifier = Classifier.from_workdir(required_path(values, "workdir"), checkpoint=value_of(values, "checkpoint"))
-    if (crop := value_of(values, "crop")) is not None:
-        classifier.config.data.crop = parse_crop(crop)
+    classifier.config.data = with_scale(values, classifier.config.data)
     return classifier

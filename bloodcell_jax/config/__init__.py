@@ -5,7 +5,7 @@ A configuration is a Python file with `get_config(arg="") -> Config`. Any field 
 build the model again.
 """
 
-from bloodcell_jax.config.data import DataConfig
+from bloodcell_jax.config.data import AUTO, Crop, DataConfig
 from bloodcell_jax.config.fields import (
     AugmentConfig,
     Config,
@@ -16,12 +16,14 @@ from bloodcell_jax.config.fields import (
     TrainConfig,
 )
 from bloodcell_jax.config.option import leaves
-from bloodcell_jax.config.serialization import from_dict, to_dict
+from bloodcell_jax.config.serialization import from_dict, from_text, to_dict
 from bloodcell_jax.config.validation import power_range, validate
 
 __all__ = [
+    "AUTO",
     "AugmentConfig",
     "Config",
+    "Crop",
     "DataConfig",
     "EvaluateConfig",
     "ModelConfig",
@@ -29,6 +31,7 @@ __all__ = [
     "StageConfig",
     "TrainConfig",
     "from_dict",
+    "from_text",
     "leaves",
     "power_range",
     "to_dict",

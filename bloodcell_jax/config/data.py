@@ -4,6 +4,10 @@ from dataclasses import dataclass
 
 from bloodcell_jax.config.option import option
 
+# What `data.crop` may be: pixels, a fraction of the shorter side, `AUTO`, or None for the shorter side.
+Crop = int | float | str | None
+AUTO = "auto"
+
 
 @dataclass(kw_only=True)
 class DataConfig:
@@ -23,11 +27,18 @@ class DataConfig:
         may_change=True,
     )
     image_size: int = option(96, "pixels; every image becomes image_size x image_size", minimum=16)
-    crop: int | None = option(
-        200,
-        "pixels; an image file that is larger on both sides is center-cropped to crop x crop; "
-        "none: every file is cropped to its centered square",
-        minimum=1,
+    crop: Crop = option(
+        AUTO,
+        "the centered square of an image file that is looked at: pixels, such as 200; a fraction of the shorter side, "
+        "such as 0.56; none: the shorter side; auto: 200 pixels of files near 360 pixels wide, as PBC's are, and the "
+        "shorter side of others. Arrays of a dataset (npz, medmnist, tfds) are never cropped",
+        may_change=True,  # the data hash must be equal
+    )
+    microns_per_pixel: float | str | None = option(
+        None,
+        "scale of the image files: a number, or the column of a manifest that holds one for each image. A crop in "
+        "pixels, or auto, then means pixels of 0.1 micrometers: files of any scale show the same piece of the slide",
+        may_change=True,  # the data hash must be equal
     )
     class_names: tuple[str, ...] = option((), "names in label order; empty: the source's own")
     include: str | None = option(

@@ -1,5 +1,6 @@
 """A configuration as plain values for `config.json`, and back."""
 
+import contextlib
 import dataclasses
 import typing
 from typing import Any
@@ -48,3 +49,21 @@ def _build(kind: Any, value: Any, path: str) -> Any:
     if typing.get_origin(kind) is tuple and isinstance(value, list):
         return tuple(value)
     return value
+
+
+def from_text(kind: Any, text: str) -> Any:
+    """Return the value of a field of several types, such as `int | float | str | None`, that stands on a command line.
+
+    It becomes the first of None (`none`), int, float and str that it can be and the field allows.
+
+    Raises:
+      ValueError: it can be none of them.
+    """
+    options = typing.get_args(kind)
+    if text == "none" and type(None) in options:
+        return None
+    for option in (int, float, str):
+        with contextlib.suppress(ValueError):
+            if option in options:
+                return option(text)
+    raise ValueError(text)

@@ -6,6 +6,7 @@ import types
 import typing
 from typing import Any
 
+from bloodcell_jax.config.data import AUTO, DataConfig
 from bloodcell_jax.config.fields import Config, StageConfig
 from bloodcell_jax.config.option import leaves
 from bloodcell_jax.errors import UsageError
@@ -21,6 +22,7 @@ def validate(config: Config) -> None:
         raise UsageError(f"get_config() returned {type(config).__name__}; it must return bloodcell_jax.config.Config")
     for path, f, value in leaves(config):
         _check_value(f"config.{path}", f, value)
+    check_geometry(config.data)
     _check_splits(config.data.splits)
     power_range(config.data.sampler_power)
     if not config.stages:
@@ -72,6 +74,34 @@ def _type_name(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
         return f"a tuple of {_type_name(typing.get_args(kind)[0])}"
     return {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "none"}[kind]
+
+
+def check_geometry(data: DataConfig, prefix: str = "config.data.") -> None:
+    """Check the crop, and the scale with it.
+
+    Args:
+      data: the options.
+      prefix: stands before a field's name in messages.
+
+    Raises:
+      UsageError: names the field, its value and what is legal.
+    """
+    crop, scale = data.crop, data.microns_per_pixel
+    pixels = isinstance(crop, int) and crop >= 1
+    fraction = isinstance(crop, float) and 0 < crop < 1
+    if not (crop is None or crop == AUTO or pixels or fraction):
+        raise UsageError(
+            f"{prefix}crop={crop}: give a number of pixels, a fraction of the shorter side below 1, auto or none"
+        )
+    if scale is None:
+        return
+    if crop is None or fraction:
+        raise UsageError(
+            f"{prefix}microns_per_pixel={scale}: does not go with crop={'none' if crop is None else crop}, which is no "
+            "length on the slide; give the crop in pixels of 0.1 micrometers, or auto"
+        )
+    if not isinstance(scale, str) and not (math.isfinite(scale) and scale > 0):
+        raise UsageError(f"{prefix}microns_per_pixel={scale}: give a number above 0, or the name of a column")
 
 
 def _check_splits(splits: tuple[float, ...]) -> None:

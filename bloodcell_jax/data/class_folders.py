@@ -20,6 +20,7 @@ from bloodcell_jax.data.file_trees import (
     printable,
     read_folder,
 )
+from bloodcell_jax.data.geometry import Geometry
 from bloodcell_jax.devices.host import check_fits
 from bloodcell_jax.errors import DataError
 
@@ -70,7 +71,8 @@ def _load(tree: FileTree, source: str, config: DataConfig) -> Dataset:
             if split
         },
         skipped=unreadable,
-        original_sizes=sizes,
+        original_sizes=sizes[:, :2],
+        sides=sizes[:, 2],
         left_out=left_out,
     )
 
@@ -105,26 +107,26 @@ def _check_class_names(found: set[str], names: tuple[str, ...], source: str) -> 
 def _decode_all(
     tree: FileTree, entries: list[Entry], source: str, config: DataConfig
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
-    """Return the images, uint8 [n, h, w, 3], their own sizes, int32 [n, 2], and the reason of each unreadable index."""
-    size, crop = config.image_size, config.crop
-    shape = (len(entries), size, size, 3)
+    """Return the images, uint8 [n, h, w, 3], their sizes and sides, int32 [n, 3], and why others cannot be read."""
+    geometry = Geometry.of(config)
+    shape = (len(entries), geometry.image_size, geometry.image_size, 3)
     check_fits(math.prod(shape), source)
     images = np.empty(shape, np.uint8)
 
-    def decode(i: int) -> tuple[int, int] | str:
-        """Decode one file; returns its size, or the reason why it cannot be read."""
+    def decode(i: int) -> tuple[int, int, int] | str:
+        """Decode one file; returns its size and the side that is looked at, or the reason why it cannot be read."""
         path = entries[i].path
         try:
-            decoded = image_files.decode_sized(tree.read(path), printable(path), image_size=size, crop=crop)
+            decoded = image_files.decode_sized(tree.read(path), printable(path), geometry)
         except UnreadableFile as error:
             return error.reason
         images[i] = decoded.pixels
-        return decoded.width, decoded.height
+        return decoded.width, decoded.height, decoded.side
 
     with ThreadPoolExecutor(image_files.DECODING_THREADS) as pool:
         found = list(pool.map(decode, range(len(entries))))
     bad = {i: reason for i, reason in enumerate(found) if isinstance(reason, str)}
-    return images, np.array([(0, 0) if i in bad else each for i, each in enumerate(found)], np.int32), bad
+    return images, np.array([(0, 0, 0) if i in bad else each for i, each in enumerate(found)], np.int32), bad
 
 
 def _report_unreadable(unreadable: dict[str, str], total: int, source: str, skip_bad: bool) -> None:

@@ -28,6 +28,8 @@ class Dataset:
       skipped: images that could not be read and are left out, name -> reason.
       original_sizes: (width, height) of each image file before it was cropped and resized, int32 [n, 2]; None for
         arrays.
+      sides: side of the centered square of each file that is looked at, in pixels of the file, int32 [n]; None for
+        arrays.
       left_out: how many files were not read, by reason.
       groups: the group of each example, such as its patient or slide; None if the source says none.
       columns: what else the source says of each example, by name: values to slice an evaluation by.
@@ -42,6 +44,7 @@ class Dataset:
     splits: dict[str, np.ndarray] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     original_sizes: np.ndarray | None = None
+    sides: np.ndarray | None = None
     left_out: dict[str, int] = field(default_factory=dict)
     groups: tuple[str, ...] | None = None
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -76,6 +79,7 @@ class Dataset:
             ids=_kept(self.ids, kept),
             splits={name: indices for name, indices in splits.items() if len(indices)},
             original_sizes=None if self.original_sizes is None else self.original_sizes[kept],
+            sides=None if self.sides is None else self.sides[kept],
             groups=None if self.groups is None else _kept(self.groups, kept),
             columns={name: _kept(values, kept) for name, values in self.columns.items()},
             known_sha256=None,

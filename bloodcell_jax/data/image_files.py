@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, features
 
 from bloodcell_jax.data.file_trees import UnreadableFile
+from bloodcell_jax.data.geometry import Geometry
 from bloodcell_jax.data.pixel_levels import BLACK, Levels, fault_of, has_one_color, highest_alpha, levels_of, to_rgb
 
 logger = logging.getLogger(__name__)
@@ -61,25 +62,24 @@ class DecodedImage(NamedTuple):
     Attributes:
       pixels: uint8 [image_size, image_size, 3].
       width, height: pixels of the upright file.
-      share: share of its area that was looked at.
+      side: of the square that was looked at, in pixels of the file; the shorter side of a file that was taken whole.
     """
 
     pixels: np.ndarray
     width: int
     height: int
-    share: float
+    side: int
 
 
-def decode(content: bytes, name: str, *, image_size: int, crop: int | None) -> np.ndarray:
+def decode(content: bytes, name: str, geometry: Geometry) -> np.ndarray:
     """Decode an image file to uint8 [image_size, image_size, 3], see `decode_sized`."""
-    return decode_sized(content, name, image_size=image_size, crop=crop).pixels
+    return decode_sized(content, name, geometry).pixels
 
 
-def decode_sized(content: bytes, name: str, *, image_size: int, crop: int | None, whole: bool = False) -> DecodedImage:
+def decode_sized(content: bytes, name: str, geometry: Geometry, *, whole: bool = False) -> DecodedImage:
     """Decode an image file and bring it to the network's geometry.
 
-    An image that is larger than `crop` on both sides is center-cropped to crop x crop. Any other image is cropped to
-    its centered square. The square is then resized, bicubic with antialiasing.
+    The image is cropped to the centered square that `geometry` says, and that is resized, bicubic with antialiasing.
 
     The image is turned as its EXIF says, laid on white if it is transparent, and brought to 8 bits. An animation gives
     its first frame, and the log says so.
@@ -93,7 +93,7 @@ def decode_sized(content: bytes, name: str, *, image_size: int, crop: int | None
     try:
         with Image.open(io.BytesIO(content)) as image:
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            decoded = to_geometry(image, image_size=image_size, crop=crop, whole=whole)
+            decoded = to_geometry(image, geometry, whole=whole)
     except UnreadableFile:
         raise
     except Exception as error:  # Pillow's decoders raise nearly everything on malformed files.
@@ -103,7 +103,7 @@ def decode_sized(content: bytes, name: str, *, image_size: int, crop: int | None
     return decoded
 
 
-def to_geometry(image: Image.Image, *, image_size: int, crop: int | None, whole: bool = False) -> DecodedImage:
+def to_geometry(image: Image.Image, geometry: Geometry, *, whole: bool = False) -> DecodedImage:
     """Bring an opened image to the network's geometry, see `decode_sized`.
 
     Args:
@@ -116,12 +116,13 @@ def to_geometry(image: Image.Image, *, image_size: int, crop: int | None, whole:
         raise ValueError(f"mode {image.mode}: more than 8 bits, of which the range is not known; convert it to 8 bits")
     levels = levels_of(image) if isinstance(image, ImageFile.ImageFile) else Levels(255)
     turned = ImageOps.exif_transpose(image)
+    width, height = turned.size
+    side = min(width, height) if whole else geometry.side(width, height)
     # The crop comes first: colors are then converted only inside it.
-    square = turned if whole else _center(turned, crop)
+    square = turned if whole else _center(turned, side)
     rgb = to_rgb(square, levels)
     _check_shows_something(square, rgb, "it" if square.size == turned.size else "its middle")
-    (width, height), share = turned.size, square.width * square.height / (turned.width * turned.height)
-    return DecodedImage(np.asarray(_resize(rgb, image_size)), width, height, share)
+    return DecodedImage(np.asarray(_resize(rgb, geometry.image_size)), width, height, side)
 
 
 def _check_shows_something(square: Image.Image, rgb: Image.Image, subject: str) -> None:
@@ -146,15 +147,8 @@ def _reason(error: Exception) -> str:
     return "not a known image format" if "cannot identify" in text else text or type(error).__name__
 
 
-def is_cropped(width: int, height: int, crop: int | None) -> bool:
-    """Return whether an image is larger than the crop on both sides, so that only its middle is looked at."""
-    return crop is not None and min(width, height) > crop
-
-
-def _center(image: Image.Image, crop: int | None) -> Image.Image:
-    width, height = image.size
-    side = crop if crop is not None and is_cropped(width, height, crop) else min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
+def _center(image: Image.Image, side: int) -> Image.Image:
+    left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
 
 
@@ -164,10 +158,10 @@ def _resize(image: Image.Image, image_size: int) -> Image.Image:
     return image.resize((image_size, image_size), Image.Resampling.BICUBIC)
 
 
-def crop_arrays(images: np.ndarray, crop: int | None) -> np.ndarray:
-    """Crop images of uint8 [n, h, w, 3] as files are cropped: to crop x crop, or to their centered square."""
+def crop_arrays(images: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Crop images of uint8 [n, h, w, 3] to the centered square that files of their size are cropped to."""
     height, width = images.shape[1:3]
-    side = crop if crop is not None and is_cropped(width, height, crop) else min(width, height)
+    side = geometry.side(width, height)
     top, left = (height - side) // 2, (width - side) // 2
     return images[:, top : top + side, left : left + side]
 

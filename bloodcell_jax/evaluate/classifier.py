@@ -1,6 +1,7 @@
 """A trained model, ready to classify images."""
 
 import contextlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 
 from bloodcell_jax.config import Config
+from bloodcell_jax.data.geometry import Geometry, View, describe, misfit, view_of
 from bloodcell_jax.devices.parallel import create_parallel
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.evaluator import Evaluator
@@ -18,6 +20,9 @@ from bloodcell_jax.models.network import Params
 from bloodcell_jax.models.registry import build_model, param_shapes
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints, Ranking, restore_params
+from bloodcell_jax.workdir.files import read_json_if_present
+
+logger = logging.getLogger(__name__)
 
 
 class Classifier:
@@ -28,10 +33,11 @@ class Classifier:
       class_names: in the order of the probabilities' columns.
       step: step of the checkpoint.
       workdir: the run's folder.
+      view: what the model saw of the image files that it was trained on; None: it was trained on arrays.
     """
 
-    def __init__(self, config: Config, params: Params, *, step: int, workdir: Workdir):
-        self.config, self.step, self.workdir = config, step, workdir
+    def __init__(self, config: Config, params: Params, *, step: int, workdir: Workdir, view: View | None = None):
+        self.config, self.step, self.workdir, self.view = config, step, workdir, view
         self.class_names = config.data.class_names
         self._params = params
         self._evaluator = Evaluator(
@@ -63,7 +69,8 @@ class Classifier:
         with contextlib.closing(Checkpoints(run.checkpoints, read_only=True)) as checkpoints:
             step = _choose(checkpoints, checkpoint, ranking_of(config.train.best_metric), run.checkpoints)
             params = restore_params(checkpoints, step, shapes, config.train.ema_decay, sharding)
-        return cls(config, params, step=step, workdir=run)
+        view = (read_json_if_present(run.environment) or {}).get("data", {}).get("view")
+        return cls(config, params, step=step, workdir=run, view=View(**view) if view else None)
 
     def predict(self, images: np.ndarray | Sequence[GivenImage], *, cropped: bool = False) -> np.ndarray:
         """Return the probabilities [n, classes] of images, brought to the geometry that the model was trained with.
@@ -77,9 +84,29 @@ class Classifier:
           UsageError: an array has another shape or dtype.
           DataError: an image cannot be read or shows nothing, or as `predict_examples` says.
         """
-        data = self.config.data
-        ready = to_model_size(images, image_size=data.image_size, crop=data.crop, cropped=cropped)
+        ready = to_model_size(images, self.geometry, cropped=cropped)
         return self.predict_examples(ready, np.arange(len(ready)))
+
+    @property
+    def geometry(self) -> Geometry:
+        """How image files are brought to the size of the network."""
+        return Geometry.of(self.config.data)
+
+    def mention_geometry(self, sizes: np.ndarray | None, sides: np.ndarray | None) -> None:
+        """Log which part of image files is looked at, if any is not, and whether they fit those of training.
+
+        Args:
+          sizes: (width, height) of the files, int [n, 2]; None: the images are arrays.
+          sides: side of the square of each that is looked at, int [n].
+        """
+        if sizes is None or sides is None or len(sizes) == 0:
+            return
+        if (sides < sizes.max(axis=1)).any():
+            logger.info("%s", describe(sizes, sides, self.geometry))
+        if self.view is not None and self.geometry.microns_per_pixel is None:
+            reason = misfit(self.view, view_of(sizes, sides))
+            if reason is not None:
+                logger.warning("%s", reason)
 
     def predict_examples(self, images: Images, indices: np.ndarray) -> np.ndarray:
         """Return the probabilities [n, classes] of those at `indices` of images of the model's size.

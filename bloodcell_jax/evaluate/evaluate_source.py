@@ -60,9 +60,12 @@ def _load(classifier: Classifier, source: str | None, reading: dict[str, Any]) -
             data_dir=config.data_dir,
             image_size=config.image_size,
             crop=config.crop,
+            microns_per_pixel=config.microns_per_pixel,
             class_names=config.class_names,
         )
-        return load_data(replace(own, **reading))
+        dataset = load_data(replace(own, **reading))
+        classifier.mention_geometry(dataset.original_sizes, dataset.sides)
+        return dataset
     dataset = load_data(config)
     _check_same_data(dataset, classifier.workdir)
     return dataset

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from bloodcell_jax.data.file_trees import UnreadableFile, read_file
+from bloodcell_jax.data.geometry import Geometry
 from bloodcell_jax.data.image_files import crop_arrays, decode_sized, resize_arrays, to_geometry
 from bloodcell_jax.data.pixel_levels import fault_of
 from bloodcell_jax.errors import DataError, UsageError
@@ -15,15 +16,12 @@ from bloodcell_jax.errors import DataError, UsageError
 GivenImage = np.ndarray | Image.Image | str | Path
 
 
-def to_model_size(
-    images: np.ndarray | Sequence[GivenImage], *, image_size: int, crop: int | None, cropped: bool
-) -> np.ndarray:
+def to_model_size(images: np.ndarray | Sequence[GivenImage], geometry: Geometry, *, cropped: bool) -> np.ndarray:
     """Return given images as uint8 [n, image_size, image_size, 3].
 
     Args:
       images: uint8 [n, h, w, 3], or images of any sizes.
-      image_size: side in pixels that the model takes.
-      crop: pixels of the center crop that the model was trained with.
+      geometry: the model's.
       cropped: the images are cropped already; each is resized whole.
 
     Raises:
@@ -34,22 +32,22 @@ def to_model_size(
         _check_array(images, images.ndim == 4, "[n, height, width, 3]")
         if fault := fault_of(images):
             raise DataError(f"images show nothing: {fault}; give 0 to 255")
-        return resize_arrays(images if cropped else crop_arrays(images, crop), image_size)
-    ready = np.empty((len(images), image_size, image_size, 3), np.uint8)
+        return resize_arrays(images if cropped else crop_arrays(images, geometry), geometry.image_size)
+    ready = np.empty((len(images), geometry.image_size, geometry.image_size, 3), np.uint8)
     for number, image in enumerate(images):
-        ready[number] = _one(image, f"image {number}", image_size=image_size, crop=crop, cropped=cropped)
+        ready[number] = _one(image, f"image {number}", geometry, cropped=cropped)
     return ready
 
 
-def _one(image: GivenImage, name: str, *, image_size: int, crop: int | None, cropped: bool) -> np.ndarray:
+def _one(image: GivenImage, name: str, geometry: Geometry, *, cropped: bool) -> np.ndarray:
     if isinstance(image, np.ndarray):
         _check_array(image, image.ndim == 3, "[height, width, 3]")
         image = Image.fromarray(image)
     elif not isinstance(image, Image.Image):
         content, name = read_file(Path(image).expanduser(), str(image)), str(image)
-        return decode_sized(content, name, image_size=image_size, crop=crop, whole=cropped).pixels
+        return decode_sized(content, name, geometry, whole=cropped).pixels
     try:
-        return to_geometry(image, image_size=image_size, crop=crop, whole=cropped).pixels
+        return to_geometry(image, geometry, whole=cropped).pixels
     except Exception as error:  # Pillow's decoders raise nearly everything on malformed files.
         raise UnreadableFile(name, " ".join(str(error).split()) or type(error).__name__) from error
 

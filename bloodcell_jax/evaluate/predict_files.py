@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from bloodcell_jax.data.file_trees import UnreadableFile
-from bloodcell_jax.data.image_files import SUFFIXES, DecodedImage, decode_sized, is_cropped
+from bloodcell_jax.data.geometry import Geometry
+from bloodcell_jax.data.image_files import SUFFIXES, DecodedImage, decode_sized
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.input_files import InputFile, by_suffix, find_input_files, listed
@@ -69,38 +70,27 @@ def _predict_into(classifier: Classifier, files: list[InputFile], output: Path, 
 
 
 def _write_rows(classifier: Classifier, files: list[InputFile], writer) -> int:
-    """Write the header and a row per readable image; log the others, and how much of large images is looked at."""
+    """Write the header and a row per readable image; log the others, and what is looked at."""
     writer.writerow(["file", "predicted", "confidence", *classifier.class_names])
-    written, crop, shares = 0, classifier.config.data.crop, []
+    seen: list[tuple[int, int, int]] = []
     for start in range(0, len(files), _CHUNK):
-        names, images = _read_all(files[start : start + _CHUNK], classifier)
+        names, images = _read_all(files[start : start + _CHUNK], classifier.geometry)
         pixels = np.array([image.pixels for image in images])
-        for name, row in zip(names, classifier.predict(pixels) if images else (), strict=True):
+        for name, row in zip(names, classifier.predict_examples(pixels, np.arange(len(names))), strict=True):
             values = [f"{p:.6f}" for p in row]
             best = int(row.argmax())
             writer.writerow([name, classifier.class_names[best], values[best], *values])
-        written += len(names)
-        shares += [image.share for image in images if is_cropped(image.width, image.height, crop)]
-    if shares:
-        _mention_cropped(shares, written)
-    return written
+        seen += [(image.width, image.height, image.side) for image in images]
+    found = np.array(seen, int).reshape(-1, 3)
+    classifier.mention_geometry(found[:, :2], found[:, 2])
+    return len(seen)
 
 
-def _mention_cropped(shares: list[float], count: int) -> None:
-    percent = 100 * float(np.median(shares))
-    logger.warning(
-        "%s of %s images are larger than the crop on both sides; the middle %s %% of their area (median) was looked "
-        "at, and the rest was not",
-        *(f"{len(shares):,}", f"{count:,}", f"{percent:.0f}" if percent >= 1 else f"{percent:.2g}"),
-    )
-
-
-def _read_all(files: list[InputFile], classifier: Classifier) -> tuple[list[str], list[DecodedImage]]:
-    config = classifier.config.data
+def _read_all(files: list[InputFile], geometry: Geometry) -> tuple[list[str], list[DecodedImage]]:
     names, images = [], []
     for name, read in files:
         try:
-            images.append(decode_sized(read(), name, image_size=config.image_size, crop=config.crop))
+            images.append(decode_sized(read(), name, geometry))
             names.append(name)
         except UnreadableFile as error:
             logger.warning("%s", error)

@@ -1,6 +1,7 @@
 """The files of an audit: `audit.json`, `clean.json`, and the page `index.html`, which needs no other file."""
 
 import base64
+import dataclasses
 import io
 import shlex
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bloodcell_jax.config import DataConfig
+from bloodcell_jax.config import DataConfig, leaves
 from bloodcell_jax.data.audit.clusters import CONFLICT, DUPLICATE, PLANTED, Cluster
 from bloodcell_jax.data.audit.findings import Audit
 from bloodcell_jax.data.audit.shortcuts import AcquisitionGroup, Telling
@@ -40,13 +41,13 @@ def create_output(output: str | Path) -> Path:
     return folder
 
 
-def write_audit(audit: Audit, output: str | Path, *, data_dir: str | None = None) -> Path:
+def write_audit(audit: Audit, output: str | Path, config: DataConfig | None = None) -> Path:
     """Write the files of an audit into a folder, and return the path of the page.
 
     Args:
       audit: what to write.
       output: the folder; it is created if it is missing.
-      data_dir: the `--data_dir` with which the source was read, for the command on the page.
+      config: how the source was read, for the command on the page; None: by the defaults.
 
     Raises:
       UsageError: `output` is a file.
@@ -59,23 +60,19 @@ def write_audit(audit: Audit, output: str | Path, *, data_dir: str | None = None
     except OSError as error:
         raise MachineError(f"--output={folder}: cannot be written ({error.strerror}); make room") from error
     page = folder / "index.html"
-    write_page(page, _render(audit, train_command(audit, folder, data_dir)))
+    if config is None:
+        config = DataConfig(source=audit.dataset.source, image_size=audit.dataset.images.shape[1])
+    write_page(page, _render(audit, train_command(config, folder)))
     return page
 
 
-def train_command(audit: Audit, folder: Path, data_dir: str | None = None) -> str:
+def train_command(config: DataConfig, folder: Path) -> str:
     """Return the command that reads the source as the audit did and trains without the images in `clean.json`."""
-    data = {"source": audit.dataset.source, "clean": folder / "clean.json"}
-    if data_dir is not None:
-        data["data_dir"] = data_dir
-    if (size := audit.dataset.images.shape[1]) != DataConfig().image_size:
-        data["image_size"] = size
-    if audit.crop != DataConfig().crop:
-        data["crop"] = audit.crop or "none"
     words = ["bloodcell", "train", "--config=pbc_scratch", "--workdir=runs/clean"]
-    if audit.dataset.skipped:
-        words.append("--skip_bad")
-    return shlex.join([*words, *(f"--config.data.{name}={value}" for name, value in data.items())])
+    for path, field, value in leaves(dataclasses.replace(config, clean=str(folder / "clean.json"))):
+        if value != field.default:
+            words.append(f"--config.data.{path}={'none' if value is None else value}")
+    return shlex.join(words)
 
 
 def _render(audit: Audit, command: str) -> str:

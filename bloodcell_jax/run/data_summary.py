@@ -4,22 +4,21 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from bloodcell_jax.config import Crop
 from bloodcell_jax.data.audit.geometry import warnings_of
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.geometry import Geometry, describe
 from bloodcell_jax.report.text_table import aligned
 
-# So many sizes of files are named; the others are counted.
-_SIZES = 3
 
-
-def data_summary(dataset: Dataset, splits: Mapping[str, np.ndarray], *, crop: int | None) -> str:
+def data_summary(dataset: Dataset, splits: Mapping[str, np.ndarray], *, crop: Crop) -> str:
     """Return the images, the classes with their counts per split, what geometry does, and what was left out.
 
     Warnings follow if the sizes of the images suggest another geometry.
 
     Args:
       splits: example indices by split; empty: the dataset is not split.
-      crop: with which image files were read.
+      crop: as `data.crop` says it.
     """
     splits = splits or {"all": np.arange(len(dataset))}
     counts = [dataset.class_counts(indices) for indices in splits.values()]
@@ -33,22 +32,12 @@ def data_summary(dataset: Dataset, splits: Mapping[str, np.ndarray], *, crop: in
         left_out["not readable"] = len(dataset.skipped)
     if left_out:
         lines.append("left out: " + "; ".join(f"{count:,} {reason}" for reason, count in left_out.items()))
-    lines += [f"warning: {warning}" for warning in warnings_of(dataset, crop)]
+    lines += [f"warning: {warning}" for warning in warnings_of(dataset)]
     return "\n".join(lines)
 
 
-def _geometry(dataset: Dataset, crop: int | None) -> str:
-    """Say what becomes of the images' sizes."""
+def _geometry(dataset: Dataset, crop: Crop) -> str:
     height, width = dataset.images.shape[1:3]
-    if dataset.original_sizes is None:
+    if dataset.original_sizes is None or dataset.sides is None:
         return f"images of {width}x{height} pixels"
-    sizes, counts = np.unique(dataset.original_sizes, axis=0, return_counts=True)
-    largest = np.argsort(-counts, kind="stable")[:_SIZES]
-    named = ", ".join(f"{sizes[i][0]}x{sizes[i][1]} ({counts[i]:,})" for i in largest)
-    more = f" and {len(sizes) - _SIZES} more sizes" if len(sizes) > _SIZES else ""
-    short, long = dataset.original_sizes.min(axis=1), dataset.original_sizes.max(axis=1)
-    cropped = short > crop if crop is not None else np.zeros(len(short), bool)
-    squared = (short < long) & ~cropped
-    steps = [f"{cropped.sum():,} center-cropped to {crop}x{crop}"] * bool(cropped.any())
-    steps += [f"{squared.sum():,} cropped to their centered square"] * bool(squared.any())
-    return f"files of {named}{more} pixels: {'; '.join([*steps, f'all resized to {width}x{height}'])}"
+    return describe(dataset.original_sizes, dataset.sides, Geometry(width, crop))

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from bloodcell_jax.data.audit.geometry import geometry_warnings, image_sizes
+from bloodcell_jax.data.geometry import Geometry
 from bloodcell_jax.data.sources import load_source
 
 
@@ -18,21 +19,26 @@ from bloodcell_jax.data.sources import load_source
         ([(360, 363)] * 99 + [(150, 150)], 200, None),
         ([(360, 363)] * 50 + [(150, 150)] * 50, 200, r"^50 .* crop of 200 pixels"),
         ([(224, 224)] * 100, 200, r"--crop=none\b"),
-        ([(1200, 900)] * 100, 200, r"--crop=500\b"),
+        ([(1200, 900)] * 100, 200, r"--crop=0.56\b"),
+        ([(575, 575)] * 100, 200, r"575 .*\b35%"),  # Raabin-WBC: the cell fills its image
+        ([(575, 575)] * 100, "auto", None),
+        ([(1200, 900)] * 100, 0.3, r"crop of 270 keeps 30%"),
+        ([(360, 363)] * 50 + [(150, 150)] * 50, "auto", r"^50 .* crop of 200 pixels"),
         ([(150, 100)] * 100, 200, r"^100% .*not square: .*centered"),
         ([(28, 28)] * 100, 200, r"enlarged from 28 to 96 pixels"),
         ([(360, 360)] * 100, 40, r"enlarged from 40 to 96 pixels"),
     ],
 )
 def test_sizes_that_suggest_another_geometry(sizes, crop, said):
-    warnings = geometry_warnings(np.array(sizes), are_files=True, image_size=96, crop=crop)
+    sides = np.array([Geometry(96, crop).side(*size) for size in sizes])
+    warnings = geometry_warnings(np.array(sizes), sides, image_size=96)
     assert (said is None and warnings == []) or any(re.search(said, warning) for warning in warnings)
 
 
 def test_arrays_are_never_cropped_so_their_shape_is_what_counts():
-    (warning,) = geometry_warnings(np.array([(363, 240)]), are_files=False, image_size=96, crop=200)
+    (warning,) = geometry_warnings(np.array([(363, 240)]), None, image_size=96)
     assert re.search(r"^100% .*not square: .*squeezed", warning)
-    assert geometry_warnings(np.array([(360, 363)]), are_files=False, image_size=96, crop=200) == []
+    assert geometry_warnings(np.array([(360, 363)]), None, image_size=96) == []
 
 
 def test_sizes_are_those_on_disk(tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from bloodcell_jax import cli
 from bloodcell_jax.data.file_trees import UnreadableFile
+from bloodcell_jax.data.geometry import Geometry
 from bloodcell_jax.data.image_files import decode
 from bloodcell_jax.data.pixel_levels import BLACK
 from bloodcell_jax.data.sources import load_source
@@ -35,7 +36,7 @@ def encoded(image, kind="png", **options):
 
 
 def read(content, crop=None):
-    return decode(content, "a.x", image_size=SIZE, crop=crop)
+    return decode(content, "a.x", Geometry(SIZE, crop))
 
 
 def tiff(levels, bits, *, photometric=1, samples=1):

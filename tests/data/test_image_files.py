@@ -12,6 +12,7 @@ from PIL import Image, features
 
 from bloodcell_jax.data import image_files
 from bloodcell_jax.data.file_trees import UnreadableFile
+from bloodcell_jax.data.geometry import Geometry
 from bloodcell_jax.data.image_files import SUFFIXES, decode
 
 SIZE = 16
@@ -38,7 +39,7 @@ def png(width, height, bits, rows=b""):
 
 
 def read(content, size=SIZE):
-    return decode(content, "a", image_size=size, crop=None)
+    return decode(content, "a", Geometry(size, None))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def read(content, size=SIZE):
 def test_image_files_are_cropped_then_resized(size, crop, box):
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
-    found = decode(encoded(image), "a", image_size=64, crop=crop)
+    found = decode(encoded(image), "a", Geometry(64, crop))
     expected = image.crop(box).resize((64, 64), Image.BICUBIC)
     np.testing.assert_array_equal(found, np.asarray(expected))
 

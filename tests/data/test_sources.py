@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from bloodcell_jax.config import DataConfig
+from bloodcell_jax.data.geometry import PUBLISHED_CROP, PUBLISHED_SIDE
 from bloodcell_jax.data.image_files import resize_arrays
 from bloodcell_jax.data.sources import SOURCES, SourceKind, load_source, source_help
 from bloodcell_jax.data.synthetic import load_synthetic
@@ -134,9 +135,9 @@ def test_synthetic_cells():
 def test_the_defaults_are_those_of_a_configuration(tmp_path):
     assert load_source("synthetic:24").images.shape[1] == DataConfig().image_size
     write_image(tmp_path / "cells" / "a" / "0.png", ARRAYS[0])
-    image = rng.integers(0, 256, (DataConfig().crop * 2,) * 2 + (3,), dtype=np.uint8)
+    image = rng.integers(0, 256, (PUBLISHED_SIDE, PUBLISHED_SIDE, 3), dtype=np.uint8)
     write_image(tmp_path / "cells" / "b" / "0.png", image)
-    cropped = load_source(f"folder:{tmp_path / 'cells'}", crop=DataConfig().crop)
+    cropped = load_source(f"folder:{tmp_path / 'cells'}", crop=PUBLISHED_CROP)
     np.testing.assert_array_equal(load_source(f"folder:{tmp_path / 'cells'}").images, cropped.images)
 
 

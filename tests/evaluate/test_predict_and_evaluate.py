@@ -1,5 +1,6 @@
 """Using a trained run: from Python, on files, on another source."""
 
+import copy
 import csv
 import io
 import json
@@ -13,7 +14,9 @@ from PIL import Image
 
 import bloodcell_jax as bc
 from bloodcell_jax import cli
+from bloodcell_jax.data.geometry import View
 from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.evaluate.evaluate_source import evaluate_source
 from bloodcell_jax.evaluate.predict_files import predict_files
 
 NAMES = ("red", "green", "blue")
@@ -162,12 +165,32 @@ def test_predict_says_how_much_of_large_images_it_looked_at(trained, image_folde
     command = ["bloodcell", "predict", f"--workdir={trained}", f"--output={tmp_path / 'cells.csv'}"]
     assert cli.main([*command, f"--input={tmp_path}/*.png", f"--input={image_folder}/0.png"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert "3 of 5 images" in line
-    assert " 13 % " in line
+    assert all(words in line for words in ("640x480 (2)", "320x240 (1)", "1 more sizes (1)", "4 cropped to", "75 % of"))
     assert cli.main([*command, f"--input={tmp_path}/x.png", "--crop=20"]) == 0
-    assert " 0.13 % " in capsys.readouterr().err
-    assert cli.main([*command, f"--input={tmp_path}/*.png", "--crop=none"]) == 0
-    assert not capsys.readouterr().err
+    assert "20x20 (1); 0.13 % of" in capsys.readouterr().err
+    assert cli.main([*command, f"--input={tmp_path}/x.png", "--microns_per_pixel=0.2"]) == 0
+    assert "100x100 (1); 3.26 % of" in capsys.readouterr().err
+    assert cli.main([*command, f"--input={tmp_path}/x.png", "--microns_per_pixel=0.2", "--crop=none"]) == 2
+
+
+def test_predict_and_evaluate_say_if_another_size_does_not_fit(trained, classifier, tmp_path, caplog):
+    config = copy.deepcopy(classifier.config)
+    seen = bc.Classifier(config, classifier._params, step=12, workdir=classifier.workdir, view=View(360, 200))
+    rng = np.random.default_rng(0)
+    for folder, side in (("same", 360), ("other", 575)):
+        for name in config.data.class_names:
+            (tmp_path / folder / name).mkdir(parents=True)
+            image = Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8))
+            image.save(tmp_path / folder / name / "1.png")
+    for folder, said in (("same", False), ("other", True)):
+        for use in (
+            lambda folder: predict_files(lambda: seen, [str(tmp_path / folder)], tmp_path / "o.csv", strict=False),
+            lambda folder: evaluate_source(seen, f"folder:{tmp_path / folder}", None, str(tmp_path / "out")),
+        ):
+            caplog.clear()
+            use(folder)
+            warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+            assert [("575" in line, "360" in line) for line in warnings] == [(True, True)] * said
 
 
 def test_damage_inside_a_zip_costs_one_row(trained, image_folder, tmp_path, capsys):
@@ -252,12 +275,13 @@ def test_changed_data_are_not_taken_for_the_run_s_own(trained, cells, tmp_path, 
 
 
 def test_a_image_in_any_mode(classifier, image_folder):
+    from bloodcell_jax.data.geometry import Geometry
     from bloodcell_jax.data.image_files import decode
 
     image = Image.open(image_folder / "0.png")
-    expected = decode((image_folder / "0.png").read_bytes(), "0.png", image_size=32, crop=200)
+    expected = decode((image_folder / "0.png").read_bytes(), "0.png", Geometry(32))
     for mode in ("RGBA", "P"):
         stream = io.BytesIO()
         image.convert(mode).save(stream, "png")
-        found = decode(stream.getvalue(), mode, image_size=32, crop=200)
+        found = decode(stream.getvalue(), mode, Geometry(32))
         assert found.shape == expected.shape == (32, 32, 3)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 
 from bloodcell_jax import cli
-from bloodcell_jax.data.audit import findings
+from bloodcell_jax.cli.config_flags import parse
+from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.synthetic import draw_cells
 from bloodcell_jax.report.audit_page import train_command
@@ -134,7 +136,7 @@ def test_what_is_printed(folder, tmp_path, capsys):
     assert any("4 of 63" in line for line in lines)
     assert any(line.endswith(f" {tmp_path / 'index.html'}") for line in lines)
     assert any(f" {tmp_path / 'clean.json'};" in line for line in lines)
-    assert lines[-1].endswith("--config.data.image_size=32 --config.data.crop=none")
+    assert {"--config.data.image_size=32", "--config.data.crop=none"} < set(lines[-1].split())
     assert re.search(r"^bloodcell: audit: .*\b63\b", printed.err, re.MULTILINE)
 
 
@@ -192,10 +194,19 @@ def test_training_on_other_data_is_refused(output, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_suggested_command_reads_the_source_as_the_audit_did(folder):
-    found = findings.audit(load_source(f"folder:{folder}", image_size=32))
-    plain = shlex.split(train_command(found, Path("out")))
-    assert {"--config.data.image_size=32", "--config.data.clean=out/clean.json"} < set(plain)
-    skipped = dataclasses.replace(found, dataset=dataclasses.replace(found.dataset, skipped={"b.png": "an empty file"}))
-    words = shlex.split(train_command(skipped, Path("out"), "my sets"))
-    assert set(words) - set(plain) == {"--skip_bad", "--config.data.data_dir=my sets"}
+def test_the_suggested_command_reads_the_source_as_the_audit_did(tmp_path):
+    config = DataConfig(
+        source="folder:my cells",
+        data_dir="my sets",
+        image_size=32,
+        crop=0.5,
+        class_names=("b", "a"),
+        exclude="*.tif",
+        class_level=2,
+        skip_bad=True,
+    )
+    plain = shlex.split(train_command(DataConfig(source="folder:my cells"), Path("out")))
+    assert plain[4:] == ["--config.data.source=folder:my cells", "--config.data.clean=out/clean.json"]
+    words = shlex.split(train_command(config, Path("out")))
+    _, read = parse(flags.FlagValues(), [word for word in words[1:] if not word.startswith("--workdir")])
+    assert read.data == dataclasses.replace(config, clean="out/clean.json")

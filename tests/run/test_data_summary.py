@@ -30,12 +30,25 @@ def test_files(tmp_path):
         ["b", "5", "0"],
         ["all", "10", "1"],
     ]
-    assert "60x60 (6), 60x40 (3), 16x16 (1) and 1 more sizes" in lines[4]
-    assert "6 center-cropped to 50x50; 4 cropped to their centered square; all resized to 32x32" in lines[4]
+    assert "60x60 (6), 60x40 (3), 16x16 (1), 1 more sizes (1)" in lines[4]
+    assert "center-cropped to 50x50 (6); 4 cropped to their centered square; 69.4 % of" in lines[4]
+    assert lines[4].endswith("all resized to 32x32")
     assert all(
         words in lines[5] for words in ("1 no images by their suffix .txt", "1 by data.include", "1 not readable")
     )
     assert any(line.startswith("warning: ") and "not square" in line for line in lines[6:])
+
+
+def test_auto_says_what_it_does(tmp_path):
+    for seed, (width, height) in enumerate([(363, 360), (366, 369), (575, 575), (96, 96)]):
+        save(tmp_path / "ab"[seed % 2] / f"{seed}.png", width, height, seed)
+    data = load_source(f"folder:{tmp_path}", image_size=32)
+    said = data_summary(data, {}, crop="auto").splitlines()[5]
+    assert "center-cropped to 200x200 (2); crop=auto cuts 200 pixels from files near 360 pixels wide alone" in said
+    assert data.sides.tolist() == [200, 575, 200, 96]
+    data = load_source(f"folder:{tmp_path}", image_size=32, crop=0.5)
+    said = data_summary(data, {}, crop=0.5).splitlines()[5]
+    assert "center-cropped to 48x48 (1), 180x180 (1), 183x183 (1), 1 more sizes (1); 24.9 % of" in said
 
 
 def test_a_selection_keeps_the_sizes_of_its_images(tmp_path):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.audit.appearance import describe
 from bloodcell_jax.data.audit.clusters import (
     CONFLICT,
@@ -35,7 +34,6 @@ class Audit:
 
     Attributes:
       dataset: the audited dataset.
-      crop: the crop that it was read with.
       sha256: hash of the dataset.
       clusters: images that occur several times.
       similar: pairs of different images that are alike; reported, never removed.
@@ -49,7 +47,6 @@ class Audit:
     """
 
     dataset: Dataset
-    crop: int | None
     sha256: str
     clusters: list[Cluster]
     similar: list[SimilarPair]
@@ -170,12 +167,11 @@ class Audit:
         return {"index": index, "id": self.dataset.ids[index]}
 
 
-def audit(dataset: Dataset, *, crop: int | None = DataConfig.crop, predictions: str | Path | None = None) -> Audit:
+def audit(dataset: Dataset, *, predictions: str | Path | None = None) -> Audit:
     """Look for what makes a model of a dataset, or its scores, worse than they look; nothing is removed.
 
     Args:
       dataset: as `load_source` returns it.
-      crop: the crop that it was read with, for the warnings about its geometry.
       predictions: a `predictions.csv` of this dataset, made out of fold; likely label errors are then ranked.
 
     Raises:
@@ -200,7 +196,6 @@ def audit(dataset: Dataset, *, crop: int | None = DataConfig.crop, predictions: 
     ]
     return Audit(
         dataset=dataset,
-        crop=crop,
         sha256=dataset.sha256(),
         clusters=clusters,
         similar=duplicates.similar,
@@ -208,7 +203,7 @@ def audit(dataset: Dataset, *, crop: int | None = DataConfig.crop, predictions: 
         tellings=tellings(statistics, labels),
         acquisition_groups=groups,
         accuracy_ceiling=accuracy_ceiling(clusters, len(dataset)),
-        geometry_warnings=warnings_of(dataset, crop),
+        geometry_warnings=warnings_of(dataset),
         label_errors=label_errors,
         removals=removals(dataset, clusters),
     )

@@ -5,13 +5,14 @@ import zipfile
 import numpy as np
 
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.geometry import PUBLISHED_CROP, PUBLISHED_SIDE
 from bloodcell_jax.data.sources import source_path
 
 # A smaller share of the images may differ without a warning: a few always do in published sets.
 _FEW = 0.02
-# Shares of the side that the crop keeps; the published geometry keeps 200 of 360 pixels, 0.56. Above the first, the
-# images were probably cropped to the cell already. Below the second, the crop shows a part of a cell, or a random cell.
-_MOST_KEPT, _LEAST_KEPT = 0.85, 0.33
+# Shares of the side that the crop keeps. Above the first, the images were probably cropped to the cell already. Below
+# the second, the crop shows a part of a cell, or a random cell; 200 of Raabin-WBC's 575 pixels, 0.35, cut into nuclei.
+_MOST_KEPT, _LEAST_KEPT, _PUBLISHED_SHARE = 0.85, 0.45, PUBLISHED_CROP / PUBLISHED_SIDE
 # If the sides have a larger ratio than this, an image loses, or is distorted by, more than a cell's irregular outline.
 _SQUARE = 1.1
 
@@ -33,35 +34,33 @@ def image_sizes(dataset: Dataset) -> tuple[np.ndarray, bool] | None:
         return np.array([[width, height]]), False
 
 
-def warnings_of(dataset: Dataset, crop: int | None) -> list[str]:
-    """Return warnings if the own sizes of a dataset's images suggest another geometry than `crop`."""
+def warnings_of(dataset: Dataset) -> list[str]:
+    """Return warnings if the own sizes of a dataset's images suggest another geometry than they were read with."""
     found = image_sizes(dataset)
     if found is None:
         return []
     sizes, are_files = found
-    return geometry_warnings(sizes, are_files=are_files, image_size=dataset.images.shape[1], crop=crop)
+    return geometry_warnings(sizes, dataset.sides if are_files else None, image_size=dataset.images.shape[1])
 
 
-def geometry_warnings(sizes: np.ndarray, *, are_files: bool, image_size: int, crop: int | None) -> list[str]:
+def geometry_warnings(sizes: np.ndarray, sides: np.ndarray | None, *, image_size: int) -> list[str]:
     """Return warnings if the sizes of the images suggest another geometry.
 
     Args:
       sizes: (width, height) of the images, int [n, 2].
-      are_files: the images are files; arrays are never cropped.
+      sides: side of the square of each image file that is looked at, int [n]; None: the images are arrays.
       image_size: side in pixels that the images are resized to.
-      crop: pixels of the center crop; None: no crop.
     """
     short, long = sizes.min(axis=1), sizes.max(axis=1)
-    cropped = np.zeros(len(sizes), bool)
-    warnings = []
-    if are_files and crop is not None:
-        cropped = short > crop
-        warnings += _crop_warnings(short, cropped, crop)
+    cropped = np.zeros(len(sizes), bool) if sides is None else sides < short
+    warnings = [] if sides is None else _crop_warnings(short, sides)
     oblong = long > _SQUARE * short
     if oblong.mean() > _FEW and not cropped.all():
-        what = "only their centered squares are used" if are_files else "they are squeezed to squares, cells with them"
+        what = (
+            "they are squeezed to squares, cells with them" if sides is None else "only their centered squares are used"
+        )
         warnings.append(f"{oblong.mean():.0%} of the images are not square: {what}. Crop them before.")
-    used = int(np.median(np.where(cropped, crop or 0, short)))
+    used = int(np.median(short if sides is None else sides))
     if used < image_size / 2:
         warnings.append(
             f"The images are enlarged from {used} to {image_size} pixels, which costs time and adds nothing. Use "
@@ -70,26 +69,29 @@ def geometry_warnings(sizes: np.ndarray, *, are_files: bool, image_size: int, cr
     return warnings
 
 
-def _crop_warnings(short: np.ndarray, cropped: np.ndarray, crop: int) -> list[str]:
+def _crop_warnings(short: np.ndarray, sides: np.ndarray) -> list[str]:
     """Return at most one warning about the crop; `short` is the shorter side of each image, [n]."""
+    cropped = sides < short
     share = cropped.mean()
     if _FEW < share < 1 - _FEW:
         return [
-            f"{cropped.sum():,} images are larger than the crop of {crop} pixels and keep their scale, "
-            f"{(~cropped).sum():,} are not and are scaled whole: cells of one size get two sizes. Bring the images to "
-            "one scale."
+            f"{cropped.sum():,} images are larger than the crop of {int(np.median(sides[cropped]))} pixels and keep "
+            f"their scale, {(~cropped).sum():,} are not and are scaled whole: cells of one size get two sizes. Bring "
+            "the images to one scale."
         ]
     if share <= 1 - _FEW:
         return []
-    side = int(np.median(short[cropped]))
-    if crop / side > _MOST_KEPT:
+    side, width = int(np.median(sides[cropped])), int(np.median(short[cropped]))
+    kept = side / width
+    if kept > _MOST_KEPT:
         return [
-            f"The images are {side} pixels wide, and the crop of {crop} removes only a narrow border: they may have "
+            f"The images are {width} pixels wide, and the crop of {side} removes only a narrow border: they may have "
             "been cropped to the cell already. Compare with --crop=none."
         ]
-    if crop / side < _LEAST_KEPT:
+    if kept < _LEAST_KEPT:
         return [
-            f"The images are {side} pixels wide, and the crop of {crop} keeps {crop / side:.0%} of that: a part of a "
-            f"cell, if the published proportion holds. Compare with --crop={round(side * 200 / 360)}."
+            f"The images are {width} pixels wide, and the crop of {side} keeps {kept:.0%} of that: a part of a cell, "
+            f"if the cell fills its image. Compare with --crop=none, or with --crop={_PUBLISHED_SHARE:.2f}, the "
+            "published proportion."
         ]
     return []
