@@ -4,6 +4,7 @@ import contextlib
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from bloodcell_jax.errors import DivergedError
 from bloodcell_jax.evaluate.metrics import ranking_of
@@ -17,7 +18,7 @@ from bloodcell_jax.run.watch.preemption import StopSignals
 from bloodcell_jax.run.watch.profiling import StepProfiler
 from bloodcell_jax.train.stages import TrainingStage, stage_of_step
 from bloodcell_jax.train.state import TrainState, begin_stage
-from bloodcell_jax.train.step import Data
+from bloodcell_jax.train.step import Data, Metrics
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints
 
@@ -103,6 +104,8 @@ class Loop:
                 due = self._due(stage, step)
                 lines = meter.lines(step, metrics, log=due.log, now=due.save or self._waits)
                 self._check_finite(lines)
+                if due.save:
+                    self._check_parameters(step, metrics)
                 with meter.paused(step, state) if due.save else contextlib.nullcontext():
                     val = self._evaluator.val_metrics(state) if due.evaluate else {}
                     journal.write(lines, val)
@@ -165,10 +168,26 @@ class Loop:
         for line in lines:
             bad_steps = line.pop("bad_steps")
             if bad_steps > self._run.config.train.max_bad_steps:
-                raise DivergedError(
-                    f"step {line['step']}: {bad_steps} steps in a row had non-finite gradients; lower learning_rate or "
-                    "set clip_norm. The last checkpoint holds the state before"
-                )
+                raise self._diverged(f"step {line['step']}: {bad_steps} steps in a row had non-finite gradients")
+
+    def _check_parameters(self, step: int, metrics: Metrics) -> None:
+        """Refuse to save parameters that are not finite: no later step mends them.
+
+        Raises:
+          DivergedError: they are not.
+        """
+        norms = jax.device_get((metrics["norm/parameter"], metrics["norm/update"]))
+        if not np.isfinite(norms).all():
+            raise self._diverged(f"step {step}: the parameters are not finite")
+
+    def _diverged(self, what: str) -> DivergedError:
+        self._checkpoints.wait()
+        steps = self._checkpoints.steps()
+        left = f"the last checkpoint, of step {steps[-1]}, holds the state before" if steps else "no checkpoint is left"
+        return DivergedError(
+            f"{what}; {left}. Train with a lower learning_rate or with clip_norm: with --overwrite, or in another "
+            "--workdir"
+        )
 
     def _save(self, state: TrainState, step: int, val: dict[str, float | None]) -> None:
         self._journal.sync()
