@@ -22,8 +22,12 @@ def _prepare(values: flags.FlagValues) -> None:
     dataset = load_data(config).in_memory()
     check_learnable(dataset)
     name = prepare(dataset, data_dir, value_of(values, "name") or default_name(dataset.source))
+    if dataset.columns:
+        print(f"not kept, because a prepared dataset has no columns but the group: {', '.join(dataset.columns)}")
     print(f"{len(dataset):,} images of {len(dataset.class_names)} classes; train on them with")
     print(f"  --config.data.source=tfds:{name} --config.data.data_dir={data_dir}")
+    if dataset.groups is not None:
+        print(f"{len(set(dataset.groups)):,} groups are kept; leave data.group_regex unset")
 
 
 PREPARE = Verb(

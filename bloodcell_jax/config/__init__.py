@@ -17,7 +17,7 @@ from bloodcell_jax.config.fields import (
 )
 from bloodcell_jax.config.option import leaves
 from bloodcell_jax.config.serialization import from_dict, from_text, to_dict
-from bloodcell_jax.config.validation import power_range, validate
+from bloodcell_jax.config.validation import group_pattern, power_range, validate
 
 __all__ = [
     "AUTO",
@@ -32,6 +32,7 @@ __all__ = [
     "TrainConfig",
     "from_dict",
     "from_text",
+    "group_pattern",
     "leaves",
     "power_range",
     "to_dict",

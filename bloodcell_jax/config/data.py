@@ -58,6 +58,12 @@ class DataConfig:
         "folders above the class folders that are splits, such as train=Train,test=TestA; unset: those with usual "
         "names (train, training; val, valid, validation, dev; test, testing) in any case",
     )
+    group_regex: str | None = option(
+        None,
+        "finds the group of each image, such as its patient or slide, in its path inside the source: a regular "
+        "expression with one capture group, such as UID_(\\d+)_; groups never cross a split; unset: the source's own",
+        may_change=True,  # the groups must be equal, by the hash in splits.json
+    )
     clean: str | None = option(None, "clean.json of the verb audit; the examples that it names are left out")
     splits: tuple[float, ...] = option(
         (0.7, 0.15, 0.15), "train, val and test fractions; used if the source has no splits of its own"
@@ -69,8 +75,9 @@ class DataConfig:
         "natural",
         "natural: each example once an epoch; under: samples_per_class examples of each class; over: every class "
         "repeated to the size of the largest; balanced: all classes equally often in an epoch of the natural length; "
-        "power: classes in proportion to size ** sampler_power",
-        choices=("natural", "under", "over", "balanced", "power"),
+        "power: classes in proportion to size ** sampler_power; groups: each class as often as in natural, "
+        "and within it each group (patient or slide) equally often",
+        choices=("natural", "under", "over", "balanced", "power", "groups"),
     )
     samples_per_class: int | None = option(
         None, "examples per class for sampler=under; unset: the size of the smallest class", minimum=1

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from typing import Any
@@ -25,6 +26,8 @@ def validate(config: Config) -> None:
     check_geometry(config.data)
     _check_splits(config.data.splits)
     power_range(config.data.sampler_power)
+    if config.data.group_regex is not None:
+        group_pattern(config.data.group_regex)
     if not config.stages:
         raise UsageError("config.stages: empty; give at least one stage")
     for i, stage in enumerate(config.stages):
@@ -125,6 +128,24 @@ def power_range(text: str) -> tuple[float, float]:
     if not all(0 <= value <= 1 for value in values):
         raise UsageError(f"config.data.sampler_power={text!r}: give a number from 0 to 1, or two as in '1..0'")
     return values
+
+
+def group_pattern(text: str) -> re.Pattern:
+    """Return the compiled `data.group_regex`; the group is its only capture group, or that named `group`.
+
+    Raises:
+      UsageError: it is no regular expression, or has no such capture group.
+    """
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise UsageError(f"data.group_regex={text}: no regular expression: {error}") from error
+    if "group" not in pattern.groupindex and pattern.groups != 1:
+        raise UsageError(
+            f"data.group_regex={text}: has {pattern.groups} capture groups; give one in parentheses, as in "
+            r"UID_(\d+)_, or name one, as in (?P<group>\d+)"
+        )
+    return pattern
 
 
 def _check_stage(path: str, stage: StageConfig) -> None:

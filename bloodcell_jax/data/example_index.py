@@ -1,12 +1,13 @@
-"""Labels and ids of a dataset's examples, kept in a file of their own: two million are read in a moment."""
+"""Labels, ids and groups of a dataset's examples, kept in a file of their own: two million are read in a moment."""
 
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from bloodcell_jax.data.npz import open_npz
 from bloodcell_jax.errors import DataError
@@ -49,10 +50,11 @@ class Names(Sequence[str]):
 
 
 class ExampleIndex(NamedTuple):
-    """Labels int32 [n] and ids of the examples, in their order: known without reading an image."""
+    """Labels int32 [n], ids and groups of the examples, in their order: known without reading an image."""
 
     labels: np.ndarray
     ids: Names
+    groups: tuple[str, ...] | None = None
 
     def save(self, path: Path) -> None:
         """Write the index; a reader never sees half a file.
@@ -62,7 +64,13 @@ class ExampleIndex(NamedTuple):
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.npz")
-        np.savez(temporary, labels=self.labels, letters=self.ids.letters, ends=self.ids.ends)
+        arrays: dict[str, Any] = {"labels": self.labels, "letters": self.ids.letters, "ends": self.ids.ends}
+        if self.groups is not None:
+            # A few names stand for many examples.
+            names, numbers = np.unique(np.asarray(self.groups), return_inverse=True)
+            packed = Names.of(names.tolist())
+            arrays |= {"groups": numbers, "group_letters": packed.letters, "group_ends": packed.ends}
+        np.savez(temporary, **arrays)
         temporary.replace(path)
 
     @classmethod
@@ -70,7 +78,14 @@ class ExampleIndex(NamedTuple):
         """Return the index of `count` examples; None if there is none, or none that can be read."""
         with contextlib.suppress(DataError):
             with open_npz(path, str(path)) as file:
-                index = cls(file["labels"], Names(file["letters"], file["ends"]))
-            if len(index.labels) == len(index.ids) == count:
+                index = cls(file["labels"], Names(file["letters"], file["ends"]), _groups_in(file))
+            if len(index.labels) == len(index.ids) == count == len(index.ids if index.groups is None else index.groups):
                 return index
         return None
+
+
+def _groups_in(file: NpzFile) -> tuple[str, ...] | None:
+    if "groups" not in file:
+        return None
+    names = tuple(Names(file["group_letters"], file["group_ends"]))
+    return tuple(names[number] for number in file["groups"])

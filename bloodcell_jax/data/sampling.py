@@ -22,7 +22,7 @@ class Sampler:
     """An endless, reproducible sequence of example indices.
 
     Every epoch shows a fixed number of examples of each class. Each example of a class is shown once before any is
-    shown again. The kinds differ in the numbers:
+    shown again; for `groups`, this holds for each group of a class. The kinds differ in the numbers:
 
     - `natural`: all examples, each once.
     - `under`: `samples_per_class` of each class.
@@ -31,6 +31,7 @@ class Sampler:
     - `power`: class c with probability p_c ~ n_c^q; as many in all as there are examples. q = 1 is natural, q = 0 is
       balanced, q = 1/2 is the square-root sampling of Mahajan et al. (arXiv:1805.00932), and q that falls from 1 to 0
       is the progressively balanced sampling of Kang et al. (arXiv:1910.09217, 4).
+    - `groups`: as many of each class as in natural, and within a class equally many of each group, such as a patient.
 
     Attributes:
       kind: one of the kinds above.
@@ -40,6 +41,7 @@ class Sampler:
       redraw: `under` takes another subset in each epoch; otherwise it takes always the same one.
       power: q of `power` in the first and in the last epoch; it is linear between them.
       epochs: total number of epochs, which q needs.
+      groups: for `groups`, the group of each example of `by_class`, int.
     """
 
     kind: str
@@ -49,6 +51,7 @@ class Sampler:
     redraw: bool = False
     power: tuple[float, float] = (1.0, 1.0)
     epochs: int = 1
+    groups: tuple[np.ndarray, ...] = ()
 
     def __reduce__(self):
         # A sampler is sent to the processes that read; the permutations that it remembers stay here.
@@ -72,7 +75,7 @@ class Sampler:
     def quotas(self, epoch: int) -> np.ndarray:
         """Return how many examples of each class an epoch shows, int64 [classes]."""
         counts = self.counts
-        if self.kind == "natural":
+        if self.kind in ("natural", "groups"):
             return counts
         if self.kind == "under":
             return np.full_like(counts, self.samples_per_class)
@@ -103,7 +106,12 @@ class Sampler:
 
     def _draw_order(self, epoch: int) -> np.ndarray:
         generator = _generator(self.seed, _EPOCH_KEY, epoch)
-        chosen = [_repeat_evenly(own, n, generator) for own, n in zip(self.members, self.quotas(epoch), strict=True)]
+        if self.kind == "groups":
+            rows = zip(self.members, self.groups, self.quotas(epoch), strict=True)
+            chosen = [_repeat_groups_evenly(own, groups, n, generator) for own, groups, n in rows]
+        else:
+            rows = zip(self.members, self.quotas(epoch), strict=True)
+            chosen = [_repeat_evenly(own, n, generator) for own, n in rows]
         return generator.permutation(np.concatenate(chosen)).astype(np.int32)
 
     def _subset(self) -> tuple[np.ndarray, ...]:
@@ -120,6 +128,7 @@ def create_sampler(
     samples_per_class: int | None = None,
     redraw: bool = False,
     power: tuple[float, float] = (1.0, 1.0),
+    groups: np.ndarray | None = None,
 ) -> Sampler:
     """Create the sampler of a training split; see `Sampler`.
 
@@ -131,10 +140,15 @@ def create_sampler(
       samples_per_class: None: the size of the smallest class.
       redraw: as in `Sampler`.
       power: as in `Sampler`.
+      groups: int [n], the group of every example; None if the data have none.
 
     Raises:
-      UsageError: `under` asks for more examples than the smallest class has.
+      UsageError: `under` asks for more examples than the smallest class has, or `groups` for groups that are not there.
     """
+    if kind == "groups" and groups is None:
+        raise UsageError(
+            "config.data.sampler=groups: the source names no groups; set config.data.group_regex, or another sampler"
+        )
     by_class = tuple(train[labels[train] == label] for label in range(int(labels.max()) + 1))
     smallest = min(len(members) for members in by_class)
     if samples_per_class is not None and samples_per_class > smallest:
@@ -142,7 +156,8 @@ def create_sampler(
             f"config.data.samples_per_class={samples_per_class}: the smallest class has {smallest} training examples; "
             "give at most as many"
         )
-    return Sampler(kind, by_class, seed, samples_per_class or smallest, redraw, power)
+    of_class = () if groups is None else tuple(groups[members] for members in by_class)
+    return Sampler(kind, by_class, seed, samples_per_class or smallest, redraw, power, groups=of_class)
 
 
 def _apportion(total: int, shares: np.ndarray) -> np.ndarray:
@@ -160,6 +175,16 @@ def _repeat_evenly(members: np.ndarray, count: int, generator: np.random.Generat
         return members
     whole, rest = divmod(int(count), len(members))
     return np.concatenate([np.tile(members, whole), generator.permutation(members)[:rest]])
+
+
+def _repeat_groups_evenly(
+    members: np.ndarray, groups: np.ndarray, count: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Return `count` examples; each group gives floor or ceil of count / number of groups, its members evenly."""
+    _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    own = np.split(members[np.argsort(numbers, kind="stable")], np.cumsum(sizes)[:-1])
+    shares = np.bincount(_repeat_evenly(np.arange(len(sizes)), count, generator), minlength=len(sizes))
+    return np.concatenate([_repeat_evenly(some, n, generator) for some, n in zip(own, shares, strict=True)])
 
 
 def _generator(seed: int, *key: int) -> np.random.Generator:

@@ -12,6 +12,7 @@ from typing import Any
 from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.class_folders import load_folder, load_zip
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.grouping import with_groups
 from bloodcell_jax.data.medmnist import PUBLISHED_MD5, load_medmnist
 from bloodcell_jax.data.npz import load_npz
 from bloodcell_jax.data.synthetic import load_synthetic
@@ -97,7 +98,8 @@ def read_source(source: str, config: DataConfig) -> Dataset:
         raise DataError(f"{source}: no such file or folder; check data.source")
     if not SOURCES[kind].knows_names:
         _check_numbered_names(config.class_names, source)
-    return SOURCES[kind].load(place, source, config)
+    dataset = SOURCES[kind].load(place, source, config)
+    return dataset if config.group_regex is None else with_groups(dataset, config.group_regex)
 
 
 def _check_numbered_names(names: tuple[str, ...], source: str) -> None:

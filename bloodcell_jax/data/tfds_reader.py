@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ _RECORDS_AT_A_TIME = 256
 def load_tfds(place: str, source: str, config: DataConfig) -> Dataset:
     """Open a prepared image-classification dataset by name; see `bloodcell_jax.data.sources.load_source`.
 
-    The images stay on the disk. Labels and ids come from the index that `prepare` wrote. If another tool prepared the
-    dataset, they are read once and kept in the user's cache.
+    The images stay on the disk. Labels, ids and groups come from the index that `prepare` wrote. If another tool
+    prepared the dataset, they are read once and kept in the user's cache.
 
     Args:
       place: the dataset's name as TFDS writes it: `NAME`, `NAME/CONFIG` or `NAME/CONFIG:VERSION`.
@@ -70,6 +71,7 @@ def load_tfds(place: str, source: str, config: DataConfig) -> Dataset:
         ids=index.ids,
         source=source,
         splits=_splits(parts),
+        groups=index.groups,
         skipped=dict(metadata.get("skipped", {})),
         # The hash is that of the images as they were prepared.
         known_sha256=metadata.get("sha256") if info.features[image_key].shape[0] == config.image_size else None,
@@ -111,6 +113,8 @@ class _Records:
 
     def __init__(self, builder: Any, split: str, image_key: str, label_key: str, source: str):
         self.name, self._image_key, self._label_key = split, image_key, label_key
+        # Another tool's feature of this name may mean anything.
+        self._grouped = "groups_sha256" in (builder.info.metadata or {})
         encoded = {image_key: import_tfds().decode.SkipDecoding()}
         try:
             with damage_named(source):
@@ -129,10 +133,10 @@ class _Records:
     def __getitems__(self, numbers: list[int]) -> list[bytes]:
         return [record[self._image_key] for record in self._records.__getitems__(numbers)]
 
-    def describe(self, numbers: list[int]) -> list[tuple[int, str | None]]:
-        """Return (label, id) of examples; the id is None if the dataset has no ids."""
+    def describe(self, numbers: list[int]) -> list[tuple[int, str | None, str | None]]:
+        """Return (label, id, group) of examples; the id or the group is None if the dataset has none."""
         return [
-            (int(record[self._label_key]), _text(record["id"]) if "id" in record else None)
+            (int(record[self._label_key]), _text_of(record, "id"), _text_of(record, "group") if self._grouped else None)
             for record in self._records.__getitems__(numbers)
         ]
 
@@ -197,9 +201,11 @@ def _read_index(parts: list[_Records], source: str) -> ExampleIndex:
             starts = range(0, len(part), _RECORDS_AT_A_TIME)
             numbers = (list(range(start, min(start + _RECORDS_AT_A_TIME, len(part)))) for start in starts)
             rows += [row for some in pool.map(part.describe, numbers) for row in some]
-    ids = [str(i) if name is None else name for i, (_, name) in enumerate(rows)]
-    return ExampleIndex(np.array([label for label, _ in rows], np.int32), Names.of(ids))
+    labels, names, groups = zip(*rows, strict=True) if rows else ((), (), ())
+    ids = [str(i) if name is None else name for i, name in enumerate(names)]
+    return ExampleIndex(np.array(labels, np.int32), Names.of(ids), None if None in groups else groups)
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _text_of(record: Mapping[str, Any], key: str) -> str | None:
+    value = record.get(key)
+    return value.decode() if isinstance(value, bytes) else value if value is None else str(value)

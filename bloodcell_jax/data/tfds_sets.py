@@ -13,6 +13,7 @@ import numpy as np
 
 from bloodcell_jax.data.dataset import SPLITS, Dataset
 from bloodcell_jax.data.example_index import ExampleIndex, Names
+from bloodcell_jax.data.grouping import digest_of
 from bloodcell_jax.data.tfds_reader import INDEX_NAME, import_tfds, open_builder
 from bloodcell_jax.errors import MachineError, UsageError
 
@@ -27,7 +28,7 @@ def prepare(dataset: Dataset, data_dir: str | Path, name: str) -> str:
     """Write a dataset as the TFDS dataset `blood_cells/NAME` in array_record.
 
     The dataset appears whole or not at all. Leftovers of an interrupted run are deleted. If the same data are already
-    prepared under this name, nothing changes.
+    prepared under this name, nothing changes. The groups of the dataset are kept, its other columns are not.
 
     Args:
       dataset: the examples.
@@ -78,11 +79,17 @@ def default_name(source: str) -> str:
 
 def _check_same(dataset: Dataset, data_dir: Path, full_name: str) -> None:
     # The builder that writes would describe what it is about to write, so the dataset on the disk is opened.
-    found = open_builder(full_name, data_dir, full_name).info.metadata["sha256"]
+    metadata = open_builder(full_name, data_dir, full_name).info.metadata
+    found = metadata["sha256"]
     if found != dataset.sha256():
         raise UsageError(
             f"{full_name}: other data are prepared under this name (sha256 {found[:12]}, now "
             f"{dataset.sha256()[:12]}); give another --name, or delete {data_dir / full_name}"
+        )
+    if metadata.get("groups_sha256") != digest_of(dataset.groups):
+        raise UsageError(
+            f"{full_name}: the same images with other groups, or with none, are prepared under this name; give another "
+            f"--name, or delete {data_dir / full_name}"
         )
 
 
@@ -125,10 +132,11 @@ def _write_records(dataset: Dataset, name: str, data_dir: Path) -> Path:
 def _write_index(dataset: Dataset, folder: Path) -> None:
     """Write the index beside the records, in the order in which they are read again."""
     order = np.concatenate([dataset.splits[name] for name in SPLITS if name in dataset.splits] or [range(len(dataset))])
-    ids = dataset.ids
+    ids, groups = dataset.ids, dataset.groups
     if (order != np.arange(len(order))).any():
         ids = [ids[int(i)] for i in order]
-    ExampleIndex(dataset.labels[order], Names.of(ids)).save(folder / INDEX_NAME)
+        groups = None if groups is None else tuple(groups[int(i)] for i in order)
+    ExampleIndex(dataset.labels[order], Names.of(ids), groups).save(folder / INDEX_NAME)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 The page shows what the run has written so far. It reads these files of the workdir, if they exist:
 
 - `config.json`.
+- `splits.json`: of it `by`, which says by what the data were split.
 - `environment.json`: `command`, `started`, `seconds_trained`, `versions` {name: version}, `devices` [text],
   `git_revision`, `steps`, `data` {source, sha256, n, image_size, class_names, splits {split: {count, per_class
   {name: count}}}, notes [text]} and `model` {variant, parameters, trainable {stage: count}}.
@@ -51,6 +52,7 @@ def write_report(workdir: Path) -> Path:
         name=folder.path.resolve().name,
         config=config,
         environment=read_json_if_present(folder.environment) or {},
+        by=(read_json_if_present(folder.splits) or {}).get("by") or {},
         log=_log_summary(folder.read_metrics(), config),
         training_images=_base64_if_present(folder.preview),
         score_rows=METRICS,

@@ -10,6 +10,7 @@ from bloodcell_jax.augment.policies import Augmentation
 from bloodcell_jax.augment.policy_strings import parse_mix, parse_policy
 from bloodcell_jax.config import Config, ModelConfig, power_range, validate
 from bloodcell_jax.data.dataset import Dataset, check_learnable
+from bloodcell_jax.data.grouping import group_numbers
 from bloodcell_jax.data.launch_cache import cached_duplicate_groups, cached_sha256, known_duplicate_groups
 from bloodcell_jax.data.loading import load_data
 from bloodcell_jax.data.sampling import Sampler, create_sampler
@@ -83,6 +84,7 @@ def _create_sampler(config: Config, dataset: Dataset, train: np.ndarray) -> Samp
         samples_per_class=config.data.samples_per_class,
         redraw=config.data.sampler_redraw,
         power=power_range(config.data.sampler_power),
+        groups=None if dataset.groups is None else group_numbers(dataset.groups),
     )
 
 
@@ -119,7 +121,9 @@ def check_blocks(augmentation: Augmentation, batch_size: int, devices: int) -> N
 
 
 def cut_splits(dataset: Dataset, data_hash: str, config: Config) -> dict[str, np.ndarray]:
-    """Return the splits of a run; duplicates are searched for only if a cut must keep them together.
+    """Return the splits of a run; no cut goes through a group of the dataset.
+
+    Duplicates are searched for only if a cut must keep them together.
 
     Raises:
       UsageError: looking for them needs more memory than there is.

@@ -8,13 +8,14 @@ from bloodcell_jax.config import Crop
 from bloodcell_jax.data.audit.geometry import warnings_of
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.geometry import Geometry, describe
+from bloodcell_jax.data.grouping import count_groups
 from bloodcell_jax.report.text_table import aligned
 
 
 def data_summary(dataset: Dataset, splits: Mapping[str, np.ndarray], *, crop: Crop) -> str:
-    """Return the images, the classes with their counts per split, what geometry does, and what was left out.
+    """Return the images, the classes and groups with their counts per split, what geometry does, and what was left out.
 
-    Warnings follow if the sizes of the images suggest another geometry.
+    Warnings follow if a group is in several splits, or if the sizes of the images suggest another geometry.
 
     Args:
       splits: example indices by split; empty: the dataset is not split.
@@ -25,14 +26,21 @@ def data_summary(dataset: Dataset, splits: Mapping[str, np.ndarray], *, crop: Cr
     rows = [("class", *splits)]
     rows += [(name, *(f"{count[i]:,}" for count in counts)) for i, name in enumerate(dataset.class_names)]
     rows.append(("all", *(f"{len(indices):,}" for indices in splits.values())))
+    groups, warnings = count_groups(dataset, splits), warnings_of(dataset)
+    if groups is not None:
+        rows.append(("groups", *(f"{count:,}" for count in groups.per_split.values())))
     classes = f"{len(dataset.class_names)} class{'es'[: 2 * (len(dataset.class_names) != 1)]}"
-    lines = [f"{dataset.source}: {len(dataset):,} images, {classes}", aligned(rows), _geometry(dataset, crop)]
+    lines = [f"{dataset.source}: {len(dataset):,} images, {classes}", aligned(rows)]
+    if groups is not None:
+        lines.append(str(groups))
+        warnings = [groups.warning] * bool(groups.warning) + warnings
+    lines.append(_geometry(dataset, crop))
     left_out = dict(dataset.left_out)
     if dataset.skipped:
         left_out["not readable"] = len(dataset.skipped)
     if left_out:
         lines.append("left out: " + "; ".join(f"{count:,} {reason}" for reason, count in left_out.items()))
-    lines += [f"warning: {warning}" for warning in warnings_of(dataset)]
+    lines += [f"warning: {warning}" for warning in warnings]
     return "\n".join(lines)
 
 

@@ -78,6 +78,7 @@ def describe_machine() -> dict:
 def _split_notes(run: Run) -> list[str]:
     given, clean = run.dataset.splits, run.config.data.clean
     together = ", images of the same cell kept together" if run.config.data.group_duplicates else ""
+    together += ", groups kept whole" if run.dataset.groups is not None else ""
     notes = [f"The examples that {clean} names were left out."] if clean is not None else []
     if not given:
         return [*notes, f"The source names no splits; it was cut by data.splits, stratified by class{together}."]

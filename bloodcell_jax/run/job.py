@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 
 from bloodcell_jax.config import Config, to_dict
-from bloodcell_jax.data.splits import describe_splits
+from bloodcell_jax.data.splits import describe_splits, split_rule
 from bloodcell_jax.devices.processes import check_equal_everywhere, wait_for_all
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.metrics import Scores, ranking_of
@@ -84,7 +84,7 @@ def train_and_evaluate(
 @contextlib.contextmanager
 def _begun(run: Run, workdir: Workdir, *, overwrite: bool) -> Iterator[None]:
     """Hold the workdir, check that the run may begin or go on in it, and write down what is run."""
-    splits = describe_splits(run.splits, run.data_hash)
+    splits = describe_splits(run.splits, run.data_hash, split_rule(run.dataset, run.splits, run.config.data))
     check_equal_everywhere(f"{run.config.data.source}: the data", run.data_hash)
     check_equal_everywhere(f"{run.config.data.source}: the splits", splits["sha256"])
     is_main = jax.process_index() == 0

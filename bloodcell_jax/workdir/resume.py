@@ -38,7 +38,7 @@ def check_resumable(workdir: Workdir, config: Config, data_hash: str, steps: int
 
 
 def check_same_splits(workdir: Workdir, splits: dict[str, Any]) -> None:
-    """Check that the run's splits are those it began with, so that it is not tested on what it learned from.
+    """Check that the run's splits and groups are those it began with, so that it is not tested on what it learned from.
 
     Args:
       splits: what `describe_splits` returns.
@@ -48,8 +48,8 @@ def check_same_splits(workdir: Workdir, splits: dict[str, Any]) -> None:
     """
     if workdir.splits.exists() and read_json(workdir.splits)["sha256"] != splits["sha256"]:
         raise UsageError(
-            f"{workdir.splits}: the run's splits are not those that its configuration gives now (another version of "
-            "the library?); use another --workdir, or --overwrite"
+            f"{workdir.splits}: the run's splits or groups are not those that its configuration gives now (other "
+            "groups, or another version of the library?); use another --workdir, or --overwrite"
         )
 
 

@@ -24,6 +24,7 @@ from bloodcell_jax.data.audit.shortcuts import AcquisitionGroup, Telling, acquis
 from bloodcell_jax.data.cleaning import Removal
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.duplicates import SimilarPair, exact_groups, find_duplicates
+from bloodcell_jax.data.grouping import count_groups
 
 _log = logging.getLogger(__name__)
 
@@ -101,11 +102,15 @@ class Audit:
 
     @property
     def warnings(self) -> list[str]:
-        """What makes scores on these data doubtful: leaks, and a geometry that may not fit."""
-        if not self.leaks:
-            return self.geometry_warnings
-        stands = "1 image stands" if len(self.leaks) == 1 else f"{len(self.leaks):,} images stand"
-        return [f"{stands} in more than one split: scores on the later ones are too good.", *self.geometry_warnings]
+        """What makes scores on these data doubtful: leaks, groups in several splits, a geometry that may not fit."""
+        warnings = []
+        if self.leaks:
+            stands = "1 image stands" if len(self.leaks) == 1 else f"{len(self.leaks):,} images stand"
+            warnings.append(f"{stands} in more than one split: scores on the later ones are too good.")
+        groups = count_groups(self.dataset, self.dataset.splits)
+        if groups is not None and groups.warning:
+            warnings.append(f"{groups.warning}.")
+        return [*warnings, *self.geometry_warnings]
 
     @property
     def summary(self) -> list[str]:

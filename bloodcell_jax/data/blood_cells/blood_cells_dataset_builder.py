@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.grouping import digest_of
 from bloodcell_jax.data.medmnist import BLOOD_CLASSES, PUBLISHED_MD5
 
 MEDMNIST_HOMEPAGE = "https://medmnist.com"
@@ -32,7 +33,7 @@ class BloodCellsConfig(tfds.core.BuilderConfig):
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Write a Dataset as records {image: PNG, label, id}, in its order and under its splits.
+    """Write a Dataset as records {image: PNG, label, id[, group]}, in its order and under its splits.
 
     Args:
       config: a name. Citation and license are those of a published dataset if the data are that dataset.
@@ -63,6 +64,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "label": tfds.features.ClassLabel(names=list(config.class_names if data is None else data.class_names)),
             "id": tfds.features.Text(doc="path inside the source, or the index for arrays"),
         }
+        if data is not None and data.groups is not None:
+            features["group"] = tfds.features.Text(doc="what belongs together, such as a patient or a slide")
         shared = {
             "features": tfds.features.FeaturesDict(features),
             "supervised_keys": ("image", "label"),
@@ -90,6 +93,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         data = self._required_data()
         for index in indices:
             example = {"image": _png(data.images[index]), "label": int(data.labels[index]), "id": data.ids[index]}
+            if data.groups is not None:
+                example["group"] = data.groups[index]
             yield int(index), example
 
     def _required_data(self) -> Dataset:
@@ -99,7 +104,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def _provenance(data: Dataset) -> dict:
-    return {"source": data.source, "sha256": data.sha256(), "skipped": data.skipped}
+    provenance = {"source": data.source, "sha256": data.sha256(), "skipped": data.skipped}
+    return provenance | ({} if data.groups is None else {"groups_sha256": digest_of(data.groups)})
 
 
 def _png(image: np.ndarray) -> io.BytesIO:
