@@ -1,5 +1,6 @@
 """Samplers: how often an epoch shows each example, in an order that depends only on (seed, position)."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,12 @@ from bloodcell_jax.config import power_range
 from bloodcell_jax.data.sampling import create_sampler
 from bloodcell_jax.errors import UsageError
 
-KINDS = ["natural", "under", "over", "balanced", "power"]
+KINDS = ["natural", "under", "over", "balanced", "power", "groups"]
 LABELS = np.repeat(np.arange(3), (50, 20, 8))
 # Some examples are not for training.
 TRAIN = np.setdiff1d(np.arange(78), [0, 1, 55, 77])
+# The groups of the first class have 30, 10, 9 and 1 examples; the one of the second class also has one of the third.
+GROUPS = np.repeat([4, 1, 0, 2, 7, 3], (30, 10, 9, 1, 21, 7))
 
 
 def counts_by_class(indices):
@@ -69,6 +72,30 @@ def test_balanced_shows_all_classes_alike_in_an_epoch_of_the_natural_length():
     )
 
 
+def test_groups_shows_each_group_equally_often_within_its_class():
+    sampler = create_sampler("groups", LABELS, TRAIN, seed=0, groups=GROUPS)
+    assert sampler.epoch_size == 74
+    shown = np.zeros(78, int)
+    for start in range(0, 7400, 74):
+        epoch = np.bincount(sampler.indices(start, start + 74), minlength=78)
+        assert [epoch[label == LABELS].sum() for label in range(3)] == [48, 19, 7]
+        assert [epoch[(LABELS == 0) & (group == GROUPS)].sum() for group in (4, 1, 0, 2)] == [12, 12, 12, 12]
+        shown += epoch
+    assert set(np.flatnonzero(shown)) == set(TRAIN)
+    # An epoch shows 12 of the 28 training examples of the largest group: others in each epoch.
+    largest = shown[TRAIN][GROUPS[TRAIN] == 4]
+    assert largest.sum() == 1200
+    assert 25 < largest.min() <= largest.max() < 65
+    assert shown[(GROUPS == 2)].tolist() == [1200]
+    third = [shown[(LABELS == 2) & (group == GROUPS)].sum() for group in (7, 3)]
+    assert third == pytest.approx([350, 350], abs=50)
+
+
+def test_groups_needs_groups():
+    with pytest.raises(UsageError, match=r"sampler=groups: .*config\.data\.group_regex"):
+        create_sampler("groups", LABELS, TRAIN, seed=0)
+
+
 @pytest.mark.parametrize(
     ("power", "expected"),
     [((1.0, 1.0), [48, 19, 7]), ((0.0, 0.0), [25, 25, 24]), ((0.5, 0.5), [36.63, 23.05, 13.99])],
@@ -91,7 +118,7 @@ def test_power_may_change_from_the_first_epoch_to_the_last():
 @pytest.mark.parametrize("options", [{}, {"redraw": True}])
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_order_repeats_across_epochs(kind, options):
-    sampler = create_sampler(kind, LABELS, TRAIN, seed=0, **options)
+    sampler = create_sampler(kind, LABELS, TRAIN, seed=0, groups=GROUPS, **options)
     size = sampler.epoch_size
     orders = {sampler.indices(size * epoch, size * (epoch + 1)).tobytes() for epoch in range(50)}
     assert len(orders) == 50
@@ -99,14 +126,14 @@ def test_no_order_repeats_across_epochs(kind, options):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_sequence_may_be_entered_anywhere(kind):
-    sampler = create_sampler(kind, LABELS, TRAIN, seed=3)
+    sampler = create_sampler(kind, LABELS, TRAIN, seed=3, groups=GROUPS)
     sequence = sampler.indices(0, 500)
     assert sequence.dtype == np.int32
-    later = create_sampler(kind, LABELS, TRAIN, seed=3)
+    later = pickle.loads(pickle.dumps(create_sampler(kind, LABELS, TRAIN, seed=3, groups=GROUPS)))
     np.testing.assert_array_equal(later.indices(333, 350), sequence[333:350])
     pieces = [later.indices(start, start + 16) for start in range(0, 496, 16)]
     np.testing.assert_array_equal(np.concatenate(pieces), sequence[:496])
-    assert not np.array_equal(create_sampler(kind, LABELS, TRAIN, seed=4).indices(0, 500), sequence)
+    assert not np.array_equal(create_sampler(kind, LABELS, TRAIN, seed=4, groups=GROUPS).indices(0, 500), sequence)
 
 
 def test_more_examples_than_a_class_has_are_refused():

@@ -41,6 +41,29 @@ def test_a_prepared_source_is_the_source(tmp_path, splits):
     assert again.sha256() == data.sha256()
 
 
+@pytest.mark.parametrize("splits", [("",), ("test", "train")])
+def test_groups_are_kept(tmp_path, splits):
+    source = fill(tmp_path / "cells", splits)
+    data = load_source(source, image_size=16, group_regex=r"(\d)血")
+    name = prepare(data, tmp_path / "sets", "cells")
+    for has_index in (True, False):
+        again = load_source(f"tfds:{name}", image_size=16, data_dir=str(tmp_path / "sets"))
+        assert dict(zip(again.ids, again.groups, strict=True)) == dict(zip(data.ids, data.groups, strict=True))
+        if has_index:
+            next((tmp_path / "sets").rglob("index.npz")).unlink()
+    with pytest.raises(UsageError, match=r"names 4 groups itself \(0, 1, 2 and 1 more\)"):
+        load_source(f"tfds:{name}", image_size=16, data_dir=str(tmp_path / "sets"), group_regex=r"(\d)血")
+    with pytest.raises(UsageError, match=r"other groups"):
+        prepare(load_source(source, image_size=16), tmp_path / "sets", "cells")
+
+
+def test_a_set_without_groups_has_none_and_its_ids_may_give_them(tmp_path):
+    name = prepare(load_source(fill(tmp_path / "cells"), image_size=16), tmp_path, "cells")
+    assert load_source(f"tfds:{name}", image_size=16, data_dir=str(tmp_path)).groups is None
+    again = load_source(f"tfds:{name}", image_size=16, data_dir=str(tmp_path), group_regex=r"/(\d)")
+    assert sorted(again.groups) == sorted("0123" * 2)
+
+
 def test_preparing_again_changes_nothing_and_other_data_need_another_name(tmp_path):
     data = load_source(fill(tmp_path / "cells"), image_size=16)
     name = prepare(data, tmp_path / "sets", "cells")

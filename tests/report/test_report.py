@@ -151,6 +151,24 @@ def test_what_was_trained_on_what_is_on_the_page(workdir):
     assert page.absent == []
 
 
+@pytest.mark.parametrize(
+    ("by", "said", "not_said"),
+    [
+        ({"groups": "source", "count": 25, "crossing": 0}, "Split by patient: 25 groups", "patient identifiers"),
+        ({"groups": "source", "count": 25, "crossing": 3}, "3 of 25 groups", "Split by patient"),
+        ({"groups": "source", "count": 2000, "crossing": 0}, "patient identifiers", "Split by patient"),
+        ({"groups": None, "duplicates": True}, "patient identifiers", "Split by patient"),
+    ],
+)
+def test_the_warning_about_patients_follows_the_splits(workdir, by, said, not_said):
+    by |= {"per_split": {"train": 20, "val": 5}}
+    (workdir / "splits.json").write_text(json.dumps({"by": by, "splits": {}}))
+    page = _page(workdir)
+    assert said in page.text
+    assert not_said not in page.text
+    assert "Not for diagnosis" in page.text
+
+
 def test_the_page_loads_nothing_and_escapes_what_it_shows(workdir):
     page = _page(workdir)
     assert page.addresses, "the gallery's image is an address"

@@ -1,5 +1,8 @@
 """What was understood of the data is shown: classes, counts, sizes, geometry, what is left out, and doubts."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 from PIL import Image
 
@@ -49,6 +52,18 @@ def test_auto_says_what_it_does(tmp_path):
     data = load_source(f"folder:{tmp_path}", image_size=32, crop=0.5)
     said = data_summary(data, {}, crop=0.5).splitlines()[5]
     assert "center-cropped to 48x48 (1), 180x180 (1), 183x183 (1), 1 more sizes (1); 24.9 % of" in said
+
+
+def test_groups_are_counted_and_those_in_two_splits_named(tmp_path):
+    for split, patients in {"train": "ppqr", "test": "qsss"}.items():
+        for seed, patient in enumerate(patients):
+            save(tmp_path / split / "ab"[seed % 2] / f"{patient}_{seed}.png", 20, 20, seed)
+    data = load_source(f"folder:{tmp_path}", image_size=16, group_regex=r"([a-z])_\d\.png")
+    lines = data_summary(data, data.splits, crop="auto").splitlines()
+    assert lines[5].split() == ["groups", "3", "2"]
+    assert lines[6] == "groups: 4 of 1 to 3 images: p, q, r and 1 more"
+    assert any(re.match(r"warning: 1 group is in more than one split \(q; 2 images\)", line) for line in lines)
+    assert "\ngroups" not in data_summary(replace(data, groups=None), data.splits, crop="auto")
 
 
 def test_a_selection_keeps_the_sizes_of_its_images(tmp_path):
