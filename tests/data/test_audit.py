@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,6 +98,16 @@ def test_the_ceiling_counts_what_cannot_be_right(found):
         r"\b30 of 350 .*8\.6%.*\b25 copies of 2 planted .*\b2 equal .*conflicting.*\b3 duplicates\b.* 95\.71%",
         found.verdict,
     )
+
+
+def test_groups_in_two_splits_are_named_beside_the_leaks(found):
+    data = found.dataset
+    groups = ["p0" if i in data.splits["train"] else "p1" for i in range(len(data))]
+    whole = replace(found, dataset=replace(data, groups=tuple(groups)))
+    assert whole.warnings == found.warnings
+    groups[data.splits["train"][0]] = "p1"
+    (warning,) = set(replace(found, dataset=replace(data, groups=tuple(groups))).warnings) - set(found.warnings)
+    assert warning.startswith("1 group is in more than one split (p1; ")
 
 
 def test_leaks_are_clusters_in_two_splits(found):
