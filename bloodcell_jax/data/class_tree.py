@@ -51,7 +51,7 @@ def read_class_tree(
     Raises:
       DataError: the tree can be read in two ways, an image lies in no class folder, or a class folder is empty.
     """
-    paths = _select(paths, source, config)
+    paths = select_paths(paths, source, config)
     check_no_masks(paths, source)
     split_of, level = _levels(paths, source, config)
     entries = []
@@ -67,8 +67,12 @@ def read_class_tree(
     names = {entry.class_name for entry in entries}
     _check_spelling(names, source)
     _check_no_empty_class(folders, names, level, source, config)
-    split_order = ("", *SPLITS)
-    return sorted(entries, key=lambda e: (split_order.index(e.split), str(e.path).encode("utf-8", "surrogateescape")))
+    return sorted(entries, key=example_order)
+
+
+def example_order(entry: Entry) -> tuple[int, bytes]:
+    """Return what examples are sorted by: the split (train, val, test), then the path in byte order of UTF-8."""
+    return ("", *SPLITS).index(entry.split), str(entry.path).encode("utf-8", "surrogateescape")
 
 
 def sorted_class_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -77,7 +81,7 @@ def sorted_class_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names))
 
 
-def _select(paths: Sequence[PurePosixPath], source: str, config: DataConfig) -> list[PurePosixPath]:
+def select_paths(paths: Sequence[PurePosixPath], source: str, config: DataConfig) -> list[PurePosixPath]:
     """Return the paths that `include` and `exclude` leave; the log says how many they leave out."""
     include, exclude = _patterns(config.include), _patterns(config.exclude)
     kept = [p for p in paths if (not include or _matches(p, include)) and not _matches(p, exclude)]
@@ -111,11 +115,11 @@ def _levels(paths: Sequence[PurePosixPath], source: str, config: DataConfig) -> 
     named = parse_split_folders(config.split_folders)
     if config.class_level is not None:
         above = {path.parts[config.class_level - 2] for path in paths if len(path.parts) > config.class_level > 1}
-        split_of = _split_folders(above, named)
+        split_of = splits_of(above, named)
         return (split_of if split_of.keys() == above else {}), config.class_level
     top = _wrapping_folders(paths, named)
     first = {path.parts[top] for path in paths if len(path.parts) > top + 1}
-    split_of = _split_folders(first, named)
+    split_of = splits_of(first, named)
     if absent := sorted(set(named) - first):
         raise DataError(f"{source}: data.split_folders names {_list(absent)}; the folders are {_list(sorted(first))}")
     if split_of:
@@ -143,7 +147,7 @@ def parse_split_folders(text: str | None) -> dict[str, str]:
     return named
 
 
-def _split_folders(folders: set[str], named: dict[str, str]) -> dict[str, str]:
+def splits_of(folders: Iterable[str], named: dict[str, str]) -> dict[str, str]:
     """Return folder -> split: those that the user names, and those with a usual name of a split that nobody named."""
     usual = {word: split for split, words in USUAL_NAMES.items() for word in words if split not in named.values()}
     found = {folder: usual[folder.strip().lower()] for folder in folders if folder.strip().lower() in usual}
@@ -155,7 +159,7 @@ def _wrapping_folders(paths: Sequence[PurePosixPath], named: dict[str, str]) -> 
     depth = 0
     while all(len(path.parts) > depth + 2 for path in paths):
         folders = {path.parts[depth] for path in paths}
-        if len(folders) > 1 or _split_folders(folders, named):
+        if len(folders) > 1 or splits_of(folders, named):
             break
         depth += 1
     return depth
@@ -232,18 +236,26 @@ def _check_no_empty_class(
 
 
 def _check_spelling(names: set[str], source: str) -> None:
-    """Refuse class names that differ by case, blanks or leading zeros only."""
+    """Refuse class folders whose names differ by case, blanks or leading zeros only."""
+    if alike := alike_names(names):
+        raise DataError(
+            f"{source}: class folders differ only by case, blanks or leading zeros: {shown_alike(alike)}. Merge or "
+            f"rename them, or leave one out, such as data.exclude='{alike[0][-1]}/**'"
+        )
+
+
+def alike_names(names: Iterable[str]) -> list[list[str]]:
+    """Return the names that differ by case, blanks or leading zeros only, those of each kind together."""
     alike = defaultdict(list)
     for name in sorted(names):
         plain = " ".join(name.casefold().split())
         alike[str(int(plain)) if plain.isdecimal() else plain].append(name)
-    doubled = [same for same in alike.values() if len(same) > 1]
-    if doubled:
-        pairs = "; ".join(" and ".join(map(_shown, same)) for same in doubled[:NAMED])
-        raise DataError(
-            f"{source}: class folders differ only by case, blanks or leading zeros: {pairs}. Merge or rename them, or "
-            f"leave one out, such as data.exclude='{doubled[0][-1]}/**'"
-        )
+    return [same for same in alike.values() if len(same) > 1]
+
+
+def shown_alike(alike: list[list[str]]) -> str:
+    """Return what `alike_names` found, for a message."""
+    return "; ".join(" and ".join(map(_shown, same)) for same in alike[:NAMED])
 
 
 def _list(names: Sequence[str]) -> str:

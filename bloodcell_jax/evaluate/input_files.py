@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from bloodcell_jax.data.class_folders import is_image
+from bloodcell_jax.data.decoded_files import is_image
 from bloodcell_jax.data.file_trees import (
     FileTree,
     UnreadableFile,
