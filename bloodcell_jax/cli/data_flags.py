@@ -11,7 +11,8 @@ from bloodcell_jax.config import DataConfig, from_text
 from bloodcell_jax.config.validation import check_geometry
 
 # Fields of `DataConfig` that say how the files of any source are found; those of geometry belong to the model.
-_FINDING = ("include", "exclude", "class_level", "split_folders", "group_regex", "skip_bad")
+_MANIFEST = ("columns", "root", "file_pattern")
+_FINDING = (*_MANIFEST, "include", "exclude", "class_level", "split_folders", "group_regex", "skip_bad")
 # Fields that say which part of a file is looked at.
 _SCALE = ("crop", "microns_per_pixel")
 _SOURCE = ("data_dir", "image_size", *_SCALE, "class_names", *_FINDING)

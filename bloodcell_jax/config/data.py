@@ -41,11 +41,30 @@ class DataConfig:
         may_change=True,  # the data hash must be equal
     )
     class_names: tuple[str, ...] = option((), "names in label order; empty: the source's own")
+    columns: str | None = option(
+        None,
+        "columns of a manifest (csv:), such as file=new_names,label=labels,group=patient; roles: file, label, split, "
+        "group; label=MEL+NV+BCC: one column of 0 and 1 for each class; class_names=PATH: a table label,name; unset: "
+        "the columns with these names",
+    )
+    root: str | None = option(
+        None,
+        "folder or zip archive that the paths of a manifest (csv:) begin in; unset: the folder of the manifest",
+        may_change=True,  # the data hash must be equal
+    )
+    file_pattern: str | None = option(
+        None,
+        "path of each file of a manifest (csv:), with columns in braces, such as {file}.jpg, {file:03d}.bmp or "
+        "**/{file}, which looks for the name in all folders; unset: the cell is the path",
+    )
     include: str | None = option(
-        None, "image files of class folders to read: glob patterns joined by commas, such as *.bmp; unset: all"
+        None,
+        "image files of class folders and manifests to read: glob patterns joined by commas, such as *.bmp; unset: all",
     )
     exclude: str | None = option(
-        None, "files and folders of class folders to leave out: glob patterns joined by commas, such as unlabeled/**"
+        None,
+        "files and folders of class folders and manifests to leave out: glob patterns joined by commas, such as "
+        "unlabeled/**",
     )
     class_level: int | None = option(
         None,
@@ -55,8 +74,8 @@ class DataConfig:
     )
     split_folders: str | None = option(
         None,
-        "folders above the class folders that are splits, such as train=Train,test=TestA; unset: those with usual "
-        "names (train, training; val, valid, validation, dev; test, testing) in any case",
+        "folders above the class folders, or names of splits in a manifest, such as train=Train,test=TestA; unset: "
+        "those with usual names (train, training; val, valid, validation, dev; test, testing) in any case",
     )
     group_regex: str | None = option(
         None,

@@ -83,8 +83,8 @@ def sorted_class_names(names: Iterable[str]) -> tuple[str, ...]:
 
 def select_paths(paths: Sequence[PurePosixPath], source: str, config: DataConfig) -> list[PurePosixPath]:
     """Return the paths that `include` and `exclude` leave; the log says how many they leave out."""
-    include, exclude = _patterns(config.include), _patterns(config.exclude)
-    kept = [p for p in paths if (not include or _matches(p, include)) and not _matches(p, exclude)]
+    include, exclude = patterns_of(config.include), patterns_of(config.exclude)
+    kept = [p for p in paths if (not include or matches_any(p, include)) and not matches_any(p, exclude)]
     if len(kept) < len(paths):
         logger.info(
             "%s: data.include and data.exclude leave out %s of %s images",
@@ -100,11 +100,12 @@ def select_paths(paths: Sequence[PurePosixPath], source: str, config: DataConfig
     return kept
 
 
-def _patterns(text: str | None) -> list[str]:
+def patterns_of(text: str | None) -> list[str]:
+    """Return the patterns of `data.include` or `data.exclude`, which commas join."""
     return [pattern.strip() for pattern in text.split(",") if pattern.strip()] if text else []
 
 
-def _matches(path: PurePosixPath, patterns: list[str]) -> bool:
+def matches_any(path: PurePosixPath, patterns: list[str]) -> bool:
     """Return whether a path, its name or a folder above it matches a pattern; `*` also matches `/`."""
     names = [str(path), path.name, *map(str, path.parents)]
     return any(fnmatch.fnmatchcase(name, pattern.removesuffix("/**")) for pattern in patterns for name in names)
@@ -136,7 +137,7 @@ def parse_split_folders(text: str | None) -> dict[str, str]:
       UsageError: it is written otherwise.
     """
     named = {}
-    for pair in _patterns(text):
+    for pair in patterns_of(text):
         split, equals, folder = (part.strip() for part in pair.partition("="))
         if split not in SPLITS or not equals or not folder or folder in named:
             raise UsageError(
@@ -228,9 +229,9 @@ def _check_no_empty_class(
     """Refuse a class folder without images, because the model would silently lack that class."""
     if config.include:
         return
-    exclude = _patterns(config.exclude)
+    exclude = patterns_of(config.exclude)
     for folder in sorted(folders):
-        is_class = len(folder.parts) == level and not _matches(folder, exclude)
+        is_class = len(folder.parts) == level and not matches_any(folder, exclude)
         if is_class and class_name_of(folder.name) not in found:
             raise DataError(f"{source}: class folder {printable(folder)} holds no image; add some or remove the folder")
 

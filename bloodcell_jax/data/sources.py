@@ -13,6 +13,8 @@ from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.class_folders import load_folder, load_zip
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.grouping import with_groups
+from bloodcell_jax.data.manifest.loader import load_manifest
+from bloodcell_jax.data.manifest.table import SUFFIXES
 from bloodcell_jax.data.medmnist import PUBLISHED_MD5, load_medmnist
 from bloodcell_jax.data.npz import load_npz
 from bloodcell_jax.data.synthetic import load_synthetic
@@ -20,6 +22,8 @@ from bloodcell_jax.data.tfds_reader import load_tfds
 from bloodcell_jax.errors import DataError, UsageError
 
 _HELP_WIDTH = 110
+# Fields of `DataConfig` that another kind of source would ignore, so that groups or labels were not what the user said.
+_OF_MANIFESTS = ("columns", "root", "file_pattern")
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ class SourceKind:
     knows_names: bool = True
 
 
-def _is_file_with(suffix: str) -> Callable[[Path], bool]:
-    return lambda path: path.suffix.lower() == suffix and not path.is_dir()
+def _is_file_with(*suffixes: str) -> Callable[[Path], bool]:
+    return lambda path: path.suffix.lower() in suffixes and not path.is_dir()
 
 
 SOURCES = {
@@ -58,6 +62,12 @@ SOURCES = {
     ),
     "zip": SourceKind(
         "PATH", "the same in a zip archive, which is never unpacked to disk", load_zip, _is_file_with(".zip")
+    ),
+    "csv": SourceKind(
+        "PATH",
+        "a table of files with their labels (.csv, .tsv, .jsonl), or a folder with one table for each split",
+        load_manifest,
+        _is_file_with(*SUFFIXES),
     ),
     "medmnist": SourceKind(
         "NAME",
@@ -96,6 +106,9 @@ def read_source(source: str, config: DataConfig) -> Dataset:
     path = source_path(source)
     if path is not None and not path.exists():
         raise DataError(f"{source}: no such file or folder; check data.source")
+    given = [name for name in _OF_MANIFESTS if getattr(config, name) is not None]
+    if given and kind != "csv":
+        raise UsageError(f"{source}: data.{given[0]} is about manifests alone; give csv:PATH, or leave it out")
     if not SOURCES[kind].knows_names:
         _check_numbered_names(config.class_names, source)
     dataset = SOURCES[kind].load(place, source, config)

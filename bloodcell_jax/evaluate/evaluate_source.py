@@ -28,8 +28,8 @@ def evaluate_source(
       source: data source; None: the run's own.
       split: train, val, test or all; None: test, or val if there is no test (all for another source).
       output: folder for the files; None: eval/<split> of the workdir, for the run's own source alone.
-      **reading: fields of `DataConfig` that say how `source` is read: skip_bad, include, exclude, class_level and
-        split_folders. The run's own source is read as it was trained on.
+      **reading: fields of `DataConfig` that say how `source` is read: skip_bad, include, exclude, class_level,
+        split_folders, columns, root and file_pattern. The run's own source is read as it was trained on.
 
     Returns:
       The folder and the metrics.

@@ -1,0 +1,1 @@
+"""Manifests: tables that name image files with their labels, splits and groups."""
