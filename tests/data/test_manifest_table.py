@@ -1,0 +1,122 @@
+"""How the table of a manifest is written: read in every usual form, and strictly."""
+
+import json
+import os
+
+import pytest
+
+from bloodcell_jax.errors import UsageError
+
+ROWS = "file,label\na.png,x\nb.png,y\nsub/c.png,x\nd.png,y\n"
+UNDERSTOOD = {"a.png": ("x", ""), "b.png": ("y", ""), "d.png": ("y", ""), "sub/c.png": ("x", "")}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_delimiters_ends_of_lines_and_encodings(manifest, cells, delimiter, end, encoding):
+    text = ROWS.replace(",", delimiter).replace("\n", end)
+    source = manifest.write(cells / f"cells.{'tsv' if delimiter == chr(9) else 'csv'}", text, encoding)
+    assert manifest.understood(manifest.read(source.removeprefix("csv:"))) == UNDERSTOOD
+
+
+def test_json_lines_say_the_same(manifest, cells):
+    rows = [dict(zip(("file", "label"), line.split(","), strict=True)) for line in ROWS.splitlines()[1:]]
+    rows[1]["size"] = 3
+    data = manifest.read(manifest.write(cells / "cells.jsonl", "\n".join(map(json.dumps, rows)))[4:])
+    assert manifest.understood(data) == UNDERSTOOD
+    assert data.columns == {"size": ("", "3", "", "")}
+
+
+def test_quoted_cells_and_cells_that_say_nothing(manifest, tmp_path):
+    manifest.plant(tmp_path, "a,1.png", "b.png")
+    source = manifest.write(
+        tmp_path / "t.csv", ' File ,LABEL,note\n"a,1.png",x,"one ""big"", lobed"\n\n,,\nb.png, y ,\n'
+    )
+    data = manifest.read(source)
+    assert manifest.understood(data) == {"a,1.png": ("x", ""), "b.png": ("y", "")}
+    assert data.columns == {"note": ('one "big", lobed', "")}
+
+
+BROKEN = {
+    "latin-1": ("file,label\na.png,Zelle\nb.png,größe\n".encode("latin-1"), ["line 3", "utf-8"]),
+    "UTF-16 without a mark": (ROWS.encode("utf-16-le"), ["NUL"]),
+    "NUL": (ROWS.replace("y", "y\0").encode(), ["NUL"]),
+    "empty": (b"", ["empty"]),
+    "blank": (b" \n\n", ["empty"]),
+    "only a header": (b"file,label\n", ["no row"]),
+    "no header": (b"a.png,x\nb.png,y\n", ["no column 'file'", "a.png, x"]),
+    "one column": (b"file\na.png\n", ["no column 'label'"]),
+    "a column twice": (b"file,label,label\na.png,x,y\n", ["'label'", "2 times"]),
+    "columns that differ by case": (b"file,label,Label\na.png,x,y\n", ["label, Label"]),
+    "a comma too many": (b"file,label\na.png,x\nb.png,y,z\n", ["2 cells", "line 3 has 3"]),
+    "a cell too few": (b"file,label,split\na.png,x,train\nb.png,y\n", ["3 cells", "line 3 has 2"]),
+    "an open quote": (b'file,label\n"a.png,x\nb.png,y\n', ["quotes"]),
+    "a huge cell": (b"file,label\na.png," + b"x" * 200_000, ["line 2", "limit"]),
+    "two delimiters": (b"file,label;note\na.png,x;y\n", ["comma and semicolon"]),
+    "an image": (b"\x89PNG\r\n\x1a\n\0\0", ["line 1"]),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_table_that_is_none_is_refused(manifest, kind, cells):
+    content, words = BROKEN[kind]
+    (cells / "t.csv").write_bytes(content)
+    manifest.refused(f"csv:{cells / 't.csv'}", *words)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"file": "b.png", "label": ', ["line 2"]),
+        ('["b.png", "y"]', ["line 2", "object"]),
+        ('{"file": "b.png", "label": "x", "label": "y"}', ["line 2", "twice"]),
+        ("[" * 100_000, ["line 2"]),
+        ('{"file": "b.png", "label": NaN}', ["1 of 2", "line 2"]),
+        ('{"file": "b.png", "label": null}', ["1 of 2", "line 2"]),
+    ],
+)
+def test_json_that_is_no_row_is_refused(manifest, line, words, cells):
+    manifest.refused(manifest.write(cells / "t.jsonl", '{"file": "a.png", "label": "x"}\n' + line), *words)
+
+
+def test_a_wide_table_keeps_every_column(manifest, cells):
+    names = [f"n{i}" for i in range(200)]
+    rows = "".join(f"{name},{label},{','.join(map(str, range(200)))}\n" for name, label in (("a.png", 0), ("b.png", 1)))
+    data = manifest.read(manifest.write(cells / "t.csv", f"file,label,{','.join(names)}\n{rows}"))
+    assert list(data.columns) == names
+    assert data.columns["n7"] == ("7", "7")
+
+
+def test_what_is_no_table_is_refused(manifest, cells):
+    (cells / "folder.csv").mkdir()
+    manifest.refused(f"csv:{cells / 'folder.csv'}", "no table")
+    os.mkfifo(cells / "pipe.csv")
+    manifest.refused(f"csv:{cells / 'pipe.csv'}", "no regular file")
+    manifest.refused(f"csv:{cells / 'absent.csv'}", "no such file")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_a_table_that_may_not_be_read(manifest, cells):
+    source = manifest.write(cells / "t.csv", ROWS)
+    (cells / "t.csv").chmod(0)
+    manifest.refused(source, "t.csv", "ermission")
+
+
+@pytest.mark.parametrize("text", ["file", "files=a", "file=", "file=a,file=b", "label=a,,"])
+def test_columns_that_say_nothing(manifest, text, cells):
+    manifest.refused(
+        manifest.write(cells / "t.csv", ROWS), f"data.columns={text}", "group", error=UsageError, columns=text
+    )
+
+
+def test_columns_are_named(manifest, cells):
+    source = manifest.write(cells / "t.csv", "name,kind,split\na.png,x,test\nb.png,y,test\n")
+    named = "file=name,label=kind"
+    manifest.refused(source, "without train", "split=", columns=named)
+    data = manifest.read(source, columns=f"{named},split=")
+    assert data.splits == {}
+    assert data.columns == {"split": ("test", "test")}
+    manifest.refused(source, "'slide'", "name, kind, split", columns=f"{named},group=slide")
+    manifest.refused(source, "'kind'", "twice", columns=f"{named},group=kind")
+    manifest.refused(f"folder:{cells}", "data.columns", "csv:", error=UsageError, columns=named)
