@@ -107,6 +107,8 @@ def patterns_of(text: str | None) -> list[str]:
 
 def matches_any(path: PurePosixPath, patterns: list[str]) -> bool:
     """Return whether a path, its name or a folder above it matches a pattern; `*` also matches `/`."""
+    if not patterns:
+        return False
     names = [str(path), path.name, *map(str, path.parents)]
     return any(fnmatch.fnmatchcase(name, pattern.removesuffix("/**")) for pattern in patterns for name in names)
 

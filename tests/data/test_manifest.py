@@ -164,6 +164,12 @@ def test_numbers_that_are_no_labels(manifest, labels, odd, cells):
     )
 
 
+@pytest.mark.parametrize("label", ["9" * 5000, "x\u200b", '"x\ny"', "a long description, " * 20])
+def test_texts_that_are_no_names(manifest, label, cells):
+    label = label if label.startswith('"') else f'"{label}"'
+    manifest.refused(manifest.write(cells / "t.csv", f"file,label\na.png,{label}\nb.png,y\n"), "'label'", "1 texts")
+
+
 def test_numbers_count_class_names_and_the_log_says_so(manifest, cells, caplog):
     source = manifest.write(cells / "t.csv", "file,label\na.png,1\nb.png,0\n")
     data = manifest.read(source, class_names=("hem", "all"))
@@ -185,7 +191,7 @@ def test_unknown_labels_are_counted(manifest, cells):
     manifest.refused(source, "label,name", columns=f"class_names={cells / 'names.csv'}")
 
 
-@pytest.mark.parametrize("empty", ["", " ", "nan", "NaN", "null"])
+@pytest.mark.parametrize("empty", ["", " ", "nan", "NaN", "null", "NA", "#N/A"])
 def test_rows_without_a_label(manifest, empty, cells):
     source = manifest.write(cells / "t.csv", f"file,label\na.png,x\nb.png,{empty}\nd.png,y\n")
     manifest.refused(source, "1 of 3", "line 3", "--skip_bad")

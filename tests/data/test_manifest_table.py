@@ -72,6 +72,8 @@ def test_a_table_that_is_none_is_refused(manifest, kind, cells):
         ('["b.png", "y"]', ["line 2", "object"]),
         ('{"file": "b.png", "label": "x", "label": "y"}', ["line 2", "twice"]),
         ("[" * 100_000, ["line 2"]),
+        ('{"file": "\\ud800.png", "label": "y"}', ["line 2", "surrogates"]),
+        ('{"file": "b.png", "label": ["x", "y"]}', ["'label'", "short name"]),
         ('{"file": "b.png", "label": NaN}', ["1 of 2", "line 2"]),
         ('{"file": "b.png", "label": null}', ["1 of 2", "line 2"]),
     ],

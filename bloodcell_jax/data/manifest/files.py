@@ -70,7 +70,7 @@ class FileFinder:
             return PurePosixPath(text)
         path = PurePosixPath(text.strip().replace("\\", "/"))
         for root in self._roots:
-            if path.is_relative_to(root):
+            if path.is_absolute() and path.is_relative_to(root):
                 path = path.relative_to(root)
         if path.is_absolute() or ".." in path.parts or (path.parts[:1] and path.parts[0].endswith(":")):
             raise OutsideRoot(text)

@@ -14,8 +14,10 @@ from bloodcell_jax.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-# What writers of tables leave in a cell without a value.
-_EMPTY = ("", "nan", "null")
+# What pandas, R, Excel and JSON leave in a cell without a value.
+_EMPTY = ("", "nan", "null", "na", "n/a", "#n/a", "<na>")
+# A longer text is a description, no name.
+_LONGEST = 200
 _FLAGS = {"0": False, "1": True, "false": False, "true": True}
 
 
@@ -70,6 +72,7 @@ def read_labels(
         labels, own = table.columns[columns[0]], ()
         faults = {i: f"no {columns[0]}" for i, label in enumerate(labels) if is_empty(label)}
     filled = {label for i, label in enumerate(labels) if i not in faults}
+    _check_names(filled, columns[0], source)
     check_spelling(filled, "labels", source)
     plain = {label: plain_cell(label) for label in filled}
     if len(columns) == 1 and filled and all(map(_is_number, plain.values())):
@@ -124,6 +127,16 @@ def _check_whole(labels: Iterable[str], column: str, source: str) -> None:
         raise DataError(
             f"{source}: column {column!r} holds the numbers {shown(odd)}, which are no labels; name another column by "
             "data.columns=label=COLUMN, or leave these cells empty"
+        )
+
+
+def _check_names(labels: Iterable[str], column: str, source: str) -> None:
+    """Refuse texts that are no names: lists of JSON, descriptions, and characters that nobody sees."""
+    odd = [label for label in labels if len(label) > _LONGEST or not label.strip().isprintable() or label[:1] in "[{"]
+    if odd:
+        raise DataError(
+            f"{source}: column {column!r} holds {len(odd):,} texts that are no names of classes, such as "
+            f"{sorted(odd)[0][:50]!r}; write one short name in each cell"
         )
 
 

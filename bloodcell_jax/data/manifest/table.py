@@ -149,6 +149,7 @@ def _json_lines(text: str, source: str) -> tuple[list[str], list[Sequence[str]],
             continue
         try:
             row = json.loads(line, object_pairs_hook=_pairs)
+            json.dumps(row, ensure_ascii=False).encode()  # JSON can hold halves of characters, which UTF-8 cannot.
         except (ValueError, RecursionError) as error:
             raise DataError(f"{source}: line {number} is no JSON ({error}); write one object a line") from error
         if not isinstance(row, dict):
