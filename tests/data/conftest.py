@@ -57,7 +57,7 @@ def manifest():
 
 
 @pytest.fixture
-def cells(tmp_path):
+def four_images(tmp_path):
     """Return a folder of four images."""
     plant(tmp_path, "a.png", "b.png", "sub/c.png", "d.png")
     return tmp_path

@@ -142,68 +142,73 @@ def test_isic_has_a_column_for_each_class(manifest, tmp_path):
 
 
 @pytest.mark.parametrize("labels", [("x", "X"), ("x", " x"), ("a b", "a  b"), ("1", "01")])
-def test_labels_that_differ_by_little(manifest, labels, cells):
+def test_labels_that_differ_by_little(manifest, labels, four_images):
     manifest.refused(
-        manifest.write(cells / "t.csv", f"file,label\na.png,{labels[0]}\nb.png,{labels[1]}\nd.png,z\n"), "differ only"
+        manifest.write(four_images / "t.csv", f"file,label\na.png,{labels[0]}\nb.png,{labels[1]}\nd.png,z\n"),
+        "differ only",
     )
 
 
-def test_whole_numbers_may_have_decimals(manifest, cells):
-    data = manifest.read(manifest.write(cells / "t.csv", "file,label\na.png,10.0\nb.png,2\nd.png,0.0\n"))
+def test_whole_numbers_may_have_decimals(manifest, four_images):
+    data = manifest.read(manifest.write(four_images / "t.csv", "file,label\na.png,10.0\nb.png,2\nd.png,0.0\n"))
     assert data.class_names == ("0", "2", "10")
     assert manifest.understood(data)["a.png"] == ("10", "")
     # Names that are numbers are names: 10 is not the class at place 10.
-    named = manifest.read(f"csv:{cells / 't.csv'}", class_names=("10", "2", "0"))
+    named = manifest.read(f"csv:{four_images / 't.csv'}", class_names=("10", "2", "0"))
     assert manifest.understood(named) == manifest.understood(data)
 
 
 @pytest.mark.parametrize(("labels", "odd"), [((0.5, 1), "0.5"), ((-1, 0), "-1"), (("1e-3", 2), "1e-3")])
-def test_numbers_that_are_no_labels(manifest, labels, odd, cells):
+def test_numbers_that_are_no_labels(manifest, labels, odd, four_images):
     manifest.refused(
-        manifest.write(cells / "t.csv", f"file,label\na.png,{labels[0]}\nb.png,{labels[1]}\n"), "'label'", odd
+        manifest.write(four_images / "t.csv", f"file,label\na.png,{labels[0]}\nb.png,{labels[1]}\n"), "'label'", odd
     )
 
 
 @pytest.mark.parametrize("label", ["9" * 5000, "x\u200b", '"x\ny"', "a long description, " * 20])
-def test_texts_that_are_no_names(manifest, label, cells):
+def test_texts_that_are_no_names(manifest, label, four_images):
     label = label if label.startswith('"') else f'"{label}"'
-    manifest.refused(manifest.write(cells / "t.csv", f"file,label\na.png,{label}\nb.png,y\n"), "'label'", "1 texts")
+    manifest.refused(
+        manifest.write(four_images / "t.csv", f"file,label\na.png,{label}\nb.png,y\n"), "'label'", "1 texts"
+    )
 
 
-def test_numbers_count_class_names_and_the_log_says_so(manifest, cells, caplog):
-    source = manifest.write(cells / "t.csv", "file,label\na.png,1\nb.png,0\n")
+def test_numbers_count_class_names_and_the_log_says_so(manifest, four_images, caplog):
+    source = manifest.write(four_images / "t.csv", "file,label\na.png,1\nb.png,0\n")
     data = manifest.read(source, class_names=("hem", "all"))
     assert manifest.understood(data) == {"a.png": ("all", ""), "b.png": ("hem", "")}
     assert any("0 is hem, 1 is all" in message for message in caplog.messages)
     manifest.refused(
-        manifest.write(cells / "u.csv", "file,label\na.png,2\nb.png,0\n"), "2 (1 rows)", class_names=("hem", "all")
+        manifest.write(four_images / "u.csv", "file,label\na.png,2\nb.png,0\n"),
+        "2 (1 rows)",
+        class_names=("hem", "all"),
     )
 
 
-def test_unknown_labels_are_counted(manifest, cells):
-    source = manifest.write(cells / "t.csv", ROWS)
+def test_unknown_labels_are_counted(manifest, four_images):
+    source = manifest.write(four_images / "t.csv", ROWS)
     manifest.refused(source, "1 labels", "y (2 rows)", "x, z", class_names=("x", "z"))
-    manifest.write(cells / "names.csv", "label,name\nx,basophil\n")
-    manifest.refused(source, "y (2 rows)", columns=f"class_names={cells / 'names.csv'}")
-    manifest.write(cells / "names.csv", "label,name\nx,basophil\ny,basophil\n")
-    manifest.refused(source, "name: basophil", columns=f"class_names={cells / 'names.csv'}")
-    manifest.write(cells / "names.csv", "id,title\nx,basophil\n")
-    manifest.refused(source, "label,name", columns=f"class_names={cells / 'names.csv'}")
+    manifest.write(four_images / "names.csv", "label,name\nx,basophil\n")
+    manifest.refused(source, "y (2 rows)", columns=f"class_names={four_images / 'names.csv'}")
+    manifest.write(four_images / "names.csv", "label,name\nx,basophil\ny,basophil\n")
+    manifest.refused(source, "name: basophil", columns=f"class_names={four_images / 'names.csv'}")
+    manifest.write(four_images / "names.csv", "id,title\nx,basophil\n")
+    manifest.refused(source, "label,name", columns=f"class_names={four_images / 'names.csv'}")
 
 
 @pytest.mark.parametrize("empty", ["", " ", "nan", "NaN", "null", "NA", "#N/A"])
-def test_rows_without_a_label(manifest, empty, cells):
-    source = manifest.write(cells / "t.csv", f"file,label\na.png,x\nb.png,{empty}\nd.png,y\n")
+def test_rows_without_a_label(manifest, empty, four_images):
+    source = manifest.write(four_images / "t.csv", f"file,label\na.png,x\nb.png,{empty}\nd.png,y\n")
     manifest.refused(source, "1 of 3", "line 3", "--skip_bad")
     data = manifest.read(source, skip_bad=True)
     assert list(manifest.understood(data)) == ["a.png", "d.png"]
     assert list(data.skipped) == ["line 3"]
-    manifest.refused(manifest.write(cells / "u.csv", "file,label\na.png,\nb.png,\n"), "2 of 2", skip_bad=True)
+    manifest.refused(manifest.write(four_images / "u.csv", "file,label\na.png,\nb.png,\n"), "2 of 2", skip_bad=True)
 
 
-def test_splits_have_usual_names_in_any_case(manifest, cells):
+def test_splits_have_usual_names_in_any_case(manifest, four_images):
     text = "file,label,split\nb.png,y,TEST\na.png,x,Training\nd.png,y,train \nsub/c.png,x,Validation\n"
-    source = manifest.write(cells / "t.csv", text.replace("train ", "Training"))
+    source = manifest.write(four_images / "t.csv", text.replace("train ", "Training"))
     assert list(manifest.understood(manifest.read(source)).items()) == [
         ("a.png", ("x", "train")),
         ("d.png", ("y", "train")),
@@ -211,25 +216,25 @@ def test_splits_have_usual_names_in_any_case(manifest, cells):
         ("b.png", ("y", "test")),
     ]
     manifest.refused(
-        manifest.write(cells / "u.csv", text.replace("TEST", "TestA")), "TestA (1 rows)", "data.split_folders"
+        manifest.write(four_images / "u.csv", text.replace("TEST", "TestA")), "TestA (1 rows)", "data.split_folders"
     )
-    manifest.refused(manifest.write(cells / "v.csv", text.replace("TEST", "")), "1 of 4", "line 2")
+    manifest.refused(manifest.write(four_images / "v.csv", text.replace("TEST", "")), "1 of 4", "line 2")
     manifest.refused(source, "'Nothing'"[1:-1], split_folders="train=Nothing")
-    assert manifest.read(manifest.write(cells / "w.csv", "file,label,split\na.png,x,\nb.png,y,\n")).splits == {}
+    assert manifest.read(manifest.write(four_images / "w.csv", "file,label,split\na.png,x,\nb.png,y,\n")).splits == {}
 
 
-def test_a_table_and_its_column_must_agree(manifest, cells):
-    manifest.write(cells / "train.csv", "file,label,split\na.png,x,train\nb.png,y,val\n")
-    manifest.refused(f"csv:{cells}", "1 rows", "train.csv line 3")
-    manifest.write(cells / "train.csv", "file,label,split\na.png,x,train\nb.png,y,train\n")
-    manifest.write(cells / "val.csv", "file,label\nd.png,x\n")
-    manifest.refused(f"csv:{cells}", "1 of 3", "val.csv line 2")
-    manifest.write(cells / "TRAINING.csv", ROWS)
-    manifest.refused(f"csv:{cells}", "TRAINING.csv, train.csv", "all train", "data.exclude")
+def test_a_table_and_its_column_must_agree(manifest, four_images):
+    manifest.write(four_images / "train.csv", "file,label,split\na.png,x,train\nb.png,y,val\n")
+    manifest.refused(f"csv:{four_images}", "1 rows", "train.csv line 3")
+    manifest.write(four_images / "train.csv", "file,label,split\na.png,x,train\nb.png,y,train\n")
+    manifest.write(four_images / "val.csv", "file,label\nd.png,x\n")
+    manifest.refused(f"csv:{four_images}", "1 of 3", "val.csv line 2")
+    manifest.write(four_images / "TRAINING.csv", ROWS)
+    manifest.refused(f"csv:{four_images}", "TRAINING.csv, train.csv", "all train", "data.exclude")
 
 
-def test_groups_are_complete(manifest, cells):
-    source = manifest.write(cells / "t.csv", "file,label,patient\na.png,x,p 1\nb.png,y,p2\nd.png,y,\n")
+def test_groups_are_complete(manifest, four_images):
+    source = manifest.write(four_images / "t.csv", "file,label,patient\na.png,x,p 1\nb.png,y,p2\nd.png,y,\n")
     manifest.refused(source, "1 of 3", "line 4", "group", columns="group=patient")
     data = manifest.read(source, columns="group=patient", exclude="d.png")
     assert data.groups == ("p 1", "p2")
@@ -237,9 +242,12 @@ def test_groups_are_complete(manifest, cells):
     # One patient under two names would be in two splits.
     for one, other in (("P1", "p1"), ("1", "01")):
         manifest.refused(
-            manifest.write(cells / "u.csv", f"file,label,group\na.png,x,{one}\nb.png,y,{other}\n"), "groups differ only"
+            manifest.write(four_images / "u.csv", f"file,label,group\na.png,x,{one}\nb.png,y,{other}\n"),
+            "groups differ only",
         )
-    assert manifest.read(manifest.write(cells / "v.csv", "file,label,group\na.png,x,7.0\nb.png,y,7\n")).groups == (
+    assert manifest.read(
+        manifest.write(four_images / "v.csv", "file,label,group\na.png,x,7.0\nb.png,y,7\n")
+    ).groups == (
         "7",
         "7",
     )

@@ -11,31 +11,31 @@ ROWS = "file,label\na.png,x\nb.png,y\nsub/c.png,x\nd.png,y\n"
 UNDERSTOOD = {"a.png": ("x", ""), "b.png": ("y", ""), "d.png": ("y", ""), "sub/c.png": ("x", "")}
 
 
-def test_a_zip_is_a_root(manifest, cells):
-    source = manifest.write(cells.parent / "t.csv", ROWS.replace("sub/", "sub\\"))
-    with zipfile.ZipFile(cells.parent / "cells.zip", "w") as archive:
-        for path in cells.rglob("*.png"):
-            archive.write(path, path.relative_to(cells).as_posix())
+def test_a_zip_is_a_root(manifest, four_images):
+    source = manifest.write(four_images.parent / "t.csv", ROWS.replace("sub/", "sub\\"))
+    with zipfile.ZipFile(four_images.parent / "cells.zip", "w") as archive:
+        for path in four_images.rglob("*.png"):
+            archive.write(path, path.relative_to(four_images).as_posix())
         archive.writestr("../e.png", b"")
-    data = manifest.read(source, root=str(cells.parent / "cells.zip"))
+    data = manifest.read(source, root=str(four_images.parent / "cells.zip"))
     assert manifest.understood(data) == UNDERSTOOD
-    assert data.sha256() == manifest.read(source, root=str(cells)).sha256()
-    manifest.refused(source, "data.root", root=str(cells / "absent"))
-    manifest.refused(source, "data.root", "zip", root=str(cells / "a.png"))
+    assert data.sha256() == manifest.read(source, root=str(four_images)).sha256()
+    manifest.refused(source, "data.root", root=str(four_images / "absent"))
+    manifest.refused(source, "data.root", "zip", root=str(four_images / "a.png"))
 
 
 @pytest.mark.parametrize("name", ["../{}/a.png", "sub/../../x.png", "/etc/passwd", "C:\\cells\\a.png", "\\\\pc\\a.png"])
-def test_no_path_leaves_the_root(manifest, name, cells):
-    text = f"file,label\n{name.format(cells.name)},x\nb.png,y\n"
-    manifest.refused(manifest.write(cells / "t.csv", text), "1 of 2", "outside the root", "line 2", skip_bad=True)
-    pattern = manifest.write(cells / "u.csv", "file,label,dir\na,x,..\nb,y,.\n")
+def test_no_path_leaves_the_root(manifest, name, four_images):
+    text = f"file,label\n{name.format(four_images.name)},x\nb.png,y\n"
+    manifest.refused(manifest.write(four_images / "t.csv", text), "1 of 2", "outside the root", "line 2", skip_bad=True)
+    pattern = manifest.write(four_images / "u.csv", "file,label,dir\na,x,..\nb,y,.\n")
     manifest.refused(pattern, "1 of 2", "outside the root", file_pattern="{dir}/{file}.png")
 
 
-def test_other_spellings_of_a_path(manifest, cells):
-    manifest.plant(cells, "trailing .png", "pla\u0308ttchen.png")
-    rows = f"{cells}/a.png,x\n./sub//c.png,x\n b.png ,y\ntrailing .png,y\nplättchen.png,y\n"
-    data = manifest.read(manifest.write(cells / "t.csv", "file,label\n" + rows))
+def test_other_spellings_of_a_path(manifest, four_images):
+    manifest.plant(four_images, "trailing .png", "pla\u0308ttchen.png")
+    rows = f"{four_images}/a.png,x\n./sub//c.png,x\n b.png ,y\ntrailing .png,y\nplättchen.png,y\n"
+    data = manifest.read(manifest.write(four_images / "t.csv", "file,label\n" + rows))
     assert set(data.ids) == {"a.png", "b.png", "sub/c.png", "trailing .png", "pla\u0308ttchen.png"}
 
 
@@ -50,17 +50,17 @@ MISSING = {
 
 
 @pytest.mark.parametrize("name", MISSING)
-def test_missing_files_are_counted_and_named(manifest, name, cells):
-    source = manifest.write(cells / "t.csv", f"file,label\n{name},x\nb.png,y\nd.png,x\n")
+def test_missing_files_are_counted_and_named(manifest, name, four_images):
+    source = manifest.write(four_images / "t.csv", f"file,label\n{name},x\nb.png,y\nd.png,x\n")
     manifest.refused(source, "1 of 3", "line 2", "--skip_bad", *MISSING[name])
     data = manifest.read(source, skip_bad=True)
     assert list(data.ids) == ["b.png", "d.png"]
     assert list(data.skipped) == [name.strip()]
 
 
-def test_files_that_cannot_be_read_are_left_out_with_their_columns(manifest, cells):
-    (cells / "b.png").write_bytes(b"no image")
-    source = manifest.write(cells / "t.csv", "file,label,group,size\na.png,x,p1,1\nb.png,y,p2,2\nd.png,y,p3,3\n")
+def test_files_that_cannot_be_read_are_left_out_with_their_columns(manifest, four_images):
+    (four_images / "b.png").write_bytes(b"no image")
+    source = manifest.write(four_images / "t.csv", "file,label,group,size\na.png,x,p1,1\nb.png,y,p2,2\nd.png,y,p3,3\n")
     manifest.refused(source, "1 of 3", "b.png")
     data = manifest.read(source, skip_bad=True)
     assert (data.ids, data.groups, data.columns) == (("a.png", "d.png"), ("p1", "p3"), {"size": ("1", "3")})
@@ -76,20 +76,20 @@ TWICE = {
 
 
 @pytest.mark.parametrize("kind", TWICE)
-def test_a_file_has_one_row(manifest, kind, cells):
+def test_a_file_has_one_row(manifest, kind, four_images):
     rows, words = TWICE[kind]
-    manifest.refused(manifest.write(cells / "t.csv", "file,label,split\n" + rows), *words, skip_bad=True)
+    manifest.refused(manifest.write(four_images / "t.csv", "file,label,split\n" + rows), *words, skip_bad=True)
 
 
-def test_a_file_in_the_tables_of_two_splits(manifest, cells):
-    manifest.write(cells / "Train.csv", "file,label\na.png,x\nb.png,y\n")
-    manifest.write(cells / "valid.csv", "file,label\na.png,x\nd.png,y\n")
-    manifest.refused(f"csv:{cells}", "a.png (Train.csv line 2: train x; valid.csv line 2: val x)")
+def test_a_file_in_the_tables_of_two_splits(manifest, four_images):
+    manifest.write(four_images / "Train.csv", "file,label\na.png,x\nb.png,y\n")
+    manifest.write(four_images / "valid.csv", "file,label\na.png,x\nd.png,y\n")
+    manifest.refused(f"csv:{four_images}", "a.png (Train.csv line 2: train x; valid.csv line 2: val x)")
 
 
-def test_a_name_that_occurs_in_two_folders_is_refused(manifest, cells):
-    manifest.plant(cells, "other/c.png")
-    source = manifest.write(cells / "t.csv", "file,label\nc.png,x\nb.png,y\n")
+def test_a_name_that_occurs_in_two_folders_is_refused(manifest, four_images):
+    manifest.plant(four_images, "other/c.png")
+    source = manifest.write(four_images / "t.csv", "file,label\nc.png,x\nb.png,y\n")
     manifest.refused(source, "1 of 2", "2 files match: other/c.png, sub/c.png", file_pattern="**/{file}")
 
 
@@ -100,25 +100,25 @@ def test_a_name_that_occurs_in_two_folders_is_refused(manifest, cells):
         *("{nothing}/{file}", "a.png", "{file}/x.png", "{file", "**", "{file}*", "{file:d}/*"),
     ],
 )
-def test_only_columns_and_widths_stand_in_a_pattern(manifest, pattern, cells):
+def test_only_columns_and_widths_stand_in_a_pattern(manifest, pattern, four_images):
     manifest.refused(
-        manifest.write(cells / "t.csv", ROWS), "data.file_pattern=", error=UsageError, file_pattern=pattern
+        manifest.write(four_images / "t.csv", ROWS), "data.file_pattern=", error=UsageError, file_pattern=pattern
     )
 
 
-def test_patterns_fill_in_columns(manifest, cells):
+def test_patterns_fill_in_columns(manifest, four_images):
     pattern = parse_file_pattern("{kind}/{{x}}_{file:03d}.png", {"kind": [], "file": []})
     assert pattern.path({"kind": "a", "file": " 7.0 "}) == "a/{x}_007.png"
-    source = manifest.write(cells / "t.csv", "file,label\n1,x\nseven,y\n")
+    source = manifest.write(four_images / "t.csv", "file,label\n1,x\nseven,y\n")
     manifest.refused(source, "1 of 2", "line 3: 'seven' is no whole number", file_pattern="{file:03d}.png")
     # Signs of patterns in cells are no patterns.
-    manifest.plant(cells, "a*.png")
-    data = manifest.read(manifest.write(cells / "u.csv", "file,label\na*,x\nd,y\n"), file_pattern="**/{file}.png")
+    manifest.plant(four_images, "a*.png")
+    data = manifest.read(manifest.write(four_images / "u.csv", "file,label\na*,x\nd,y\n"), file_pattern="**/{file}.png")
     assert set(data.ids) == {"a*.png", "d.png"}
 
 
-def test_include_and_exclude_choose_rows(manifest, cells):
-    source = manifest.write(cells / "t.csv", ROWS + "unlabeled/1.png,\n")
+def test_include_and_exclude_choose_rows(manifest, four_images):
+    source = manifest.write(four_images / "t.csv", ROWS + "unlabeled/1.png,\n")
     data = manifest.read(source, exclude="sub/**,unlabeled/**")
     assert set(data.ids) == {"a.png", "b.png", "d.png"}
     assert data.left_out["by data.include and data.exclude"] == 2

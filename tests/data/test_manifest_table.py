@@ -14,16 +14,16 @@ UNDERSTOOD = {"a.png": ("x", ""), "b.png": ("y", ""), "d.png": ("y", ""), "sub/c
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_delimiters_ends_of_lines_and_encodings(manifest, cells, delimiter, end, encoding):
+def test_delimiters_ends_of_lines_and_encodings(manifest, four_images, delimiter, end, encoding):
     text = ROWS.replace(",", delimiter).replace("\n", end)
-    source = manifest.write(cells / f"cells.{'tsv' if delimiter == chr(9) else 'csv'}", text, encoding)
+    source = manifest.write(four_images / f"cells.{'tsv' if delimiter == chr(9) else 'csv'}", text, encoding)
     assert manifest.understood(manifest.read(source.removeprefix("csv:"))) == UNDERSTOOD
 
 
-def test_json_lines_say_the_same(manifest, cells):
+def test_json_lines_say_the_same(manifest, four_images):
     rows = [dict(zip(("file", "label"), line.split(","), strict=True)) for line in ROWS.splitlines()[1:]]
     rows[1]["size"] = 3
-    data = manifest.read(manifest.write(cells / "cells.jsonl", "\n".join(map(json.dumps, rows)))[4:])
+    data = manifest.read(manifest.write(four_images / "cells.jsonl", "\n".join(map(json.dumps, rows)))[4:])
     assert manifest.understood(data) == UNDERSTOOD
     assert data.columns == {"size": ("", "3", "", "")}
 
@@ -59,10 +59,10 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_table_that_is_none_is_refused(manifest, kind, cells):
+def test_a_table_that_is_none_is_refused(manifest, kind, four_images):
     content, words = BROKEN[kind]
-    (cells / "t.csv").write_bytes(content)
-    manifest.refused(f"csv:{cells / 't.csv'}", *words)
+    (four_images / "t.csv").write_bytes(content)
+    manifest.refused(f"csv:{four_images / 't.csv'}", *words)
 
 
 @pytest.mark.parametrize(
@@ -78,42 +78,42 @@ def test_a_table_that_is_none_is_refused(manifest, kind, cells):
         ('{"file": "b.png", "label": null}', ["1 of 2", "line 2"]),
     ],
 )
-def test_json_that_is_no_row_is_refused(manifest, line, words, cells):
-    manifest.refused(manifest.write(cells / "t.jsonl", '{"file": "a.png", "label": "x"}\n' + line), *words)
+def test_json_that_is_no_row_is_refused(manifest, line, words, four_images):
+    manifest.refused(manifest.write(four_images / "t.jsonl", '{"file": "a.png", "label": "x"}\n' + line), *words)
 
 
-def test_a_wide_table_keeps_every_column(manifest, cells):
+def test_a_wide_table_keeps_every_column(manifest, four_images):
     names = [f"n{i}" for i in range(200)]
     rows = "".join(f"{name},{label},{','.join(map(str, range(200)))}\n" for name, label in (("a.png", 0), ("b.png", 1)))
-    data = manifest.read(manifest.write(cells / "t.csv", f"file,label,{','.join(names)}\n{rows}"))
+    data = manifest.read(manifest.write(four_images / "t.csv", f"file,label,{','.join(names)}\n{rows}"))
     assert list(data.columns) == names
     assert data.columns["n7"] == ("7", "7")
 
 
-def test_what_is_no_table_is_refused(manifest, cells):
-    (cells / "folder.csv").mkdir()
-    manifest.refused(f"csv:{cells / 'folder.csv'}", "no table")
-    os.mkfifo(cells / "pipe.csv")
-    manifest.refused(f"csv:{cells / 'pipe.csv'}", "no regular file")
-    manifest.refused(f"csv:{cells / 'absent.csv'}", "no such file")
+def test_what_is_no_table_is_refused(manifest, four_images):
+    (four_images / "folder.csv").mkdir()
+    manifest.refused(f"csv:{four_images / 'folder.csv'}", "no table")
+    os.mkfifo(four_images / "pipe.csv")
+    manifest.refused(f"csv:{four_images / 'pipe.csv'}", "no regular file")
+    manifest.refused(f"csv:{four_images / 'absent.csv'}", "no such file")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
-def test_a_table_that_may_not_be_read(manifest, cells):
-    source = manifest.write(cells / "t.csv", ROWS)
-    (cells / "t.csv").chmod(0)
+def test_a_table_that_may_not_be_read(manifest, four_images):
+    source = manifest.write(four_images / "t.csv", ROWS)
+    (four_images / "t.csv").chmod(0)
     manifest.refused(source, "t.csv", "ermission")
 
 
 @pytest.mark.parametrize("text", ["file", "files=a", "file=", "file=a,file=b", "label=a,,"])
-def test_columns_that_say_nothing(manifest, text, cells):
+def test_columns_that_say_nothing(manifest, text, four_images):
     manifest.refused(
-        manifest.write(cells / "t.csv", ROWS), f"data.columns={text}", "group", error=UsageError, columns=text
+        manifest.write(four_images / "t.csv", ROWS), f"data.columns={text}", "group", error=UsageError, columns=text
     )
 
 
-def test_columns_are_named(manifest, cells):
-    source = manifest.write(cells / "t.csv", "name,kind,split\na.png,x,test\nb.png,y,test\n")
+def test_columns_are_named(manifest, four_images):
+    source = manifest.write(four_images / "t.csv", "name,kind,split\na.png,x,test\nb.png,y,test\n")
     named = "file=name,label=kind"
     manifest.refused(source, "without train", "split=", columns=named)
     data = manifest.read(source, columns=f"{named},split=")
@@ -121,4 +121,4 @@ def test_columns_are_named(manifest, cells):
     assert data.columns == {"split": ("test", "test")}
     manifest.refused(source, "'slide'", "name, kind, split", columns=f"{named},group=slide")
     manifest.refused(source, "'kind'", "twice", columns=f"{named},group=kind")
-    manifest.refused(f"folder:{cells}", "data.columns", "csv:", error=UsageError, columns=named)
+    manifest.refused(f"folder:{four_images}", "data.columns", "csv:", error=UsageError, columns=named)
