@@ -252,7 +252,7 @@ def alike_names(names: Iterable[str]) -> list[list[str]]:
     alike = defaultdict(list)
     for name in sorted(names):
         plain = " ".join(name.casefold().split())
-        alike[str(int(plain)) if plain.isdecimal() else plain].append(name)
+        alike[plain.lstrip("0") if plain.isdecimal() else plain].append(name)
     return [same for same in alike.values() if len(same) > 1]
 
 

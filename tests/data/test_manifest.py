@@ -240,7 +240,7 @@ def test_groups_are_complete(manifest, four_images):
     assert data.groups == ("p 1", "p2")
     assert data.columns == {}
     # One patient under two names would be in two splits.
-    for one, other in (("P1", "p1"), ("1", "01")):
+    for one, other in (("P1", "p1"), ("1", "01"), ("1", "0" * 5000 + "1")):
         manifest.refused(
             manifest.write(four_images / "u.csv", f"file,label,group\na.png,x,{one}\nb.png,y,{other}\n"),
             "groups differ only",

@@ -111,6 +111,12 @@ def test_patterns_fill_in_columns(manifest, four_images):
     assert pattern.path({"kind": "a", "file": " 7.0 "}) == "a/{x}_007.png"
     source = manifest.write(four_images / "t.csv", "file,label\n1,x\nseven,y\n")
     manifest.refused(source, "1 of 2", "line 3: 'seven' is no whole number", file_pattern="{file:03d}.png")
+    # The folder around everything, as archives have it, is any folder.
+    manifest.plant(four_images, "wrapped/in/e.png")
+    data = manifest.read(
+        manifest.write(four_images / "t.csv", "file,label\nin/e.png,x\nc.png,y\n"), file_pattern="**/{file}"
+    )
+    assert set(data.ids) == {"wrapped/in/e.png", "sub/c.png"}
     # Signs of patterns in cells are no patterns.
     manifest.plant(four_images, "a*.png")
     data = manifest.read(manifest.write(four_images / "u.csv", "file,label\na*,x\nd,y\n"), file_pattern="**/{file}.png")
