@@ -120,5 +120,8 @@ def test_columns_are_named(manifest, four_images):
     assert data.splits == {}
     assert data.columns == {"split": ("test", "test")}
     manifest.refused(source, "'slide'", "name, kind, split", columns=f"{named},group=slide")
+    both = manifest.write(four_images / "u.csv", "file,label,Label\na.png,x,1\nb.png,y,2\n")
+    assert manifest.read(both, columns="label=label").class_names == ("x", "y")
+    assert manifest.read(both, columns="label=Label").class_names == ("1", "2")
     manifest.refused(source, "'kind'", "twice", columns=f"{named},group=kind")
     manifest.refused(f"folder:{four_images}", "data.columns", "csv:", error=UsageError, columns=named)

@@ -62,14 +62,13 @@ def find_columns(table: Table, named: Mapping[str, str], source: str) -> Columns
     Raises:
       DataError: a column is missing, or has two meanings.
     """
-    labels = named.get("label", "label")
-    several = tuple(part.strip() for part in labels.split("+"))
-    one_hot = len(several) > 1 and labels not in table.columns
+    label = named.get("label", "label")
+    one_hot = "+" in label and label not in table.columns
     columns = Columns(
-        file=_find(table, "file", named, source) or "",
-        labels=tuple(_find(table, "label", {"label": name}, source) or "" for name in several)
+        file=_required(table, "file", named, source),
+        labels=tuple(_required(table, "label", {"label": name.strip()}, source) for name in label.split("+"))
         if one_hot
-        else (_find(table, "label", named, source) or "",),
+        else (_required(table, "label", named, source),),
         split=_find(table, "split", named, source),
         group=_find(table, "group", named, source),
     )
@@ -80,25 +79,34 @@ def find_columns(table: Table, named: Mapping[str, str], source: str) -> Columns
     return columns
 
 
+def _required(table: Table, role: str, named: Mapping[str, str], source: str) -> str:
+    """Return the column of a role that every manifest has."""
+    column = _find(table, role, named, source)
+    if column is None:
+        raise _no_column(table, role, source)
+    return column
+
+
 def _find(table: Table, role: str, named: Mapping[str, str], source: str) -> str | None:
-    """Return the column of a role: its exact name, else the one that differs by case only."""
+    """Return the column of a role: the exact name that the user gave, else the one that differs by case only."""
     name = named.get(role, role)
-    if not name:
-        return None
-    if name in table.columns:
-        alike = [name] if role in named else [c for c in table.columns if c.casefold() == name.casefold()]
-    else:
-        alike = [column for column in table.columns if column.casefold() == name.casefold()]
+    if not name or (role in named and name in table.columns):
+        return name or None
+    alike = [column for column in table.columns if column.casefold() == name.casefold()]
     if len(alike) > 1:
         raise DataError(
             f"{source}: columns {shown(alike)} differ by case only; say which by data.columns={role}=COLUMN"
         )
-    if not alike and (role in named or role in ("file", "label")):
-        raise DataError(
-            f"{source}: no column {name!r}; the first line names {shown(table.columns)}. Name the columns by "
-            f"data.columns, such as {_EXAMPLE}"
-        )
+    if not alike and role in named:
+        raise _no_column(table, name, source)
     return alike[0] if alike else None
+
+
+def _no_column(table: Table, name: str, source: str) -> DataError:
+    return DataError(
+        f"{source}: no column {name!r}; the first line names {shown(table.columns)}. Name the columns by data.columns, "
+        f"such as {_EXAMPLE}"
+    )
 
 
 class _Piece(NamedTuple):
