@@ -50,7 +50,8 @@ def decode_dataset(
     Raises:
       DataError: a file cannot be read, and `skip_bad` is not set.
     """
-    images, sizes, bad = _decode_all(tree, entries, source, config)
+    geometries = _geometries(len(entries), columns or {}, source, config)
+    images, sizes, bad = _decode_all(tree, entries, source, geometries)
     skipped = {**unreadable, **{printable(entries[i].path): reason for i, reason in bad.items()}}
     if skipped:
         _report_unreadable(skipped, len(entries) + len(unreadable), source, config.skip_bad)
@@ -75,17 +76,51 @@ def decode_dataset(
     return dataset.select(np.array([i not in bad for i in range(len(entries))])) if bad else dataset
 
 
+def _geometries(
+    count: int, columns: Mapping[str, tuple[str, ...]], source: str, config: DataConfig
+) -> Sequence[Geometry]:
+    """Return the geometry of each file; a column may hold their scales.
+
+    Raises:
+      DataError: there is no such column, or a cell of it is no number above 0.
+    """
+    geometry, name = Geometry.of(config), config.microns_per_pixel
+    if not isinstance(name, str):
+        return [geometry] * count
+    if name not in columns:
+        raise DataError(
+            f"{source}: no column {name!r} for data.microns_per_pixel; there are {', '.join(columns) or 'none'}"
+        )
+    scales = [_scale(cell) for cell in columns[name]]
+    wrong = [cell for cell, scale in zip(columns[name], scales, strict=True) if scale is None]
+    if wrong:
+        raise DataError(
+            f"{source}: column {name!r} of data.microns_per_pixel holds {len(wrong):,} cells that are no numbers above "
+            f"0, such as {wrong[0]!r}; correct them"
+        )
+    return [geometry._replace(microns_per_pixel=scale) for scale in scales]
+
+
+def _scale(cell: str) -> float | None:
+    """Return a cell as micrometers per pixel; None: it is none."""
+    try:
+        scale = float(cell)
+    except ValueError:
+        return None
+    return scale if math.isfinite(scale) and scale > 0 else None
+
+
 def is_image(path: PurePosixPath) -> bool:
     """Return whether a path has the suffix of an image file and is not hidden."""
     return path.suffix.lower() in image_files.SUFFIXES and not is_hidden(path)
 
 
 def _decode_all(
-    tree: FileTree, entries: Sequence[Entry], source: str, config: DataConfig
+    tree: FileTree, entries: Sequence[Entry], source: str, geometries: Sequence[Geometry]
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Return the images, uint8 [n, h, w, 3], their sizes and sides, int32 [n, 3], and why others cannot be read."""
-    geometry = Geometry.of(config)
-    shape = (len(entries), geometry.image_size, geometry.image_size, 3)
+    size = geometries[0].image_size
+    shape = (len(entries), size, size, 3)
     check_fits(math.prod(shape), source)
     images = np.empty(shape, np.uint8)
 
@@ -93,7 +128,7 @@ def _decode_all(
         """Decode one file; returns its size and the side that is looked at, or the reason why it cannot be read."""
         path = entries[i].path
         try:
-            decoded = image_files.decode_sized(tree.read(path), printable(path), geometry)
+            decoded = image_files.decode_sized(tree.read(path), printable(path), geometries[i])
         except UnreadableFile as error:
             return error.reason
         images[i] = decoded.pixels

@@ -107,8 +107,10 @@ def read_source(source: str, config: DataConfig) -> Dataset:
     if path is not None and not path.exists():
         raise DataError(f"{source}: no such file or folder; check data.source")
     given = [name for name in _OF_MANIFESTS if getattr(config, name) is not None]
+    given += ["microns_per_pixel"] * isinstance(config.microns_per_pixel, str)
     if given and kind != "csv":
-        raise UsageError(f"{source}: data.{given[0]} is about manifests alone; give csv:PATH, or leave it out")
+        value = getattr(config, given[0])
+        raise UsageError(f"{source}: data.{given[0]}={value} is about manifests alone; give csv:PATH, or leave it out")
     if not SOURCES[kind].knows_names:
         _check_numbered_names(config.class_names, source)
     dataset = SOURCES[kind].load(place, source, config)

@@ -103,7 +103,9 @@ class Classifier:
             return
         if (sides < sizes.max(axis=1)).any():
             logger.info("%s", describe(sizes, sides, self.geometry))
-        if self.view is not None and self.geometry.microns_per_pixel is None:
+        if isinstance(self.config.data.microns_per_pixel, str):
+            logger.warning("the model was trained on images of known scale; give --microns_per_pixel of these as well")
+        elif self.view is not None and self.geometry.microns_per_pixel is None:
             reason = misfit(self.view, view_of(sizes, sides))
             if reason is not None:
                 logger.warning("%s", reason)

@@ -2,9 +2,12 @@
 
 import zipfile
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from bloodcell_jax.data.manifest.columns import parse_file_pattern
+from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.errors import UsageError
 
 ROWS = "file,label\na.png,x\nb.png,y\nsub/c.png,x\nd.png,y\n"
@@ -128,3 +131,21 @@ def test_include_and_exclude_choose_rows(manifest, four_images):
     data = manifest.read(source, exclude="sub/**,unlabeled/**")
     assert set(data.ids) == {"a.png", "b.png", "d.png"}
     assert data.left_out["by data.include and data.exclude"] == 2
+
+
+def test_a_column_of_scales_shows_the_same_piece_of_the_slide(manifest, tmp_path):
+    slide = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for name, zoom in (("fine", 8), ("coarse", 4)):
+        Image.fromarray(slide).resize((64 * zoom, 64 * zoom), Image.Resampling.NEAREST).save(tmp_path / f"{name}.png")
+    rows = "file,label,scale\nfine.png,a,0.1\ncoarse.png,b,{}\n"
+    source = manifest.write(tmp_path / "cells.csv", rows.format(0.2))
+    data = manifest.read(source, microns_per_pixel="scale")
+    assert data.sides.tolist() == [100, 200]  # ordered by path: coarse, fine
+    assert np.abs(data.images[0].astype(int) - data.images[1]).mean() < 4
+    assert manifest.read(source).sides.tolist() == [256, 512]
+    for cell in ("", "x", "0", "-1", "nan", "inf"):
+        manifest.write(tmp_path / "cells.csv", rows.format(cell))
+        manifest.refused(source, "'scale'", "1 cells", repr(cell), microns_per_pixel="scale")
+    manifest.refused(source, "'size'", "scale", microns_per_pixel="size")
+    with pytest.raises(UsageError, match="microns_per_pixel=scale"):
+        load_source("synthetic:24", microns_per_pixel="scale")
