@@ -33,14 +33,17 @@ class StoredWeights:
     Attributes:
       tensors: the tensors by the file's own names.
       info: the info that this library wrote; None in all other files.
+      norm_before_pool: whether the file's description of its layers puts the last norm before the pooling; None if it
+        has no such description.
     """
 
     tensors: Mapping[str, Tensor]
     info: WeightsInfo | None = None
+    norm_before_pool: bool | None = None
 
 
 def read_file(path: Path) -> StoredWeights:
-    """Open a safetensors, PyTorch or HDF5 file; a tensor is read when it is used.
+    """Open a safetensors, PyTorch, HDF5 or Keras file; a tensor is read when it is used.
 
     Raises:
       DataError: the file is of no such kind, or not whole.
@@ -50,8 +53,12 @@ def read_file(path: Path) -> StoredWeights:
         tensors, metadata = read_safetensors(path)
         return StoredWeights(tensors, stored_info(path, metadata))
     if start.startswith(b"PK"):
+        from bloodcell_jax.weights.keras_archive import is_keras_archive, read_keras_archive
         from bloodcell_jax.weights.torch_file import read_torch_zip
 
+        if is_keras_archive(path):
+            tensors, norm_before_pool = read_keras_archive(path)
+            return StoredWeights(tensors, norm_before_pool=norm_before_pool)
         return StoredWeights(read_torch_zip(path))
     if start.startswith(b"\x80"):
         from bloodcell_jax.weights.torch_file import read_torch_legacy
@@ -65,7 +72,7 @@ def read_file(path: Path) -> StoredWeights:
         raise DataError(f"{path}: a web page, not weights; the download failed, so download it again")
     if start.startswith(b"version https://git-lfs"):
         raise DataError(f"{path}: a pointer of Git LFS, not weights; run git lfs pull, or download the file itself")
-    raise DataError(f"{path}: not a weights file; give safetensors, PyTorch (.pth, .pt, .bin) or HDF5 (.h5)")
+    raise DataError(f"{path}: not a weights file; give safetensors, PyTorch (.pth, .pt, .bin), HDF5 (.h5) or .keras")
 
 
 def _first_bytes(path: Path) -> bytes:
