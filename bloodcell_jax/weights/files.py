@@ -33,13 +33,12 @@ class StoredWeights:
     Attributes:
       tensors: the tensors by the file's own names.
       info: the info that this library wrote; None in all other files.
-      norm_before_pool: whether the file's description of its layers puts the last norm before the pooling; None if it
-        has no such description.
+      last_layers: classes of the layers after the last block, from the file's description; empty if it has none.
     """
 
     tensors: Mapping[str, Tensor]
     info: WeightsInfo | None = None
-    norm_before_pool: bool | None = None
+    last_layers: tuple[str, ...] = ()
 
 
 def read_file(path: Path) -> StoredWeights:
@@ -57,8 +56,8 @@ def read_file(path: Path) -> StoredWeights:
         from bloodcell_jax.weights.torch_file import read_torch_zip
 
         if is_keras_archive(path):
-            tensors, norm_before_pool = read_keras_archive(path)
-            return StoredWeights(tensors, norm_before_pool=norm_before_pool)
+            tensors, last_layers = read_keras_archive(path)
+            return StoredWeights(tensors, last_layers=last_layers)
         return StoredWeights(read_torch_zip(path))
     if start.startswith(b"\x80"):
         from bloodcell_jax.weights.torch_file import read_torch_legacy

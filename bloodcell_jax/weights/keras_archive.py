@@ -26,7 +26,7 @@ _MAX_DEPTH = 16
 # The last layers of a block; TensorFlow's Keras saves the sum as an operation.
 _BLOCK_ENDS = frozenset({"Add", "LayerScale", "StochasticDepth", "TFOpLambda"})
 
-# Layers after which the order of norm and pooling is still the same.
+# Layers that do not change what the weights mean.
 _NEUTRAL = frozenset({"InputLayer", "Dropout", "Activation", "Softmax", "Identity"})
 
 
@@ -38,11 +38,8 @@ def is_keras_archive(path: Path) -> bool:
         return False  # Whoever reads it next says what is wrong.
 
 
-def read_keras_archive(path: Path) -> tuple[dict[str, h5py.Dataset], bool | None]:
-    """Return the HDF5 datasets by name, unread, and whether the last norm comes before the pooling.
-
-    The order is None if the description does not show it: the layers after the last block are then not one norm, one
-    average pooling and one dense layer.
+def read_keras_archive(path: Path) -> tuple[dict[str, h5py.Dataset], tuple[str, ...]]:
+    """Return the HDF5 datasets by name, unread, and the classes of the last layers; see `last_layers`.
 
     Raises:
       DataError: the archive is damaged or compressed, or a member is not what its name says.
@@ -53,18 +50,16 @@ def read_keras_archive(path: Path) -> tuple[dict[str, h5py.Dataset], bool | None
         content = BytesIO(members.read(WEIGHTS).data)
     except (ValueError, zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{path}: cannot be read as a Keras archive: {error}") from error
-    return read_h5(path, content), norm_before_pool(list(_layer_classes(config)))
+    return read_h5(path, content), last_layers(list(_layer_classes(config)))
 
 
-def norm_before_pool(classes: list[str]) -> bool | None:
-    """Return whether the last norm comes before the pooling, from the classes of all layers in order; None: unclear."""
+def last_layers(classes: list[str]) -> tuple[str, ...]:
+    """Return the classes of the layers after the last block, without neutral ones, from those of all layers in order.
+
+    It is empty if there is no block.
+    """
     ends = [i for i, name in enumerate(classes) if name in _BLOCK_ENDS]
-    tail = [name for name in classes[ends[-1] + 1 :] if name not in _NEUTRAL] if ends else []
-    orders: dict[tuple[str, ...], bool] = {
-        ("LayerNormalization", "GlobalAveragePooling2D"): True,
-        ("GlobalAveragePooling2D", "LayerNormalization"): False,
-    }
-    return orders.get(tuple(tail[:2])) if tail[2:] in ([], ["Dense"]) else None
+    return tuple(name for name in classes[ends[-1] + 1 :] if name not in _NEUTRAL) if ends else ()
 
 
 def _parse(text: bytes) -> Any:

@@ -68,6 +68,13 @@ def outer_head(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
     return {name: ours for name, ours in _variables(module, "head", _CONV).items() if name in shapes}
 
 
+# Last layers of a model -> whether the norm comes before the pooling.
+NORM_BEFORE_POOL = {
+    ("LayerNormalization", "GlobalAveragePooling2D", "Dense"): True,
+    ("GlobalAveragePooling2D", "LayerNormalization", "Dense"): False,
+}
+
+
 def _numbered(layer: str, number: int) -> str:
     return f"{layer}_{number}" if number else layer
 

@@ -14,7 +14,7 @@ import numpy as np
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.weights import keras_naming, naming
 from bloodcell_jax.weights.files import StoredWeights, Tensor
-from bloodcell_jax.weights.parts import choose_prefix, find_prefixes, without_wrappers
+from bloodcell_jax.weights.parts import choose_prefix, find_prefixes, part_name, without_wrappers
 
 
 @dataclass(frozen=True)
@@ -145,17 +145,25 @@ def recognize(path: Path, stored: StoredWeights, part: str | None = None) -> Nam
     inside, outside = _divide(tensors, prefix, others, layout.ignored)
     head = layout.outer_head(_shapes(outside)) if layout.outer_head and part is None else {}
     named = _apply(layout, path, inside, {name: (outside.pop(name), our) for name, our in head.items()}, prefix)
-    has_head = "head/kernel" in named.tensors
-    order = named.norm_before_pool if not layout.hides_order or not has_head else stored.norm_before_pool
+    asks_order = layout.hides_order and "head/kernel" in named.tensors
+    order = _described_order(path, stored.last_layers, prefix) if asks_order else named.norm_before_pool
     return replace(
         named,
         norm_before_pool=order,
-        hides_order=layout.hides_order and has_head and order is None,
+        hides_order=asks_order and order is None,
         prefix=prefix,
         wrappers=wrappers,
         others=others,
         outside=tuple(sorted(outside)),
     )
+
+
+def _described_order(path: Path, last_layers: tuple[str, ...], prefix: str) -> bool | None:
+    """Return whether the described norm comes before the pooling; None if nothing is described."""
+    if last_layers and last_layers not in keras_naming.NORM_BEFORE_POOL:
+        alone = f"take the network alone by {path}#{part_name(prefix)}" if prefix else "save it without its head"
+        raise DataError(f"{path}: its last layers are {', '.join(last_layers)}, which no variant computes; {alone}")
+    return keras_naming.NORM_BEFORE_POOL.get(last_layers)
 
 
 def _not_recognized(path: Path, tensors: Mapping[str, Tensor]) -> DataError:

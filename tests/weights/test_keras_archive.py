@@ -14,7 +14,7 @@ from bloodcell_jax import cli
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.models import create_model
 from bloodcell_jax.weights import load_weights, read_weights_info
-from bloodcell_jax.weights.keras_archive import MAX_CONFIG_BYTES, norm_before_pool
+from bloodcell_jax.weights.keras_archive import MAX_CONFIG_BYTES, last_layers
 
 SMALL = "test_convnext"
 POOL, NORM, HEAD = "GlobalAveragePooling2D", "LayerNormalization", "Dense"
@@ -160,20 +160,33 @@ def test_an_outer_head_that_is_more_than_one_layer_is_left_out_and_said(params, 
 
 
 @pytest.mark.parametrize(
-    ("tail", "expected"),
+    "tail",
     [
-        ([NORM, POOL, HEAD], True),
-        ([POOL, NORM, HEAD], False),
-        ([NORM, "GlobalMaxPooling2D", HEAD], None),
-        ([NORM, POOL, "BatchNormalization", HEAD], None),
-        ([NORM, POOL, HEAD, HEAD], None),
-        ([NORM, "Flatten", HEAD], None),
-        ([], None),
+        [NORM, "GlobalMaxPooling2D", HEAD],
+        ["GlobalMaxPooling2D", NORM, HEAD],
+        [NORM, POOL, "BatchNormalization", HEAD],
+        [NORM, "Flatten", HEAD],
     ],
 )
-def test_the_order_is_told_from_one_norm_one_average_pooling_and_one_dense_layer(tail, expected):
-    assert norm_before_pool(["Conv2D", NORM, HEAD, "Add", *tail]) is expected
-    assert norm_before_pool(tail) is None
+def test_last_layers_that_no_variant_computes_are_refused_whatever_the_variant(tail, tiny, archive):
+    path = archive(flat(*tail), tiny)
+    for variant in (None, "convnext_tiny", "convnext_tiny_hnf"):
+        with pytest.raises(DataError, match=rf"model\.keras: .*{', '.join(tail)}"):
+            read_weights_info(path, variant)
+    with pytest.raises(DataError, match=rf"model\.keras: .*{tail[0]}"):
+        load_weights(path, create_model("convnext_tiny", 7))
+
+
+def test_a_pooling_of_another_kind_leaves_the_network_alone_usable(tiny, archive):
+    path = archive(nested([NORM], "GlobalMaxPooling2D", HEAD), tiny, "layers/functional/")
+    with pytest.raises(DataError, match=r"GlobalMaxPooling2D, .*model\.keras#layers/functional"):
+        read_weights_info(path)
+    assert read_weights_info(f"{path}#layers/functional").num_classes is None
+
+
+def test_last_layers_follow_the_last_block():
+    assert last_layers(["Conv2D", NORM, "Add", HEAD, "Add", "Dropout", POOL, NORM, HEAD]) == (POOL, NORM, HEAD)
+    assert last_layers([POOL, NORM, HEAD]) == ()
 
 
 @pytest.mark.parametrize(

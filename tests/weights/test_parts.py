@@ -101,6 +101,7 @@ def exponential(torch, timm, network):
     return timm.utils.ModelEmaV3(network)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("wrap", [averaged, compiled, exponential])
 def test_what_torch_and_timm_wrap_is_loaded(wrap, torch, timm, tensors, loads, tmp_path):
     network = timm.create_model(VARIANT, num_classes=7)
