@@ -34,8 +34,8 @@ def read_h5(path: Path, content: BytesIO | None = None) -> dict[str, h5py.Datase
         for name, dataset in weights.items():
             _check_inside(root, name, dataset)
         return weights
-    # h5py reports damage by whatever exception the C library's error maps to.
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+    # h5py reports damage by whatever exception the C library's error maps to; in memory, an address may be too large.
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: cannot be read as HDF5 ({error}); download or write it again") from error
 
 

@@ -217,7 +217,7 @@ def _read(path: Path, tensor: Tensor, shape: tuple[int, ...]) -> np.ndarray:
         raise DataError(f"{path}: a tensor of {tensor.dtype}; give weights of floating-point numbers")
     try:
         return np.array(tensor, np.float32, order="C").reshape(shape)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise DataError(f"{path}: cannot be read ({error}); download or write it again") from error
 
 
