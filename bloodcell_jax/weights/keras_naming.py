@@ -69,7 +69,7 @@ def outer_head(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
 
 
 # Last layers of a model -> whether the norm comes before the pooling.
-NORM_BEFORE_POOL = {
+NORM_BEFORE_POOL: dict[tuple[str, ...], bool] = {
     ("LayerNormalization", "GlobalAveragePooling2D", "Dense"): True,
     ("GlobalAveragePooling2D", "LayerNormalization", "Dense"): False,
 }
