@@ -6,7 +6,13 @@ from bloodcell_jax.cli.verb import Verb, required, required_path, value_of
 
 
 def _define_convert(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("input", None, "a checkpoint in any published layout, or a published name", flag_values=values)
+    flags.DEFINE_string(
+        "input",
+        None,
+        "a checkpoint in any published layout, or a published name; PATH#NAME takes the network under NAME if the file "
+        "holds several (trained beside averaged weights)",
+        flag_values=values,
+    )
     flags.DEFINE_string("output", None, "the new .safetensors file", flag_values=values)
     flags.DEFINE_string("variant", None, "timm's model name; unset: told from the shapes", flag_values=values)
 
@@ -24,7 +30,8 @@ CONVERT = Verb(
     "any published ConvNeXt checkpoint into this library's safetensors",
     """
   convert --input=convnext_base_22k_1k_224.pth --output=convnext_base.safetensors
-  convert --input=convnext_tiny.fb_in22k --output=tiny.safetensors""",
+  convert --input=convnext_tiny.fb_in22k --output=tiny.safetensors
+  convert --input=checkpoint.pth#model --output=trained.safetensors""",
     _define_convert,
     _convert,
 )

@@ -12,7 +12,8 @@ class ModelConfig:
     weights: str | None = option(
         None,
         "a checkpoint in any published layout, or a published name such as convnext_base.fb_in22k_ft_in1k (downloaded "
-        "once); unset: random initialization",
+        "once); PATH#NAME takes the network under NAME if the file holds several (both.pth#model); unset: random "
+        "initialization",
     )
     num_classes: int | None = option(None, "size of the head; unset: the number of classes in the data", minimum=2)
     drop_path: float = option(

@@ -44,7 +44,8 @@ def create_run(config: Config, dataset: Dataset | None = None) -> Run:
     check_blocks(augmentation, config.train.batch_size, parallel.mesh.size)
     # Before the data: a misspelt variant or file should not wait for them.
     create_model(config.model.variant, 2)
-    weights_info = read_weights_info(config.model.weights) if config.model.weights is not None else None
+    weights, variant = config.model.weights, config.model.variant
+    weights_info = read_weights_info(weights, variant) if weights is not None else None
     dataset = load_data(config.data) if dataset is None else dataset
     check_learnable(dataset)
     config = resolve(config, dataset, weights_info)

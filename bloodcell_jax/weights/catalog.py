@@ -1,7 +1,7 @@
 """Published weights by name: their addresses, their licenses, and the accuracy that they are known to reach.
 
-A name is timm's tag if timm has one; `keras/...` are Keras' own files. Top-1 is the accuracy on ImageNet-1k with a
-single crop, as the publishers give it.
+A name is timm's tag if timm has one; `keras/...` are Keras' own files, `dinov3/...` Meta's files of DINOv3. Top-1 is
+the accuracy on ImageNet-1k with a single crop, as the publishers give it.
 """
 
 import difflib
@@ -11,11 +11,14 @@ from pathlib import Path, PurePosixPath
 from bloodcell_jax.download import download
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
+from bloodcell_jax.weights.parts import split_part
 
 MIT = "MIT"
 APACHE = "Apache-2.0"
 BSD = "BSD-3-Clause"
 NON_COMMERCIAL = "CC-BY-NC-4.0"
+# SPDX has no name for it; https://ai.meta.com/resources/models-and-libraries/dinov3-license
+DINOV3 = "DINOv3 License"
 NON_COMMERCIAL_LICENSES = frozenset({NON_COMMERCIAL})
 
 
@@ -30,7 +33,7 @@ class CatalogEntry:
     Attributes:
       name: its name in this catalog.
       url: its address.
-      licence: license of the weights, as SPDX names it.
+      licence: license of the weights, as SPDX names it if it does.
       top1: accuracy on ImageNet-1k in percent; None if the file has no ImageNet-1k head.
       sha256: its hash as published: all digits, the first 8, or none.
       input_size: side in pixels of the images that the weights were last trained on.
@@ -183,12 +186,32 @@ def _keras() -> list[CatalogEntry]:
     ]
 
 
+def _dinov3() -> list[CatalogEntry]:
+    """Return the ConvNeXts distilled by Siméoni et al. 2025, without a head; github.com/facebookresearch/dinov3.
+
+    timm's files are open, without a published hash; Meta gives addresses of its own only to those who accept the
+    license.
+    """
+    hashes = {"tiny": "21b726bb", "small": "296db49d", "base": "801f2ba9", "large": "61fa432d"}
+    address = "https://dl.fbaipublicfiles.com/dinov3/dinov3_convnext"
+    entries = []
+    for size, digits in hashes.items():
+        name = f"convnext_{size}"
+        url = f"{address}_{size}/dinov3_{name}_pretrain_lvd1689m-{digits}.pth"
+        entries += [
+            CatalogEntry(f"{name}.dinov3_lvd1689m", _hub_url(f"{name}.dinov3_lvd1689m"), DINOV3, None),
+            CatalogEntry(f"dinov3/{name}.lvd1689m", url, DINOV3, None, digits),
+        ]
+    return entries
+
+
 def _size_in(name: str) -> int:
     last = name.split("_")[-1]
     return int(last) if last.isdecimal() else 224
 
 
-CATALOG = {entry.name: entry for entry in (*_facebook_v1(), *_facebook_v2(), *_timm(), *_torchvision(), *_keras())}
+_ENTRIES = (*_facebook_v1(), *_facebook_v2(), *_timm(), *_torchvision(), *_keras(), *_dinov3())
+CATALOG = {entry.name: entry for entry in _ENTRIES}
 
 
 def find_weights(path: Path | str) -> Path:
@@ -211,6 +234,12 @@ def find_weights(path: Path | str) -> Path:
     close = difflib.get_close_matches(name, CATALOG, n=3)
     hint = f"did you mean {', '.join(close)}" if close else "names look like convnext_tiny.fb_in1k"
     raise DataError(f"{name}: no such file, and no published weights with this name; {hint}")
+
+
+def find_part(source: Path | str) -> tuple[Path, str | None]:
+    """Return the file of `source`, see `find_weights`, and the part that it asks for by `FILE#PART`; None: no part."""
+    name, part = split_part(source)
+    return find_weights(name), part
 
 
 def entry_of_file(path: Path) -> CatalogEntry | None:

@@ -5,11 +5,11 @@ from pathlib import Path
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
 from bloodcell_jax.models.variants import VARIANTS
-from bloodcell_jax.weights.catalog import find_weights
+from bloodcell_jax.weights.catalog import find_part
 from bloodcell_jax.weights.files import read_file
 from bloodcell_jax.weights.info import WeightsInfo
 from bloodcell_jax.weights.layouts import recognize
-from bloodcell_jax.weights.loading import fit, inferred_info, say_license
+from bloodcell_jax.weights.loading import fit, inferred_info, say_license, say_part
 from bloodcell_jax.weights.safetensors_file import write_safetensors
 from bloodcell_jax.weights.structure import infer_variant
 
@@ -18,7 +18,8 @@ def convert(source: Path | str, target: Path | str, variant: str | None = None) 
     """Write the weights of `source` to `target` as safetensors.
 
     Args:
-      source: a file in any published layout, or a name in the catalog.
+      source: a file in any published layout, or a name in the catalog; `PATH#NAME` takes the network under a name if
+        the file holds several.
       target: a new file; its name ends in .safetensors.
       variant: name of the ConvNeXt; None: it is inferred from the shapes.
 
@@ -39,9 +40,10 @@ def convert(source: Path | str, target: Path | str, variant: str | None = None) 
         raise UsageError(f"--output={target}: no folder {target.parent}; create it")
     if variant is not None and variant not in VARIANTS:
         raise UsageError(f"--variant={variant}: no such variant; there are {', '.join(VARIANTS)}")
-    source = find_weights(source)
+    source, part = find_part(source)
     stored = read_file(source)
-    weights = recognize(source, stored.tensors)
+    weights = recognize(source, stored, part)
+    say_part(source, weights)
     info = stored.info or inferred_info(source, weights, variant or infer_variant(source, weights))
     say_license(source, info)
     params, _ = fit(source, weights, create_model(info.variant, info.num_classes or 1000))

@@ -33,14 +33,16 @@ class StoredWeights:
     Attributes:
       tensors: the tensors by the file's own names.
       info: the info that this library wrote; None in all other files.
+      last_layers: classes of the layers after the last block, from the file's description; empty if it has none.
     """
 
     tensors: Mapping[str, Tensor]
     info: WeightsInfo | None = None
+    last_layers: tuple[str, ...] = ()
 
 
 def read_file(path: Path) -> StoredWeights:
-    """Open a safetensors, PyTorch or HDF5 file; a tensor is read when it is used.
+    """Open a safetensors, PyTorch, HDF5 or Keras file; a tensor is read when it is used.
 
     Raises:
       DataError: the file is of no such kind, or not whole.
@@ -50,8 +52,12 @@ def read_file(path: Path) -> StoredWeights:
         tensors, metadata = read_safetensors(path)
         return StoredWeights(tensors, stored_info(path, metadata))
     if start.startswith(b"PK"):
+        from bloodcell_jax.weights.keras_archive import is_keras_archive, read_keras_archive
         from bloodcell_jax.weights.torch_file import read_torch_zip
 
+        if is_keras_archive(path):
+            tensors, last_layers = read_keras_archive(path)
+            return StoredWeights(tensors, last_layers=last_layers)
         return StoredWeights(read_torch_zip(path))
     if start.startswith(b"\x80"):
         from bloodcell_jax.weights.torch_file import read_torch_legacy
@@ -65,7 +71,7 @@ def read_file(path: Path) -> StoredWeights:
         raise DataError(f"{path}: a web page, not weights; the download failed, so download it again")
     if start.startswith(b"version https://git-lfs"):
         raise DataError(f"{path}: a pointer of Git LFS, not weights; run git lfs pull, or download the file itself")
-    raise DataError(f"{path}: not a weights file; give safetensors, PyTorch (.pth, .pt, .bin) or HDF5 (.h5)")
+    raise DataError(f"{path}: not a weights file; give safetensors, PyTorch (.pth, .pt, .bin), HDF5 (.h5) or .keras")
 
 
 def _first_bytes(path: Path) -> bytes:

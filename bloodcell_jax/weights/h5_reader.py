@@ -1,5 +1,6 @@
 """HDF5 files as Keras and TensorFlow write them."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,29 @@ from bloodcell_jax.errors import DataError
 _SAVED_MODEL_GROUP = "model_weights"
 
 
-def read_h5(path: Path) -> dict[str, h5py.Dataset]:
+def read_h5(path: Path, content: BytesIO | None = None) -> dict[str, h5py.Dataset]:
     """Return the HDF5 datasets of a file by name, unread.
 
     Some files list their layers and the weights of each in order. Their names are `layer[i]/weight`, and i is the place
     of the weight in its layer: the weights' own names differ between versions for some layers. In other files a name is
     the path inside the file.
 
+    Args:
+      path: the file.
+      content: the HDF5 file inside `path`; None: `path` itself is one.
+
     Raises:
       DataError: the file is damaged, or a dataset lies in another file.
     """
     try:
-        root = h5py.File(path, "r")
+        root = h5py.File(path if content is None else content, "r")
         group = _group(root, _SAVED_MODEL_GROUP) if _SAVED_MODEL_GROUP in root else root
         weights = _layer_weights(group) if {"layer_names", "layer_names0"} & group.attrs.keys() else _datasets(group)
         for name, dataset in weights.items():
             _check_inside(root, name, dataset)
         return weights
-    # h5py reports damage by whatever exception the C library's error maps to.
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+    # h5py reports damage by whatever exception the C library's error maps to; in memory, an address may be too large.
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: cannot be read as HDF5 ({error}); download or write it again") from error
 
 

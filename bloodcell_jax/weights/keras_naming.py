@@ -60,6 +60,21 @@ def rename_numbered(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
     return {name: ours for name, ours in names.items() if name in shapes}
 
 
+def outer_head(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+    """Return our names of the head behind a ConvNeXt that is one layer of a model: the only weights beside it."""
+    modules = {name.rpartition("/vars/")[0] for name in shapes}
+    if len(modules) != 1 or not re.fullmatch(r"(?:.*/)?layers/dense(?:_\d+)?", module := modules.pop()):
+        return {}
+    return {name: ours for name, ours in _variables(module, "head", _CONV).items() if name in shapes}
+
+
+# Last layers of a model -> whether the norm comes before the pooling.
+NORM_BEFORE_POOL: dict[tuple[str, ...], bool] = {
+    ("LayerNormalization", "GlobalAveragePooling2D", "Dense"): True,
+    ("GlobalAveragePooling2D", "LayerNormalization", "Dense"): False,
+}
+
+
 def _numbered(layer: str, number: int) -> str:
     return f"{layer}_{number}" if number else layer
 

@@ -6,14 +6,15 @@ convolutions. TensorFlow and Keras store them as Flax does.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.weights import keras_naming, naming
-from bloodcell_jax.weights.files import Tensor
+from bloodcell_jax.weights.files import StoredWeights, Tensor
+from bloodcell_jax.weights.parts import choose_prefix, find_prefixes, part_name, without_wrappers
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Layout:
       is_torch: the axes have PyTorch's order.
       norm_before_pool: pattern of a name that a file has only if the head's norm comes before the pooling.
       ignored: pattern of names that are no part of the network.
+      outer_head: takes the shapes of the tensors beside a network that is one layer of a model, and returns our names
+        of the head among them.
+      hides_order: the names are the same wherever the head's norm stands.
     """
 
     name: str
@@ -35,6 +39,8 @@ class Layout:
     is_torch: bool = True
     norm_before_pool: str | None = None
     ignored: str | None = None
+    outer_head: naming.Rename | None = None
+    hides_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,11 @@ class NamedWeights:
       original_names: our name -> the file's name.
       unknown: names in the file that are no part of a ConvNeXt -> shape.
       norm_before_pool: whether the file normalizes before pooling; None if it does not say.
+      hides_order: whether the file has a head and could have its norm on either side of the pooling.
+      prefix: what stands before the names of the network in the file.
+      wrappers: modules inside the names that were taken off.
+      others: prefixes of the other networks in the file.
+      outside: names in the file that are not behind the prefix, and are left out.
     """
 
     layout: str
@@ -54,6 +65,11 @@ class NamedWeights:
     original_names: dict[str, str]
     unknown: dict[str, tuple[int, ...]]
     norm_before_pool: bool | None = None
+    hides_order: bool = False
+    prefix: str = ""
+    wrappers: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
 
 
 _BY_PLACE = r"(?:.*_stem|.*_stage_0_block_0_depthwise_conv)\[0\]/.*"
@@ -61,26 +77,32 @@ _BY_PLACE = r"(?:.*_stem|.*_stage_0_block_0_depthwise_conv)\[0\]/.*"
 # The decoder of FCMAE (ConvNeXt V2's self-supervised training) is in its files too.
 _FCMAE_DECODER = r"(?:decoder|proj|pred)\..*|.*mask_token"
 
+# Backbones of detectors normalize each stage's output for their own use. DINOv3 has its final norm under a second name.
+_STAGE_NORMS = r"norm[0-3]\..*|norms\.\d+\..*|hidden_states_norms\..*"
+
+# The states of optimizer, metrics and random layers that Keras saves with a model.
+_KERAS_STATES = r"(?:optimizer|metrics|compile_metrics|_?loss_tracker)/.*|(?:.*/)?seed_generator/.*"
+
 LAYOUTS = (
     Layout("bloodcell_jax", r"stem_conv(?:_0)?/kernel", lambda shapes: {name: name for name in shapes}, is_torch=False),
-    Layout("timm", r"stem\.2\.weight", naming.rename_by(naming.TIMM_OVERLAP), norm_before_pool=r"norm_pre\.weight"),
-    Layout(
-        "timm",
-        r"stages\.0\.blocks\.0\.conv_dw\.weight",
-        naming.rename_by(naming.TIMM),
-        norm_before_pool=r"norm_pre\.weight",
-    ),
+    Layout("timm", r"stages\.0\.blocks\.0\.conv_dw\.weight", naming.rename_timm, norm_before_pool=r"norm_pre\.weight"),
     Layout(
         "facebook",
         r"(?:encoder\.)?downsample_layers\.0\.0\.(?:weight|kernel)",
         naming.rename_by(naming.FACEBOOK),
-        ignored=_FCMAE_DECODER,
+        ignored=f"{_FCMAE_DECODER}|{_STAGE_NORMS}",
     ),
     Layout("torchvision", r"features\.0\.0\.weight", naming.rename_by(naming.TORCHVISION)),
     Layout(
         "hugging face",
         r"(?:convnext(?:v2)?\.)?embeddings\.patch_embeddings\.weight",
         naming.rename_by(naming.HUGGING_FACE),
+        ignored=_STAGE_NORMS,
+    ),
+    Layout(
+        "hugging face dinov3",
+        r"(?:dinov3_convnext\.)?(?:(?:model|encoder)\.)?stages\.0\.downsample_layers\.0\.weight",
+        naming.rename_by(naming.HUGGING_FACE_DINOV3),
     ),
     Layout(
         "hugging face tensorflow",
@@ -89,50 +111,110 @@ LAYOUTS = (
         is_torch=False,
     ),
     Layout("keras", _BY_PLACE, naming.rename_by(keras_naming.KERAS), is_torch=False),
-    Layout("keras numbered", r"layers/sequential/layers/conv2d/vars/0", keras_naming.rename_numbered, is_torch=False),
+    Layout(
+        "keras numbered",
+        r"layers/sequential/layers/conv2d/vars/0",
+        keras_naming.rename_numbered,
+        is_torch=False,
+        ignored=_KERAS_STATES,
+        outer_head=keras_naming.outer_head,
+        hides_order=True,
+    ),
 )
 
 
-def recognize(path: Path, tensors: Mapping[str, Tensor]) -> NamedWeights:
+def recognize(path: Path, stored: StoredWeights, part: str | None = None) -> NamedWeights:
     """Return the tensors under our names and in our axis order.
 
+    Args:
+      path: the file, for messages.
+      stored: its content.
+      part: the part of the file that the user asked for; None: the only network, or the preferred one.
+
     Raises:
-      DataError: the names are of no known layout, or two of them are the same tensor.
+      DataError: the names are of no known layout, nothing says which of several networks is meant, or two names are the
+        same tensor.
     """
-    tensors = _without_prefix(tensors, "module.")
-    for layout in LAYOUTS:
-        if any(re.fullmatch(layout.signature, name) for name in tensors):
-            return _apply(layout, path, tensors)
-    if any(re.fullmatch(r"(.*\.)?blocks\.0\.(dwconv|conv_dw)\.weight", name) for name in tensors):
-        raise DataError(f"{path}: an isotropic ConvNeXt, which has one stage; give a ConvNeXt with four stages")
+    tensors, wrappers = without_wrappers(stored.tensors)
+    found = find_prefixes(tensors, [layout.signature for layout in LAYOUTS])
+    if not found:
+        raise _not_recognized(path, tensors)
+    prefix = choose_prefix(path, list(found), part)
+    others = tuple(other for other in found if other != prefix)
+    layout = LAYOUTS[found[prefix]]
+    inside, outside = _divide(tensors, prefix, others, layout.ignored)
+    head = layout.outer_head(_shapes(outside)) if layout.outer_head and part is None else {}
+    named = _apply(layout, path, inside, {name: (outside.pop(name), our) for name, our in head.items()}, prefix)
+    asks_order = layout.hides_order and "head/kernel" in named.tensors
+    order = _described_order(path, stored.last_layers, prefix) if asks_order else named.norm_before_pool
+    return replace(
+        named,
+        norm_before_pool=order,
+        hides_order=asks_order and order is None,
+        prefix=prefix,
+        wrappers=wrappers,
+        others=others,
+        outside=tuple(sorted(outside)),
+    )
+
+
+def _described_order(path: Path, last_layers: tuple[str, ...], prefix: str) -> bool | None:
+    """Return whether the described norm comes before the pooling; None if nothing is described."""
+    if last_layers and last_layers not in keras_naming.NORM_BEFORE_POOL:
+        alone = f"take the network alone by {path}#{part_name(prefix)}" if prefix else "save it without its head"
+        raise DataError(f"{path}: its last layers are {', '.join(last_layers)}, which no variant computes; {alone}")
+    return keras_naming.NORM_BEFORE_POOL.get(last_layers)
+
+
+def _not_recognized(path: Path, tensors: Mapping[str, Tensor]) -> DataError:
+    if any(re.fullmatch(r"(?!.*stages\.)(.*\.)?blocks\.0\.(dwconv|conv_dw)\.weight", name) for name in tensors):
+        return DataError(f"{path}: an isotropic ConvNeXt, which has one stage; give a ConvNeXt with four stages")
     shown = ", ".join([*sorted(tensors)[:3], "..."])
-    raise DataError(
+    return DataError(
         f"{path}: not a ConvNeXt in any known layout; its {len(tensors)} tensors are {shown}; give a published ConvNeXt"
     )
 
 
-def _apply(layout: Layout, path: Path, tensors: Mapping[str, Tensor]) -> NamedWeights:
-    if layout.ignored:
-        tensors = {name: tensor for name, tensor in tensors.items() if not re.fullmatch(layout.ignored, name)}
-    ours = layout.rename({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+def _divide(
+    tensors: Mapping[str, Tensor], prefix: str, others: tuple[str, ...], ignored: str | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the tensors of a network, without its prefix, and those of none, without what is ignored in both."""
+    # Another network may lie inside this one's prefix, but not the other way round.
+    nested = tuple(other for other in others if other.startswith(prefix))
+    inside, outside = {}, {}
+    for name, tensor in tensors.items():
+        is_inside = name.startswith(prefix) and not name.startswith(nested)
+        place, name = (inside, name.removeprefix(prefix)) if is_inside else (outside, name)
+        if (is_inside or not name.startswith(others)) and not (ignored and re.fullmatch(ignored, name)):
+            place[name] = tensor
+    return inside, outside
+
+
+def _apply(
+    layout: Layout,
+    path: Path,
+    tensors: dict[str, Tensor],
+    head: dict[str, tuple[Tensor, str]],
+    prefix: str,
+) -> NamedWeights:
+    ours = layout.rename(_shapes(tensors))
     named: dict[str, Tensor] = {}
     original: dict[str, str] = {}
-    for theirs, our in ours.items():
+    entries = [(prefix + theirs, tensors[theirs], our) for theirs, our in ours.items()]
+    for theirs, tensor, our in [*entries, *((name, *entry) for name, entry in head.items())]:
         if our in original:
             raise DataError(f"{path}: {original[our]} and {theirs} are the same tensor, {our}; remove one of them")
         original[our] = theirs
-        named[our] = _from_torch(np.asarray(tensors[theirs]), _rank(our)) if layout.is_torch else tensors[theirs]
-    unknown = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name not in ours}
+        named[our] = _from_torch(np.asarray(tensor), _rank(our)) if layout.is_torch else tensor
+    unknown = {prefix + name: shape for name, shape in _shapes(tensors).items() if name not in ours}
     before_pool = None
     if layout.norm_before_pool:
         before_pool = any(re.fullmatch(layout.norm_before_pool, name) for name in tensors)
     return NamedWeights(layout.name, named, original, unknown, before_pool)
 
 
-def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
-    if all(name.startswith(prefix) for name in tensors):
-        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def our_shape(name: str, tensor: Tensor) -> tuple[int, ...]:

@@ -14,10 +14,11 @@ from bloodcell_jax.errors import DataError
 from bloodcell_jax.models.convnext import ConvNeXt
 from bloodcell_jax.models.network import Network, leaves_by_path
 from bloodcell_jax.models.registry import init_params, param_shapes
-from bloodcell_jax.weights.catalog import NON_COMMERCIAL_LICENSES, entry_of_file, find_weights
+from bloodcell_jax.weights.catalog import NON_COMMERCIAL_LICENSES, entry_of_file, find_part
 from bloodcell_jax.weights.files import Tensor, read_file
 from bloodcell_jax.weights.info import WeightsInfo, variant_info
 from bloodcell_jax.weights.layouts import NamedWeights, our_shape, recognize
+from bloodcell_jax.weights.parts import part_name
 from bloodcell_jax.weights.safetensors_file import write_safetensors
 from bloodcell_jax.weights.structure import head_classes, infer_variant
 
@@ -35,11 +36,12 @@ Shapes = dict[str, tuple[int, ...]]
 def load_weights(path: Path | str, model: Network, *, head_key: jax.Array | None = None) -> Any:
     """Load the parameters of `model` from a checkpoint in any published layout, as float32 NumPy arrays.
 
-    If the file has no head, or a head for another number of classes, the head is drawn anew and the log says so. A
-    self-supervised V2 has neither head nor final norm; then both are drawn anew.
+    If the file has no head, or a head for another number of classes, the head is drawn anew and the log says so. If it
+    has neither head nor final norm, as a self-supervised V2, both are drawn anew.
 
     Args:
-      path: a file, or a name in the catalog, which is downloaded once.
+      path: a file, or a name in the catalog, which is downloaded once; `PATH#NAME` takes the network under a name if
+        the file holds several.
       model: the network, which decides the expected parameters; it is never changed.
       head_key: draws a new head; None: key 0.
 
@@ -49,10 +51,11 @@ def load_weights(path: Path | str, model: Network, *, head_key: jax.Array | None
     Raises:
       DataError: the file cannot be read, or tensors are missing, left over or of another shape; lists them.
     """
-    path = find_weights(path)
+    path, part = find_part(path)
     stored = read_file(path)
     say_license(path, stored.info)
-    weights = recognize(path, stored.tensors)
+    weights = recognize(path, stored, part)
+    say_part(path, weights)
     params, fresh = fit(path, weights, model)
     if fresh:
         _say_drawn_anew(path, fresh, weights, model.num_classes)
@@ -81,24 +84,25 @@ def fit(path: Path, weights: NamedWeights, model: Network) -> tuple[dict[str, np
     return params, fresh
 
 
-def read_weights_info(path: Path | str) -> WeightsInfo:
+def read_weights_info(path: Path | str, variant: str | None = None) -> WeightsInfo:
     """Return the facts that the tensors do not say.
 
     They come from our metadata in the file; otherwise from the catalog, by the file's name; otherwise they are inferred
     from the shapes.
 
     Args:
-      path: a file, or a name in the catalog, which is downloaded once.
+      path: a file, or a name in the catalog, which is downloaded once; see `load_weights`.
+      variant: the variant that the user named; it decides where the file's tensors fit two.
 
     Raises:
-      DataError: the file cannot be read, or is no published ConvNeXt.
+      DataError: the file cannot be read, is no published ConvNeXt, or fits two variants and none is named.
     """
-    path = find_weights(path)
+    path, part = find_part(path)
     stored = read_file(path)
     if stored.info is not None:
         return stored.info
-    weights = recognize(path, stored.tensors)
-    return inferred_info(path, weights, infer_variant(path, weights))
+    weights = recognize(path, stored, part)
+    return inferred_info(path, weights, infer_variant(path, weights, variant))
 
 
 def inferred_info(path: Path, weights: NamedWeights, variant: str) -> WeightsInfo:
@@ -126,6 +130,24 @@ def say_license(path: Path, info: WeightsInfo | None) -> None:
         )
 
 
+def say_part(path: Path, weights: NamedWeights) -> None:
+    """Log which part of the file is taken, if there is more, and how to ask for another."""
+    if weights.prefix:
+        logger.info("%s: the network's names begin with %s, which is taken off", path, weights.prefix)
+    if weights.wrappers:
+        logger.info("%s: %s is taken off the names inside the network", path, ", ".join(weights.wrappers))
+    if weights.others:
+        logger.warning(
+            "%s: holds several networks; %s is taken; ask for another by %s",
+            path,
+            part_name(weights.prefix) or "the one without a prefix",
+            " or ".join(f"{path}#{part_name(other)}" for other in weights.others),
+        )
+    if weights.outside:
+        shown = ", ".join([*weights.outside[:3], *(["..."] if len(weights.outside) > 3 else [])])
+        logger.warning("%s: %d tensors beside the network are left out: %s", path, len(weights.outside), shown)
+
+
 def save_weights(path: Path | str, params: Any, info: WeightsInfo) -> None:
     """Write parameters and their info as safetensors.
 
@@ -151,8 +173,7 @@ def _drawn_anew(weights: NamedWeights, expected: Shapes) -> set[str]:
     shapes = {name: our_shape(name, weights.tensors[name]) for name in head & weights.tensors.keys()}
     if not shapes:
         norm = {name for name in expected if name.startswith("head_norm/")}
-        self_supervised = "stage_0/block_0/grn/scale" in weights.tensors and not norm & weights.tensors.keys()
-        return head | norm if self_supervised else head
+        return head if norm & weights.tensors.keys() else head | norm
     bias = shapes.get("head/bias", ())
     # Another head is whole and has the same width, but another number of classes.
     other_head = {"head/kernel": (*expected["head/kernel"][:-1], *bias), "head/bias": bias}
@@ -175,6 +196,12 @@ def _check_complete(path: Path, weights: NamedWeights, tensors: dict[str, Tensor
 
 def _check_order_of_pooling(path: Path, weights: NamedWeights, model: Network) -> None:
     found = weights.norm_before_pool
+    if weights.hides_order and isinstance(model, ConvNeXt):
+        logger.warning(
+            "%s: does not say where its final norm stands; taken to stand %s the pooling, as in the model's variant",
+            path,
+            "before" if model.variant.norm_before_pool else "after",
+        )
     if found is None or not isinstance(model, ConvNeXt) or found == model.variant.norm_before_pool:
         return
     orders = {True: "before", False: "after"}
@@ -190,7 +217,7 @@ def _read(path: Path, tensor: Tensor, shape: tuple[int, ...]) -> np.ndarray:
         raise DataError(f"{path}: a tensor of {tensor.dtype}; give weights of floating-point numbers")
     try:
         return np.array(tensor, np.float32, order="C").reshape(shape)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise DataError(f"{path}: cannot be read ({error}); download or write it again") from error
 
 

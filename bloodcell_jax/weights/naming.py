@@ -83,10 +83,15 @@ _TIMM_BODY = _rules(
         (r"head\.fc", "head"),
     ]
 ) + _layer_scale(r"stages\.(\d+)\.blocks\.(\d+)\.gamma")
-TIMM = _rules([(r"stem\.0", "stem_conv"), (r"stem\.1", "stem_norm")]) + _TIMM_BODY
-TIMM_OVERLAP = (
+_TIMM = _rules([(r"stem\.0", "stem_conv"), (r"stem\.1", "stem_norm")]) + _TIMM_BODY
+_TIMM_OVERLAP = (
     _rules([(r"stem\.0", "stem_conv_0"), (r"stem\.1", "stem_conv_1"), (r"stem\.2", "stem_norm")]) + _TIMM_BODY
 )
+
+
+def rename_timm(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+    """Return our names of timm's; a stem of two convolutions has a third module, the norm."""
+    return rename_by(_TIMM_OVERLAP if "stem.2.weight" in shapes else _TIMM)(shapes)
 
 
 def _torchvision() -> Rules:
@@ -137,3 +142,24 @@ HUGGING_FACE = _rules(
     ],
     prefix=_HUGGING_FACE_PREFIX,
 ) + _layer_scale(_HUGGING_FACE_PREFIX + r"encoder[./]stages\.(\d+)[./]layers\.(\d+)[./]layer_scale_parameter(?::0)?")
+
+# DINOv3's in transformers. Later versions put the stages into a module of their own, but not the final norm.
+_DINOV3_PREFIX = r"(?:dinov3_convnext\.)?(?:(?:model|encoder)\.)?"
+HUGGING_FACE_DINOV3 = _rules(
+    [
+        (r"stages\.0\.downsample_layers\.0", "stem_conv"),
+        (r"stages\.0\.downsample_layers\.1", "stem_norm"),
+        (r"stages\.(\d+)\.downsample_layers\.0", r"stage_\1/downsample_norm"),
+        (r"stages\.(\d+)\.downsample_layers\.1", r"stage_\1/downsample_conv"),
+        *_blocks(
+            r"stages\.(\d+)\.layers\.(\d+)\.",
+            depthwise="depthwise_conv",
+            norm="layer_norm",
+            expand="pointwise_conv1",
+            project="pointwise_conv2",
+        ),
+        ("layer_norm", "head_norm"),
+        ("classifier", "head"),
+    ],
+    prefix=_DINOV3_PREFIX,
+) + _layer_scale(_DINOV3_PREFIX + r"stages\.(\d+)\.layers\.(\d+)\.gamma")

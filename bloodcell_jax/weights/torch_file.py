@@ -6,6 +6,7 @@ pickles in a row, followed by the storages. Tensors are NumPy views of the mappe
 
 import struct
 import zipfile
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,16 @@ from typing import Any
 import numpy as np
 
 from bloodcell_jax.errors import DataError
+from bloodcell_jax.weights.parts import MAX_NAME_LENGTH
 from bloodcell_jax.weights.pickle_reader import MAX_PICKLE_BYTES, Pickle, read_pickle
 from bloodcell_jax.weights.pickled_values import Storage, TensorRecord
+from bloodcell_jax.weights.zip_members import ZipMembers
 
 # The first value of a file in the format before 1.6.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LOCAL_HEADER_BYTES = 30
 
-# The keys under which training programs keep the weights, beside optimizer and options. Averaged weights come first, as
-# in timm.
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+# Training programs keep the weights in up to two dicts, beside optimizer and options.
+_MAX_DEPTH = 4
 
 
 class TorchFileError(ValueError):
@@ -48,50 +49,27 @@ def _named_errors(path: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> 
         return read(path)
     except zipfile.BadZipFile as error:
         raise DataError(f"{path}: not a whole PyTorch checkpoint ({error}); download it again") from error
-    # Our own errors are ValueErrors; zipfile and struct raise the others on damaged archives.
-    except (ValueError, NotImplementedError, struct.error, OSError) as error:
+    # Our own errors are ValueErrors; struct raises the other on damaged files.
+    except (ValueError, struct.error, OSError) as error:
         raise DataError(f"{path}: cannot be read as a PyTorch checkpoint: {error}") from error
 
 
 def _read_zip(path: Path) -> dict[str, np.ndarray]:
-    mapped = np.memmap(path, np.uint8, mode="r")
-    with zipfile.ZipFile(path) as archive:
-        members = {info.filename: info for info in archive.infolist()}
-    roots = [name.removesuffix("data.pkl") for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
+    members = ZipMembers(path)
+    roots = [n.removesuffix("data.pkl") for n in members.names if n.count("/") == 1 and n.endswith("/data.pkl")]
     if len(roots) != 1:
         raise TorchFileError("a zip archive without a data.pkl in one folder")
     root = roots[0]
-    if f"{root}constants.pkl" in members:
+    if f"{root}constants.pkl" in members.names:
         raise TorchFileError("a TorchScript program; save its state_dict() instead")
-    order = members.get(f"{root}byteorder")
-    if order is not None and _member(mapped, order).tobytes() != b"little":
+    if f"{root}byteorder" in members.names and members.read(f"{root}byteorder").tobytes() != b"little":
         raise TorchFileError("written on a big-endian machine; save it again on another")
-    pickled = _member(mapped, members[f"{root}data.pkl"])
+    pickled = members.read(f"{root}data.pkl")
     if len(pickled) > MAX_PICKLE_BYTES:
         raise TorchFileError(f"a data.pkl of {len(pickled):,} bytes; at most {MAX_PICKLE_BYTES:,} are read")
     value = read_pickle(pickled.tobytes()).value
-
-    def open_tensor(record: TensorRecord) -> np.ndarray:
-        name = f"{root}data/{record.storage.key}"
-        if name not in members:
-            raise TorchFileError(f"no member {name}")
-        return _view(record, _member(mapped, members[name]))
-
-    return {name: open_tensor(record) for name, record in _state_dict(value).items()}
-
-
-def _member(mapped: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
-    """Return the bytes of a member; its claims are checked against the file."""
-    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x1 or info.compress_size != info.file_size:
-        raise TorchFileError(f"{info.filename} is compressed or encrypted, which torch.save never does")
-    header = mapped[info.header_offset : info.header_offset + _LOCAL_HEADER_BYTES].tobytes()
-    if header[:4] != b"PK\x03\x04":
-        raise TorchFileError(f"no member where {info.filename} should be")
-    name_length, extra_length = struct.unpack("<HH", header[26:30])
-    start = info.header_offset + _LOCAL_HEADER_BYTES + name_length + extra_length
-    if start + info.file_size > len(mapped):
-        raise TorchFileError(f"{info.filename} goes past the end of the file; download it again")
-    return mapped[start : start + info.file_size].view(np.ndarray)
+    records = _named_tensors(value)
+    return {name: _view(record, members.read(f"{root}data/{record.storage.key}")) for name, record in records.items()}
 
 
 def _read_legacy(path: Path) -> dict[str, np.ndarray]:
@@ -116,7 +94,7 @@ def _read_legacy(path: Path) -> dict[str, np.ndarray]:
             raise TorchFileError(f"no storage {record.storage.key}")
         return _view(record, storages[record.storage.key])
 
-    return {name: open_tensor(record) for name, record in _state_dict(content.value).items()}
+    return {name: open_tensor(record) for name, record in _named_tensors(content.value).items()}
 
 
 def _legacy_storages(
@@ -136,20 +114,24 @@ def _legacy_storages(
     return storages
 
 
-def _state_dict(value: Any) -> dict[str, TensorRecord]:
-    """Return the tensors by name, taken out of the dicts that training programs wrap around them."""
-    # At most two wrappers are opened, because a dict may contain itself.
-    for _ in range(3):
-        if not isinstance(value, dict):
-            break
-        inner = next((value[name] for name in _WRAPPERS if isinstance(value.get(name), dict)), None)
-        if inner is None:
-            tensors = {name: entry for name, entry in value.items() if isinstance(entry, TensorRecord)}
-            if not tensors or not all(isinstance(name, str) for name in tensors):
-                break
-            return tensors
-        value = inner
-    raise TorchFileError(f"no tensors by name in it, nor under {', '.join(_WRAPPERS)}; save a state_dict()")
+def _named_tensors(value: Any) -> dict[str, TensorRecord]:
+    """Return the tensors by name; the name of one in nested dicts is the path to it, joined by dots."""
+    tensors: dict[str, TensorRecord] = {}
+    waiting: deque[tuple[tuple[str, ...], Any]] = deque([((), value)])
+    # Each dict is opened once: one may contain itself, or be in many places.
+    opened: set[int] = set()
+    while waiting:
+        path, entry = waiting.popleft()
+        if isinstance(entry, TensorRecord) and path:
+            if tensors.setdefault(".".join(path), entry) is not entry:
+                raise TorchFileError(f"two tensors with the name {'.'.join(path)}")
+        elif isinstance(entry, dict) and id(entry) not in opened and len(path) <= _MAX_DEPTH:
+            opened.add(id(entry))
+            names = [key for key in entry if isinstance(key, str) and len(key) <= MAX_NAME_LENGTH]
+            waiting.extend(((*path, name), entry[name]) for name in names)
+    if not tensors:
+        raise TorchFileError("no tensors by name in it; save a state_dict()")
+    return tensors
 
 
 def _view(record: TensorRecord, data: np.ndarray) -> np.ndarray:

@@ -127,6 +127,38 @@ def random_params():
 
 
 @pytest.fixture(scope="session")
+def write_keras_3():
+    """Return a function that writes our {name: array} to an HDF5 file under the names of Keras 3's `save_weights`."""
+    return _write_keras_3
+
+
+def _write_keras_3(file, params, prefix=""):
+    """Write a model; a ConvNeXt that is one layer of it has the prefix, and the head is a layer of the model itself."""
+    counts = {}
+
+    def write(kind, module, leaves, folder=f"{prefix}layers"):
+        number = counts[folder, kind] = counts.get((folder, kind), -1) + 1
+        for i, leaf in enumerate(leaves):
+            if (name := f"{module}/{leaf}") in params:
+                file[f"{folder}/{kind}{f'_{number}' if number else ''}/vars/{i}"] = params[name]
+
+    conv, norm = ("kernel", "bias"), ("scale", "bias")
+    for s, b in sorted({tuple(int(p[-1]) for p in n.split("/")[:2]) for n in params if "/block_" in n}):
+        if not b:
+            sequential = f"{prefix}layers/sequential{f'_{s}' if s else ''}/layers"
+            write("conv2d", f"stage_{s}/downsample_conv" if s else "stem_conv", conv, sequential)
+            write("layer_normalization", f"stage_{s}/downsample_norm" if s else "stem_norm", norm, sequential)
+        block = f"stage_{s}/block_{b}"
+        write("conv2d", f"{block}/depthwise", conv)
+        write("layer_normalization", f"{block}/norm", norm)
+        write("dense", f"{block}/expand", conv)
+        write("dense", f"{block}/project", conv)
+        write("layer_scale", block, ("layer_scale",))
+    write("layer_normalization", "head_norm", norm)
+    write("dense", "head", conv, "layers")
+
+
+@pytest.fixture(scope="session")
 def written_as():
     """Return a function that gives our {name: array} the names and axes of a published layout."""
     return _written_as
@@ -188,6 +220,18 @@ _TABLES = {
         "layer_scale": "convnext.encoder.stages.{s}.layers.{b}.layer_scale_parameter",
         "head_norm": "convnext.layernorm",
         "head": "classifier",
+    },
+    "hugging face dinov3": {
+        "stem_conv": "stages.0.downsample_layers.0",
+        "stem_norm": "stages.0.downsample_layers.1",
+        "downsample_norm": "stages.{s}.downsample_layers.0",
+        "downsample_conv": "stages.{s}.downsample_layers.1",
+        "depthwise": "stages.{s}.layers.{b}.depthwise_conv",
+        "norm": "stages.{s}.layers.{b}.layer_norm",
+        "expand": "stages.{s}.layers.{b}.pointwise_conv1",
+        "project": "stages.{s}.layers.{b}.pointwise_conv2",
+        "layer_scale": "stages.{s}.layers.{b}.gamma",
+        "head_norm": "layer_norm",
     },
     "hugging face tensorflow": {
         "stem_conv": "{root}/convnext/embeddings/patch_embeddings",

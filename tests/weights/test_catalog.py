@@ -18,7 +18,7 @@ def test_an_entry_is_consistent(entry):
     assert re.fullmatch(r"([0-9a-f]{64}|[0-9a-f]{8})?", entry.sha256)
     assert entry.top1 is None or 45 < entry.top1 < 90
     # Files with a head of 22k or 12k classes, or without a head, have no ImageNet-1k accuracy; all others have one.
-    assert (entry.top1 is None) == bool(re.search(r"(in22k|in12k|\.fcmae|notop)$", entry.name))
+    assert (entry.top1 is None) == bool(re.search(r"(in22k|in12k|\.fcmae|notop|lvd1689m)$", entry.name))
     if len(entry.sha256) == 8 and "torchvision" not in entry.name:
         assert entry.url.endswith(f"-{entry.sha256}.pth")
     assert (entry.licence == "CC-BY-NC-4.0") == entry.variant.startswith("convnextv2")
@@ -37,6 +37,8 @@ def test_names_of_files_are_unique():
         ("keras/convnext_base", 85.364, 224, "MIT"),
         ("keras/convnext_base.notop", None, 224, "MIT"),
         ("convnextv2_huge.fcmae_ft_in22k_in1k_512", 88.9, 512, "CC-BY-NC-4.0"),
+        ("convnext_base.dinov3_lvd1689m", None, 224, "DINOv3 License"),
+        ("dinov3/convnext_large.lvd1689m", None, 224, "DINOv3 License"),
         ("test_convnext.r160_in1k", 47.77, 160, "Apache-2.0"),
     ],
 )
@@ -47,6 +49,12 @@ def test_known_entries(name, top1, input_size, licence):
 
 def test_timms_test_networks_take_images_around_one_half():
     assert CATALOG["test_convnext3.r160_in1k"].mean == CATALOG["test_convnext3.r160_in1k"].std == (0.5, 0.5, 0.5)
+
+
+def test_metas_file_of_dinov3_brings_its_license():
+    entry = entry_of_file(Path("dinov3_convnext_tiny_pretrain_lvd1689m-21b726bb.pth"))
+    assert entry is CATALOG["dinov3/convnext_tiny.lvd1689m"]
+    assert (entry.licence, entry.sha256) == ("DINOv3 License", "21b726bb")
 
 
 def test_a_file_is_found_by_its_published_or_its_cached_name():

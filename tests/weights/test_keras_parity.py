@@ -51,7 +51,7 @@ def test_logits_and_blocks(variant, size, save, keras, assert_blocks_agree, asse
     peer = randomize(build(weights=None, classes=CLASSES, classifier_activation=None, input_shape=(size, size, 3)))
     path = tmp_path / ("model.h5" if save == "save" else "model.weights.h5")
     getattr(peer, save)(path)
-    assert read_weights_info(path).variant == variant
+    assert read_weights_info(path, variant).variant == variant
     model = create_model(variant, CLASSES)
     # Keras' network takes pixels of 0 to 255 and normalizes them itself.
     pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype(np.float32)

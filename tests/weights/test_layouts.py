@@ -233,32 +233,58 @@ def test_keras_without_the_top_says_that_its_norm_was_never_trained(variant, tra
     assert re.search(r"notop\.h5: the head .*\b7 classes", caplog.text)
 
 
+@pytest.mark.parametrize("layout", ["facebook", "hugging face dinov3", "later hugging face dinov3", "timm"])
+def test_dinov3_has_a_final_norm_and_no_head(layout, params_of, written_as, tmp_path):
+    params = {name: array for name, array in params_of("test_convnext").items() if not name.startswith("head/")}
+    tensors = written_as(layout.removeprefix("later "), params)
+    if layout == "facebook":  # Its final norm has a second name.
+        tensors |= {f"norms.3.{leaf}": tensors[f"norm.{leaf}"] for leaf in ("weight", "bias")}
+    if layout.startswith("later"):
+        tensors = {name if name.startswith("layer_norm") else f"model.{name}": a for name, a in tensors.items()}
+    save_file(tensors, tmp_path / "dinov3.safetensors")
+    assert read_weights_info(tmp_path / "dinov3.safetensors").num_classes is None
+    loaded = flatten_dict(
+        load_weights(tmp_path / "dinov3.safetensors", create_model("test_convnext", CLASSES)), sep="/"
+    )
+    for name, array in params.items():
+        np.testing.assert_array_equal(loaded[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("layout", "norms"),
+    [("facebook", "norm{}"), ("hugging face", "hidden_states_norms.stage{}"), ("torchvision", None), ("timm", None)],
+)
+def test_v1_without_head_and_final_norm_gets_new_ones(layout, norms, params_of, written_as, tmp_path, caplog):
+    params = {name: array for name, array in params_of("test_convnext").items() if not name.startswith("head")}
+    tensors = written_as(layout, params)
+    for i in range(4) if norms else ():  # A detector's backbone normalizes each stage's output.
+        tensors |= {f"{norms.format(i)}.{leaf}": np.ones(3, np.float32) for leaf in ("weight", "bias")}
+    save_file(tensors, tmp_path / "w.safetensors")
+    loaded = flatten_dict(load_weights(tmp_path / "w.safetensors", create_model("test_convnext", CLASSES)), sep="/")
+    for name, array in params.items():
+        np.testing.assert_array_equal(loaded[name], array, err_msg=name)
+    assert (loaded["head_norm/scale"] == 1).all()
+    assert re.search(rf"w\.safetensors: the head and final norm .*\b{CLASSES} classes", caplog.text)
+
+
+def test_a_head_without_its_norm_is_refused(params_of, written_as, tmp_path):
+    params = {name: array for name, array in params_of("test_convnext").items() if not name.startswith("head_norm")}
+    save_file(written_as("timm", params), tmp_path / "w.safetensors")
+    with pytest.raises(DataError, match=r"- head_norm/scale \[64\]"):
+        load_weights(tmp_path / "w.safetensors", create_model("test_convnext", CLASSES))
+
+
+@pytest.mark.parametrize("prefix", ["", "layers/functional/"])
 @pytest.mark.parametrize("variant", V1)
-def test_keras_3_by_number(variant, params_of, tmp_path):
+def test_keras_3_by_number(variant, prefix, params_of, write_keras_3, tmp_path):
     params = params_of(variant)
-    counts = {}
-
-    def write(file, kind, module, leaves, prefix="layers"):
-        number = counts[prefix, kind] = counts.get((prefix, kind), -1) + 1
-        for i, leaf in enumerate(leaves):
-            file[f"{prefix}/{kind}{f'_{number}' if number else ''}/vars/{i}"] = params[f"{module}/{leaf}"]
-
-    conv, norm = ("kernel", "bias"), ("scale", "bias")
     with h5py.File(tmp_path / "model.weights.h5", "w") as file:
-        for s, b in sorted({tuple(int(p[-1]) for p in n.split("/")[:2]) for n in params if "/block_" in n}):
-            if not b:
-                sequential = f"layers/sequential{f'_{s}' if s else ''}/layers"
-                write(file, "conv2d", f"stage_{s}/downsample_conv" if s else "stem_conv", conv, sequential)
-                write(file, "layer_normalization", f"stage_{s}/downsample_norm" if s else "stem_norm", norm, sequential)
-            block = f"stage_{s}/block_{b}"
-            write(file, "conv2d", f"{block}/depthwise", conv)
-            write(file, "layer_normalization", f"{block}/norm", norm)
-            write(file, "dense", f"{block}/expand", conv)
-            write(file, "dense", f"{block}/project", conv)
-            write(file, "layer_scale", block, ("layer_scale",))
-        write(file, "layer_normalization", "head_norm", norm)
-        write(file, "dense", "head", conv)
-    assert_loads(tmp_path / "model.weights.h5", variant, params)
+        write_keras_3(file, params, prefix)
+    assert read_weights_info(tmp_path / "model.weights.h5", variant).variant == variant
+    loaded = flatten_dict(load_weights(tmp_path / "model.weights.h5", create_model(variant, CLASSES)), sep="/")
+    assert loaded.keys() == params.keys()
+    for name, array in params.items():
+        np.testing.assert_array_equal(loaded[name], array, err_msg=name)
 
 
 @pytest.mark.parametrize("key", ["blocks.0.dwconv.weight", "blocks.0.conv_dw.weight"])

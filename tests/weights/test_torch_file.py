@@ -54,11 +54,12 @@ def test_tensors_are_read_as_saved(save, tensors):
         np.testing.assert_array_equal(np.asarray(read[name], np.float64), tensor.detach().double().numpy())
 
 
-def test_a_training_checkpoint_gives_its_averaged_weights(save, torch):
+def test_dicts_in_a_training_checkpoint_give_the_path_to_each_tensor(save, torch):
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.AdamW([weight])
     weight.sum().backward()
     optimizer.step()
+    shared = {"w": torch.ones(2)}
     checkpoint = {
         "model": collections.OrderedDict(w=weight),
         "model_ema": collections.OrderedDict(w=torch.full((3,), 2.0)),
@@ -67,10 +68,17 @@ def test_a_training_checkpoint_gives_its_averaged_weights(save, torch):
         "max_accuracy": np.float64(82.1),
         "epoch": 299,
         "scaler": {},
+        "net": shared,
+        "again": shared,
     }
     read = read_file(save(checkpoint)).tensors
-    assert list(read) == ["w"]
-    np.testing.assert_array_equal(read["w"], [2, 2, 2])
+    assert read.keys() == {"model.w", "model_ema.w", "net.w"}
+    np.testing.assert_array_equal(read["model_ema.w"], [2, 2, 2])
+
+
+def test_two_tensors_with_one_name_are_refused(save, torch):
+    with pytest.raises(DataError, match=r"weights\.pth: .*\ba\.b\b"):
+        read_file(save({"a.b": torch.ones(1), "a": {"b": torch.zeros(1)}}))
 
 
 def test_the_marks_in_the_state_dict_of_a_module_are_ignored(save, torch):
