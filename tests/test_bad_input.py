@@ -85,6 +85,11 @@ def test_labels_beyond_the_class_names(here, capsys):
     refused(capsys, code, 3, "labels", "0 to 2", "2 data.class_names")
 
 
+def test_texts_with_commas_are_one_or_several(here, capsys):
+    code = train("--config.data.source=npz:cells.npz", "--config.data.class_names=hem,all")
+    refused(capsys, code, 2, "--config.data.class_names=hem,all", "('hem', 'all')", "('hem,all',)")
+
+
 def test_a_file_that_is_no_npz(here, capsys):
     (here / "cells.npz").write_bytes(b"hello")
     refused(capsys, train("--config.data.source=npz:cells.npz"), 3, "npz:cells.npz: ", ".npz (")

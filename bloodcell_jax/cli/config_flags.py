@@ -124,11 +124,18 @@ def _is_parsed_here(config: Config, path: str, text: str | None) -> bool:
     """Return whether the flag library cannot parse a value: `none`, or one of a field of several types.
 
     Raises:
-      UsageError: there is no such field.
+      UsageError: there is no such field, or the value can be read in two ways.
     """
-    if path in _types(config) and _has_several_types(_types(config)[path]):
+    kind = _types(config).get(path)
+    if _has_several_types(kind):
         return True
     _check_field(config, path)
+    if kind == tuple[str, ...] and text and "," in text and text[0] not in "([":
+        several = tuple(part.strip() for part in text.split(","))
+        raise UsageError(
+            f'--config.{path}={text}: one text or several; write --config.{path}="{several}" or '
+            f'--config.{path}="{(text,)}"'
+        )
     return text == "none" and config_path.is_optional(path, config)
 
 
