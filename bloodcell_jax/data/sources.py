@@ -13,7 +13,7 @@ from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.class_folders import load_folder, load_zip
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.grouping import with_groups
-from bloodcell_jax.data.medmnist import PUBLISHED_MD5, load_medmnist
+from bloodcell_jax.data.medmnist import PUBLISHED_MD5, load_medmnist, names_of
 from bloodcell_jax.data.npz import load_npz
 from bloodcell_jax.data.synthetic import load_synthetic
 from bloodcell_jax.data.tfds_reader import load_tfds
@@ -31,14 +31,14 @@ class SourceKind:
       help: one line for the command line.
       load: reads the source, given PLACE, the whole text for messages, and the configuration.
       recognizes: whether a bare path, one without `KIND:`, is of this kind; None: no bare path is.
-      knows_names: the source says the names of its classes; otherwise its labels are numbers alone.
+      knows_names: whether the source at PLACE says the names of its classes; otherwise its labels are numbers alone.
     """
 
     place: str
     help: str
     load: Callable[[str, str, DataConfig], Dataset]
     recognizes: Callable[[Path], bool] | None = None
-    knows_names: bool = True
+    knows_names: Callable[[str], bool] = lambda place: True
 
 
 def _is_file_with(suffix: str) -> Callable[[Path], bool]:
@@ -51,7 +51,7 @@ SOURCES = {
         "an .npz file with images, uint8 [n, h, w, 3] or floats in 0 to 1, and labels, [n] or [n, 1]",
         load_npz,
         _is_file_with(".npz"),
-        knows_names=False,
+        knows_names=lambda place: False,
     ),
     "folder": SourceKind(
         "PATH", "class folders of image files, optionally below train/, val/ and test/", load_folder, Path.is_dir
@@ -63,7 +63,7 @@ SOURCES = {
         "NAME",
         f"{', '.join(PUBLISHED_MD5)}: downloaded once; or the path of a MedMNIST file",
         load_medmnist,
-        knows_names=False,
+        knows_names=lambda place: names_of(place) != (),
     ),
     "tfds": SourceKind(
         "NAME", "a prepared TFDS dataset of labeled images in data.data_dir, such as blood_cells/cells", load_tfds
@@ -96,10 +96,16 @@ def read_source(source: str, config: DataConfig) -> Dataset:
     path = source_path(source)
     if path is not None and not path.exists():
         raise DataError(f"{source}: no such file or folder; check data.source")
-    if not SOURCES[kind].knows_names:
+    if not SOURCES[kind].knows_names(place):
         _check_numbered_names(config.class_names, source)
     dataset = SOURCES[kind].load(place, source, config)
     return dataset if config.group_regex is None else with_groups(dataset, config.group_regex)
+
+
+def knows_names(source: str) -> bool:
+    """Return whether a source says the names of its classes; otherwise its labels are numbers alone."""
+    kind, place = _kind_and_place(source)
+    return SOURCES[kind].knows_names(place)
 
 
 def _check_numbered_names(names: tuple[str, ...], source: str) -> None:
