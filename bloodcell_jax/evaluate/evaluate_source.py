@@ -1,5 +1,6 @@
 """What the verb `evaluate` does: a classifier's metrics on one split of a source."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from bloodcell_jax.evaluate.outputs import write_split
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.files import read_json
 from bloodcell_jax.workdir.layout import EvaluationFolder
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate_source(
@@ -85,6 +88,10 @@ def _under_model_names(
 def _load(classifier: Classifier, source: str | None, reading: dict[str, Any]) -> Dataset:
     config = replace(classifier.config.data, class_names=classifier.class_names)
     if source is not None:
+        named = knows_names(source)
+        if not named:
+            in_order = ", ".join(f"{label} is {name}" for label, name in enumerate(config.class_names))
+            logger.info("%s: labels are numbers without names; in the model's order %s", source, in_order)
         # Nothing that describes the tree of the run's own source holds for another one.
         own = DataConfig(
             source=source,
@@ -92,8 +99,7 @@ def _load(classifier: Classifier, source: str | None, reading: dict[str, Any]) -
             image_size=config.image_size,
             crop=config.crop,
             microns_per_pixel=config.microns_per_pixel,
-            # Labels that are numbers without names are in the model's order: nothing else is known of them.
-            class_names=() if knows_names(source) else config.class_names,
+            class_names=() if named else config.class_names,
         )
         dataset = load_data(replace(own, **reading))
         classifier.mention_geometry(dataset.original_sizes, dataset.sides)

@@ -72,7 +72,7 @@ def summary(scores: Scores) -> str:
     over = f"over {among} of {total} classes, {len(absent)} without an image ({', '.join(absent)})"
     line = f"accuracy {scores['accuracy']:.4f}, macro F1 {scores['f1_macro']:.4f} {over}, n {scores['n']}"
     if forced:
-        line += f"; choosing among these {among} alone: accuracy {forced['accuracy']:.4f}, "
+        line += f"; choosing among the {among} present alone: accuracy {forced['accuracy']:.4f}, "
         line += f"macro F1 {forced['f1_macro']:.4f}"
     return line
 
