@@ -143,7 +143,7 @@ def classification_metrics(
     elif len(present) == 1:
         forced = None  # Whoever has one class to choose from is right.
     else:
-        forced = _scores(forced_choice(predictions), [class_names[c] for c in present], groups, seed)
+        forced = _scores(forced_choice(predictions), _present_names(predictions, class_names), groups, seed)
     return scores | {"forced_choice": dict(forced) if forced else None}
 
 
@@ -172,7 +172,7 @@ def _scores(predictions: Predictions, class_names: Sequence[str], groups: Sequen
         "f1_macro_ci95": f1_macro_ci95,
         "intervals_by": "examples" if groups is None else "groups",
         "n_groups": None if groups is None else len(set(groups)),
-        "present_classes": [class_names[c] for c in predictions.present],
+        "present_classes": _present_names(predictions, class_names),
         "auc_macro_ovr_reason": _why_no_auc(predictions, class_names),
     }
 
@@ -207,11 +207,16 @@ def auc_macro_ovr(labels: np.ndarray, probabilities: np.ndarray) -> float | None
     return float(np.mean([roc_auc_score(labels == c, column) for c, column in enumerate(probabilities.T)]))
 
 
+def _present_names(predictions: Predictions, class_names: Sequence[str]) -> list[str]:
+    return [name for name, support in zip(class_names, predictions.support, strict=True) if support]
+
+
 def _why_no_auc(predictions: Predictions, class_names: Sequence[str]) -> str | None:
     """Return why `auc_macro_ovr` is null: one class against the rest needs examples on both sides."""
-    if len(predictions.present) == 1:
-        return f"all examples are {class_names[predictions.present[0]]}"
-    absent = [name for name, support in zip(class_names, predictions.support, strict=True) if not support]
+    present = _present_names(predictions, class_names)
+    if len(present) == 1:
+        return f"all examples are {present[0]}"
+    absent = [name for name in class_names if name not in present]
     return f"no example of {', '.join(absent)}" if absent else None
 
 
