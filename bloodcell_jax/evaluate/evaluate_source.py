@@ -40,8 +40,8 @@ def evaluate_source(
       split: train, val, test or all; None: test, or val if there is no test (all for another source).
       output: folder for the files; None: eval/<split> of the workdir, for the run's own source alone.
       class_map: class of `source` -> class of the model, `drop` or None; other names match by themselves.
-      **reading: fields of `DataConfig` that say how `source` is read: skip_bad, include, exclude, class_level and
-        split_folders. The run's own source is read as it was trained on.
+      **reading: fields of `DataConfig` that say how `source` is read: skip_bad, include, exclude, class_level,
+        split_folders and group_regex. The run's own source is read as it was trained on.
 
     Returns:
       The folder and the metrics.
