@@ -14,22 +14,37 @@ def _define_evaluate(values: flags.FlagValues) -> None:
         "split", None, "train, val, test or all; unset: test, or val if there is no test", flag_values=values
     )
     flags.DEFINE_string("output", None, "folder for the results; unset: eval/SPLIT of the workdir", flag_values=values)
+    flags.DEFINE_string(
+        "class_map",
+        None,
+        "classes of --source under the model's names, such as 'PMN=neutrophil,Artifact=drop', or a .json file with one "
+        "object of names; drop leaves images out; names that differ by case, _, - and blanks alone match by themselves",
+        flag_values=values,
+    )
     define_finding(values)
 
 
 def _evaluate(values: flags.FlagValues) -> None:
+    from bloodcell_jax.evaluate.class_map import parse_class_map
     from bloodcell_jax.evaluate.evaluate_source import evaluate_source
+    from bloodcell_jax.evaluate.outputs import summary
+    from bloodcell_jax.report.evaluation_page import write_evaluation_page
 
-    source, split, output = (value_of(values, name) for name in ("source", "split", "output"))
-    folder, metrics = evaluate_source(load_classifier(values), source, split, output, **finding(values))
-    print(f"{folder}: accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['f1_macro']:.4f}, n {metrics['n']}")
+    source, split, output, class_map = (value_of(values, name) for name in ("source", "split", "output", "class_map"))
+    mapped = None if class_map is None else parse_class_map(class_map)
+    classifier = load_classifier(values)
+    folder, scores = evaluate_source(classifier, source, split, output, class_map=mapped, **finding(values))
+    page = write_evaluation_page(folder, classifier.config.model.variant, classifier.workdir)
+    print(f"{folder.path}: {summary(scores)}")
+    print(f"page: {page}")
 
 
 EVALUATE = Verb(
     "compute a trained model's metrics on a split or on another source",
     """
   evaluate --workdir=runs/first --split=test
-  evaluate --workdir=runs/first --source=folder:other_lab --output=results""",
+  evaluate --workdir=runs/first --source=folder:other_lab --output=results
+  evaluate --workdir=runs/first --source=folder:other_lab --output=results --class_map=PMN=neutrophil,Artifact=drop""",
     _define_evaluate,
     _evaluate,
     has_source=True,

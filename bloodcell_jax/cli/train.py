@@ -51,6 +51,7 @@ def _train(values: flags.FlagValues, config: Config) -> None:
 
         print(describe_run(config))
         return
+    from bloodcell_jax.evaluate.outputs import summary
     from bloodcell_jax.run.job import train_and_evaluate
 
     overwrite = value_of(values, "overwrite")
@@ -58,7 +59,7 @@ def _train(values: flags.FlagValues, config: Config) -> None:
     if not is_main:
         return
     for split, metrics in result.metrics.items():
-        print(f"{split}: accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['f1_macro']:.4f}, n {metrics['n']}")
+        print(f"{split}: {summary(metrics)}")
     print(f"report: {result.report}")
 
 

@@ -36,9 +36,7 @@ def load_medmnist(place: str, source: str, config: DataConfig) -> Dataset:
       config: how it is read.
     """
     path = _find(place, source, config.data_dir)
-    class_names = config.class_names
-    if not class_names and path.stem.startswith("bloodmnist"):
-        class_names = BLOOD_CLASSES
+    class_names = config.class_names or names_of(str(path))
     with open_npz(path, source) as archive:
         _check_keys(archive.files, path, source)
         parts = [archive[f"{split}_labels"] for split in SPLITS]
@@ -57,6 +55,11 @@ def load_medmnist(place: str, source: str, config: DataConfig) -> Dataset:
         source=source,
         splits={name: np.arange(bounds[i], bounds[i + 1], dtype=np.int32) for i, name in enumerate(SPLITS)},
     )
+
+
+def names_of(place: str) -> tuple[str, ...]:
+    """Return the class names of a published name or file, which holds none itself; empty if they are not known."""
+    return BLOOD_CLASSES if Path(place).stem.startswith("bloodmnist") else ()
 
 
 def _find(place: str, source: str, data_dir: str | None) -> Path:

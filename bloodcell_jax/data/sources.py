@@ -15,7 +15,7 @@ from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.grouping import with_groups
 from bloodcell_jax.data.manifest.loader import load_manifest
 from bloodcell_jax.data.manifest.table import SUFFIXES
-from bloodcell_jax.data.medmnist import PUBLISHED_MD5, load_medmnist
+from bloodcell_jax.data.medmnist import PUBLISHED_MD5, load_medmnist, names_of
 from bloodcell_jax.data.npz import load_npz
 from bloodcell_jax.data.synthetic import load_synthetic
 from bloodcell_jax.data.tfds_reader import load_tfds
@@ -35,14 +35,14 @@ class SourceKind:
       help: one line for the command line.
       load: reads the source, given PLACE, the whole text for messages, and the configuration.
       recognizes: whether a bare path, one without `KIND:`, is of this kind; None: no bare path is.
-      knows_names: the source says the names of its classes; otherwise its labels are numbers alone.
+      knows_names: whether the source at PLACE says the names of its classes; otherwise its labels are numbers alone.
     """
 
     place: str
     help: str
     load: Callable[[str, str, DataConfig], Dataset]
     recognizes: Callable[[Path], bool] | None = None
-    knows_names: bool = True
+    knows_names: Callable[[str], bool] = lambda place: True
 
 
 def _is_file_with(*suffixes: str) -> Callable[[Path], bool]:
@@ -55,7 +55,7 @@ SOURCES = {
         "an .npz file with images, uint8 [n, h, w, 3] or floats in 0 to 1, and labels, [n] or [n, 1]",
         load_npz,
         _is_file_with(".npz"),
-        knows_names=False,
+        knows_names=lambda place: False,
     ),
     "folder": SourceKind(
         "PATH", "class folders of image files, optionally below train/, val/ and test/", load_folder, Path.is_dir
@@ -73,7 +73,7 @@ SOURCES = {
         "NAME",
         f"{', '.join(PUBLISHED_MD5)}: downloaded once; or the path of a MedMNIST file",
         load_medmnist,
-        knows_names=False,
+        knows_names=lambda place: names_of(place) != (),
     ),
     "tfds": SourceKind(
         "NAME", "a prepared TFDS dataset of labeled images in data.data_dir, such as blood_cells/cells", load_tfds
@@ -111,10 +111,16 @@ def read_source(source: str, config: DataConfig) -> Dataset:
     if given and kind != "csv":
         value = getattr(config, given[0])
         raise UsageError(f"{source}: data.{given[0]}={value} is about manifests alone; give csv:PATH, or leave it out")
-    if not SOURCES[kind].knows_names:
+    if not SOURCES[kind].knows_names(place):
         _check_numbered_names(config.class_names, source)
     dataset = SOURCES[kind].load(place, source, config)
     return dataset if config.group_regex is None else with_groups(dataset, config.group_regex)
+
+
+def knows_names(source: str) -> bool:
+    """Return whether a source says the names of its classes; otherwise its labels are numbers alone."""
+    kind, place = _kind_and_place(source)
+    return SOURCES[kind].knows_names(place)
 
 
 def _check_numbered_names(names: tuple[str, ...], source: str) -> None:

@@ -1,5 +1,6 @@
 """What the verb `evaluate` does: a classifier's metrics on one split of a source."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.launch_cache import cached_sha256
 from bloodcell_jax.data.loading import load_data
+from bloodcell_jax.data.sources import knows_names
 from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.evaluate.class_map import ClassMap, match_classes, relabel
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.metrics import Scores
 from bloodcell_jax.evaluate.outputs import write_split
@@ -18,18 +21,27 @@ from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.files import read_json
 from bloodcell_jax.workdir.layout import EvaluationFolder
 
+logger = logging.getLogger(__name__)
+
 
 def evaluate_source(
-    classifier: Classifier, source: str | None, split: str | None, output: str | None, **reading: Any
-) -> tuple[Path, Scores]:
+    classifier: Classifier,
+    source: str | None,
+    split: str | None,
+    output: str | None,
+    *,
+    class_map: ClassMap | None = None,
+    **reading: Any,
+) -> tuple[EvaluationFolder, Scores]:
     """Evaluate a classifier on one split of a source and write the split's files.
 
     Args:
       source: data source; None: the run's own.
       split: train, val, test or all; None: test, or val if there is no test (all for another source).
       output: folder for the files; None: eval/<split> of the workdir, for the run's own source alone.
+      class_map: class of `source` -> class of the model, `drop` or None; other names match by themselves.
       **reading: fields of `DataConfig` that say how `source` is read: skip_bad, include, exclude, class_level,
-        split_folders, columns, root and file_pattern. The run's own source is read as it was trained on.
+        split_folders, group_regex, columns, root and file_pattern. The run's own source is read as it was trained on.
 
     Returns:
       The folder and the metrics.
@@ -37,6 +49,10 @@ def evaluate_source(
     Raises:
       UsageError, DataError: as for training.
     """
+    if source is None and classifier.workdir is None:
+        raise UsageError("--source: missing; a model without its run knows no data of its own")
+    if source is None and class_map:
+        raise UsageError("--class_map: belongs to --source; the run's own classes are the model's")
     if source is not None and output is None:
         raise UsageError("--output: missing; with --source the results need a folder of their own")
     dataset = _load(classifier, source, reading)
@@ -46,14 +62,36 @@ def evaluate_source(
         split = next(name for name in (("test", "val") if source is None else ("all",)) if name in splits)
     if split not in splits:
         raise UsageError(f"--split={split}: {dataset.source} has {', '.join(splits)}")
-    probabilities = classifier.predict_examples(dataset.images, splits[split])
+    indices = splits[split]
+    origin: dict[str, Any] = {"source": dataset.source, "split": split}
+    if source is not None:
+        dataset, indices, mapped = _under_model_names(dataset, indices, classifier.class_names, class_map or {})
+        origin |= mapped
+    probabilities = classifier.predict_examples(dataset.images, indices)
     folder = EvaluationFolder(Path(output).expanduser()) if output else classifier.workdir.evaluation(split)
-    return folder.path, write_split(folder, dataset, splits[split], probabilities, step=classifier.step)
+    return folder, write_split(folder, dataset, indices, probabilities, step=classifier.step, origin=origin)
+
+
+def _under_model_names(
+    dataset: Dataset, indices: np.ndarray, class_names: tuple[str, ...], class_map: ClassMap
+) -> tuple[Dataset, np.ndarray, dict[str, Any]]:
+    """Return a dataset under the model's classes, those of `indices` that are left, and what became of the classes."""
+    counts = dataset.class_counts()
+    found = [name for name, count in zip(dataset.class_names, counts, strict=True) if count]
+    mapping = match_classes(found, class_names, class_map, dataset.source)
+    in_split = dict(zip(dataset.class_names, dataset.class_counts(indices).tolist(), strict=True))
+    dropped = {name: in_split[name] for name in found if mapping[name] is None}
+    dataset, indices = relabel(dataset, indices, mapping, class_names)
+    return dataset, indices, {"class_map": mapping, "dropped": dropped}
 
 
 def _load(classifier: Classifier, source: str | None, reading: dict[str, Any]) -> Dataset:
     config = replace(classifier.config.data, class_names=classifier.class_names)
     if source is not None:
+        named = knows_names(source)
+        if not named:
+            in_order = ", ".join(f"{label} is {name}" for label, name in enumerate(config.class_names))
+            logger.info("%s: labels are numbers without names; in the model's order %s", source, in_order)
         # Nothing that describes the tree of the run's own source holds for another one.
         own = DataConfig(
             source=source,
@@ -61,7 +99,7 @@ def _load(classifier: Classifier, source: str | None, reading: dict[str, Any]) -
             image_size=config.image_size,
             crop=config.crop,
             microns_per_pixel=config.microns_per_pixel,
-            class_names=config.class_names,
+            class_names=() if named else config.class_names,
         )
         dataset = load_data(replace(own, **reading))
         classifier.mention_geometry(dataset.original_sizes, dataset.sides)

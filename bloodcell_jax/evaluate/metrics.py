@@ -1,9 +1,8 @@
 """Scores of a classifier from its probabilities, by scikit-learn's definitions.
 
-The classes are all columns of `probabilities`, whether or not a class has examples: a class that is neither
-present nor predicted counts as 0 in macro averages (scikit-learn's `labels=range(k), zero_division=0`), so
-scores of different splits and slices average over the same classes. Balanced accuracy is scikit-learn's too:
-the mean recall of the classes that have examples.
+A class without an example has neither recall nor F1: macro F1 and balanced accuracy are means over the classes that
+have examples, which `present_classes` names (scikit-learn's `labels=present, zero_division=0`). What the model says
+wrongly to be of an absent class still counts as wrong, for the class that it is of.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 from bloodcell_jax.errors import DataError
+from bloodcell_jax.evaluate.calibration import brier_score, expected_calibration_error, negative_log_likelihood
+from bloodcell_jax.evaluate.confusion import accuracy, confusion_matrix, precision_recall_f1
+from bloodcell_jax.evaluate.intervals import ci95_by_examples, ci95_by_groups
 from bloodcell_jax.workdir.checkpoints import Ranking
-
-CALIBRATION_BINS = 15
-RESAMPLES = 1_000
 
 # The content of `metrics.json`.
 Scores = dict[str, Any]
@@ -32,6 +31,7 @@ class Predictions:
       confusion: counts by true class (row) and predicted class (column), [k, k].
       precision, recall, f1: one of each per class, [k].
       support: examples of every class, [k].
+      present: the classes that have examples, in order, [at most k].
     """
 
     def __init__(self, labels: np.ndarray, probabilities: np.ndarray):
@@ -40,6 +40,7 @@ class Predictions:
         self.confusion = confusion_matrix(self.labels, self.predicted, self.probabilities.shape[1])
         self.precision, self.recall, self.f1 = precision_recall_f1(self.confusion)
         self.support = self.confusion.sum(axis=1)
+        self.present = np.flatnonzero(self.support)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,8 +73,8 @@ METRICS = (
     ),
     Metric("recall_weighted", "Recall, weighted", "percent", True, lambda p: _average(p.recall, weights=p.support)),
     Metric("f1_weighted", "F1, weighted", "percent", True, lambda p: _average(p.f1, weights=p.support)),
-    Metric("f1_macro", "F1, macro", "percent", True, lambda p: float(p.f1.mean())),
-    Metric("balanced_accuracy", "Balanced accuracy", "percent", True, lambda p: float(p.recall[p.support > 0].mean())),
+    Metric("f1_macro", "F1, macro", "percent", True, lambda p: float(p.f1[p.present].mean())),
+    Metric("balanced_accuracy", "Balanced accuracy", "percent", True, lambda p: float(p.recall[p.present].mean())),
     Metric(
         "auc_macro_ovr",
         "AUC, macro, one versus rest",
@@ -114,14 +115,20 @@ def _logged_metrics() -> dict[str, Metric]:
 
 
 def classification_metrics(
-    labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str], *, seed: int = 0
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> Scores:
-    """Return everything `metrics.json` holds, as plain Python numbers.
+    """Return everything `metrics.json` holds of predictions, as plain Python numbers.
 
     Args:
       labels: integers in [0, k), [n].
       probabilities: in [0, 1], rows summing to 1, [n, k]; the prediction is the first largest column.
       class_names: k distinct names.
+      groups: the group of each example, such as its patient, [n]; None: each example is independent of the others.
       seed: seed of the bootstrap.
 
     Raises:
@@ -129,7 +136,25 @@ def classification_metrics(
       ValueError: no examples, or arguments that do not fit each other.
     """
     predictions = Predictions(*_checked(labels, probabilities, class_names))
-    accuracy_ci95, f1_macro_ci95 = bootstrap_ci95(predictions.confusion, seed)
+    scores = _scores(predictions, class_names, groups, seed)
+    present = predictions.present
+    if len(present) == len(class_names):
+        forced = scores
+    elif len(present) == 1:
+        forced = None  # Whoever has one class to choose from is right.
+    else:
+        forced = _scores(forced_choice(predictions), _present_names(predictions, class_names), groups, seed)
+    return scores | {"forced_choice": dict(forced) if forced else None}
+
+
+def _scores(predictions: Predictions, class_names: Sequence[str], groups: Sequence[str] | None, seed: int) -> Scores:
+    if groups is None:
+        accuracy_ci95, f1_macro_ci95 = ci95_by_examples(predictions.confusion, seed)
+    else:
+        numbers = np.unique(np.asarray(groups, object), return_inverse=True)[1]
+        accuracy_ci95, f1_macro_ci95 = ci95_by_groups(
+            predictions.labels, predictions.predicted, numbers, len(class_names), seed
+        )
     return {
         "n": len(predictions),
         **{metric.key: metric.compute(predictions) for metric in METRICS},
@@ -145,7 +170,22 @@ def classification_metrics(
         "confusion_matrix": predictions.confusion.tolist(),
         "accuracy_ci95": accuracy_ci95,
         "f1_macro_ci95": f1_macro_ci95,
+        "intervals_by": "examples" if groups is None else "groups",
+        "n_groups": None if groups is None else len(set(groups)),
+        "present_classes": _present_names(predictions, class_names),
+        "auc_macro_ovr_reason": _why_no_auc(predictions, class_names),
     }
+
+
+def forced_choice(predictions: Predictions) -> Predictions:
+    """Return what the model says when it must choose among the classes that have examples.
+
+    Their probabilities are scaled to a sum of 1; a row in which all of them are 0 says nothing, so they become equal.
+    """
+    among = predictions.probabilities[:, predictions.present]
+    total = among.sum(axis=1, keepdims=True)
+    restricted = np.where(total > 0, among / np.where(total > 0, total, 1), 1 / len(predictions.present))
+    return Predictions(np.searchsorted(predictions.present, predictions.labels), restricted)
 
 
 def quick_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:
@@ -155,24 +195,6 @@ def quick_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, fl
     """
     predictions = Predictions(labels, probabilities)
     return {name: metric.compute(predictions) for name, metric in _logged_metrics().items()}
-
-
-def accuracy(confusion: np.ndarray) -> float:
-    """Return the share of examples on the diagonal."""
-    return float(np.trace(confusion) / confusion.sum())
-
-
-def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """Count examples by true class (row) and predicted class (column), [k, k]."""
-    cells = np.bincount(labels * num_classes + predicted, minlength=num_classes**2)
-    return cells.reshape(num_classes, num_classes)
-
-
-def precision_recall_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return precision, recall and F1 of every class, [k] each; 0 if the denominator is 0."""
-    hits = np.diagonal(confusion).astype(np.float64)
-    predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
-    return _ratio(hits, predicted), _ratio(hits, support), _ratio(2 * hits, predicted + support)
 
 
 def auc_macro_ovr(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
@@ -185,63 +207,21 @@ def auc_macro_ovr(labels: np.ndarray, probabilities: np.ndarray) -> float | None
     return float(np.mean([roc_auc_score(labels == c, column) for c, column in enumerate(probabilities.T)]))
 
 
-def negative_log_likelihood(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the mean of -log p(label), p clipped at float64's epsilon: one example costs at most 36.04."""
-    likelihood = np.take_along_axis(probabilities, labels[:, None], axis=1)
-    return float(np.mean(np.log(1 / np.clip(likelihood, np.finfo(np.float64).eps, 1))))
+def _present_names(predictions: Predictions, class_names: Sequence[str]) -> list[str]:
+    return [name for name, support in zip(class_names, predictions.support, strict=True) if support]
 
 
-def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the squared distance to the one-hot label, summed over classes, averaged over examples."""
-    one_hot = labels[:, None] == np.arange(probabilities.shape[1])
-    return float(np.mean(np.sum((probabilities - one_hot) ** 2, axis=1)))
-
-
-def reliability(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sort predictions into equal-width bins (lower, upper] of confidence.
-
-    Returns:
-      The count, summed confidence and number correct of every bin, [CALIBRATION_BINS] each.
-    """
-    inner_edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
-    bins = np.digitize(confidence, inner_edges, right=True)
-    count, summed_confidence, hits = (
-        np.bincount(bins, weights, CALIBRATION_BINS) for weights in (None, confidence, correct)
-    )
-    return count, summed_confidence, hits
-
-
-def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """Return the gap between confidence and accuracy, averaged over examples (Guo et al. 2017, eq. 3)."""
-    _, summed_confidence, hits = reliability(confidence, correct)
-    return float(np.abs(summed_confidence - hits).sum() / len(confidence))
-
-
-def bootstrap_ci95(confusion: np.ndarray, seed: int) -> tuple[list[float], list[float]]:
-    """Return the 95 % percentile intervals of accuracy and macro F1, each [lower, upper].
-
-    Both scores depend on the confusion matrix alone, and the matrix of n examples drawn with replacement is a
-    multinomial draw of its cells: the same distribution at the cost of k * k numbers instead of n.
-    Without a single error there is nothing to resample: the accuracy's interval is [1, 1], too narrow.
-    """
-    rng = np.random.default_rng(seed)
-    cells = np.nonzero(confusion)
-    n = confusion.sum()
-    resample = np.zeros_like(confusion)
-    scores = np.empty((RESAMPLES, 2))
-    for i in range(RESAMPLES):
-        resample[cells] = rng.multinomial(n, confusion[cells] / n)
-        scores[i] = np.trace(resample) / n, precision_recall_f1(resample)[2].mean()
-    accuracy, f1_macro = np.percentile(scores, [2.5, 97.5], axis=0).T.tolist()
-    return accuracy, f1_macro
+def _why_no_auc(predictions: Predictions, class_names: Sequence[str]) -> str | None:
+    """Return why `auc_macro_ovr` is null: one class against the rest needs examples on both sides."""
+    present = _present_names(predictions, class_names)
+    if len(present) == 1:
+        return f"all examples are {present[0]}"
+    absent = [name for name in class_names if name not in present]
+    return f"no example of {', '.join(absent)}" if absent else None
 
 
 def _average(values: np.ndarray, *, weights: np.ndarray) -> float:
     return float(np.average(values, weights=weights))
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    return np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)
 
 
 def _checked(

@@ -1,14 +1,20 @@
-"""What an evaluated split leaves: `metrics.json`, `predictions.csv` and `most_wrong.json`."""
+"""What an evaluated split leaves: `metrics.json`, `predictions.csv`, `most_wrong.json`.
+
+If the examples have groups, there is also `groups.csv`.
+"""
 
 import base64
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.evaluate.groups import score_groups, write_groups
 from bloodcell_jax.evaluate.metrics import Scores, classification_metrics
 from bloodcell_jax.workdir.files import write_json, writing
 from bloodcell_jax.workdir.layout import EvaluationFolder
@@ -17,7 +23,13 @@ GALLERY_SIZE = 24
 
 
 def write_split(
-    folder: EvaluationFolder, dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray, *, step: int
+    folder: EvaluationFolder,
+    dataset: Dataset,
+    indices: np.ndarray,
+    probabilities: np.ndarray,
+    *,
+    step: int,
+    origin: Mapping[str, Any] | None = None,
 ) -> Scores:
     """Write the files of one evaluated split and return its metrics; `metrics.json` comes last.
 
@@ -25,18 +37,44 @@ def write_split(
       indices: the split's examples.
       probabilities: [len(indices), classes].
       step: step of the checkpoint that made them.
+      origin: what else `metrics.json` says of the examples, such as their source.
 
     Raises:
       MachineError: a file cannot be written.
     """
-    labels = dataset.labels[indices]
-    metrics = {"step": step} | classification_metrics(labels, probabilities, dataset.class_names)
-    with writing(folder.predictions):
+    labels, predicted = dataset.labels[indices], probabilities.argmax(axis=1)
+    groups = None if dataset.groups is None else [dataset.groups[int(i)] for i in indices]
+    metrics = {"step": step} | dict(origin or {})
+    metrics |= classification_metrics(labels, probabilities, dataset.class_names, groups=groups)
+    with writing(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
+        for earlier in (folder.page, folder.groups):
+            earlier.unlink(missing_ok=True)
+    with writing(folder.predictions):
         _write_predictions(folder.predictions, dataset, indices, probabilities)
+    if groups is not None:
+        with writing(folder.groups):
+            scores = score_groups(groups, labels, predicted, len(dataset.class_names))
+            write_groups(folder.groups, scores, dataset.class_names)
     write_json(folder.most_wrong, _most_wrong(dataset, indices, probabilities))
     write_json(folder.metrics, metrics)
     return metrics
+
+
+def summary(scores: Scores) -> str:
+    """Return the scores of one split as a line for the command line."""
+    absent = [name for name, of_class in scores["per_class"].items() if not of_class["support"]]
+    # Metrics of earlier versions do not hold it.
+    forced = scores.get("forced_choice")
+    if not absent:
+        return f"accuracy {scores['accuracy']:.4f}, macro F1 {scores['f1_macro']:.4f}, n {scores['n']}"
+    total, among = len(scores["per_class"]), len(scores["per_class"]) - len(absent)
+    over = f"over {among} of {total} classes, {len(absent)} without an image ({', '.join(absent)})"
+    line = f"accuracy {scores['accuracy']:.4f}, macro F1 {scores['f1_macro']:.4f} {over}, n {scores['n']}"
+    if forced:
+        line += f"; choosing among the {among} present alone: accuracy {forced['accuracy']:.4f}, "
+        line += f"macro F1 {forced['f1_macro']:.4f}"
+    return line
 
 
 def _write_predictions(path: Path, dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray) -> None:

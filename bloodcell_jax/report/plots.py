@@ -74,6 +74,26 @@ def reliability_diagram(confidence: np.ndarray, accuracy: np.ndarray) -> str:
     return _svg(figure)
 
 
+def group_accuracies(accuracies: np.ndarray, overall: float) -> str:
+    """Draw the accuracy of each group, the lowest first, and that of all examples, as SVG; 0 to 1, [groups]."""
+    figure, axes = _axes(width=5.2, height=2.9)
+    axes.axhline(overall, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)
+    axes.plot(np.arange(1, len(accuracies) + 1), np.sort(accuracies), "o", color=SERIES_1, markersize=4, alpha=0.7)
+    axes.set(ylim=(-0.02, 1.02), xlabel="group", ylabel="accuracy")
+    axes.xaxis.set_major_locator(_ticker().MaxNLocator(6, integer=True))
+    return _svg(figure)
+
+
+def differential_counts(labeled: np.ndarray, predicted: np.ndarray) -> str:
+    """Draw the share of each class in each group as predicted over the one as labeled, as SVG; 0 to 1, [groups, k]."""
+    figure, axes = _axes(width=5.2, height=2.9)
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)
+    axes.plot(labeled.ravel(), predicted.ravel(), "o", color=SERIES_1, markersize=3.5, alpha=0.5)
+    end = 1.05 * max(labeled.max(), predicted.max())
+    axes.set(xlim=(-0.02 * end, end), ylim=(-0.02 * end, end), xlabel="labeled share", ylabel="predicted share")
+    return _svg(figure)
+
+
 def thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Average groups of consecutive points, so that at most `MAX_POINTS` are left; both arrays are [n]."""
     size = -(-len(steps) // MAX_POINTS)

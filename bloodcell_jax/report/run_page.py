@@ -9,12 +9,11 @@ The page shows what the run has written so far. It reads these files of the work
   {name: count}}}, notes [text]} and `model` {variant, parameters, trainable {stage: count}}.
 - `metrics.jsonl`.
 - `report/training_pictures.png`: images as training sees them.
-- `metrics.json`, `predictions.csv` and `most_wrong.json` of every split below `eval/`. `most_wrong.json` is a list of
-  {id, label, predicted, confidence, probability_of_label, png (base64)}.
+- `metrics.json`, `predictions.csv`, `most_wrong.json` and `groups.csv` of every split below `eval/`. `most_wrong.json`
+  is a list of {id, label, predicted, confidence, probability_of_label, png (base64)}.
 """
 
 import base64
-import csv
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -24,8 +23,9 @@ import numpy as np
 from markupsafe import Markup
 
 from bloodcell_jax.errors import UsageError
-from bloodcell_jax.evaluate.metrics import METRICS, reliability
+from bloodcell_jax.evaluate.metrics import METRICS
 from bloodcell_jax.report import plots
+from bloodcell_jax.report.evaluation_view import evaluation_view, split_to_show
 from bloodcell_jax.report.rendering import render, write_page
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.files import read_json, read_json_if_present
@@ -103,40 +103,14 @@ def _evaluations(workdir: Workdir) -> dict[str, Any]:
     metrics = {split: read_json(files.metrics) for split, files in evaluations.items()}
     rank = {split: i for i, split in enumerate(_SPLITS)}
     splits = sorted(metrics, key=lambda split: (rank.get(split, len(rank)), split))
-    shown = next((split for split in ("test", "val", *splits) if split in metrics), None)
+    shown = split_to_show(metrics)
     if shown is None:
         return {"metrics": {}, "shown": None}
     return {
         "metrics": {split: metrics[split] for split in splits},
         "shown": shown,
-        "confusion": _confusion_rows(metrics[shown]),
-        "reliability": _reliability(evaluations[shown].predictions),
-        "most_wrong": read_json_if_present(evaluations[shown].most_wrong),
+        **evaluation_view(evaluations[shown], metrics[shown]),
     }
-
-
-def _confusion_rows(metrics: Mapping) -> list[dict]:
-    names = list(metrics["per_class"])
-    rows = []
-    for i, counts in enumerate(metrics["confusion_matrix"]):
-        support = max(sum(counts), 1)
-        cells = [{"count": n, "share": n / support, "predicted": names[j], "hit": i == j} for j, n in enumerate(counts)]
-        rows.append({"name": names[i], "cells": cells, "support": sum(counts)})
-    return rows
-
-
-def _reliability(path: Path) -> Markup | None:
-    if not path.exists():
-        return None
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        rows = list(csv.reader(file))[1:]
-    if not rows:
-        return None
-    confidence = np.array([float(row[3]) for row in rows])
-    correct = np.array([row[1] == row[2] for row in rows])
-    count, confidence, correct = reliability(confidence, correct)
-    filled = count > 0
-    return Markup(plots.reliability_diagram(confidence[filled] / count[filled], correct[filled] / count[filled]))
 
 
 def _base64_if_present(path: Path) -> str | None:

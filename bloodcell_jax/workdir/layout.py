@@ -23,11 +23,13 @@ class EvaluationFolder:
         self.metrics = path / "metrics.json"
         self.predictions = path / "predictions.csv"
         self.most_wrong = path / "most_wrong.json"
+        self.groups = path / "groups.csv"
+        self.page = path / "index.html"
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them."""
-        return self.metrics, self.predictions, self.most_wrong
+        return self.metrics, self.predictions, self.most_wrong, self.groups, self.page
 
 
 class Workdir:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bloodcell_jax.data import medmnist
-from bloodcell_jax.data.sources import load_source
+from bloodcell_jax.data.sources import knows_names, load_source
 from bloodcell_jax.errors import DataError, UsageError
 
 rng = np.random.default_rng(0)
@@ -46,6 +46,14 @@ def test_gray_sets_and_other_names(tmp_path):
     data = load_source(f"medmnist:{tmp_path / 'othermnist.npz'}", image_size=28)
     assert data.class_names == tuple("01234567")
     np.testing.assert_array_equal(data.images[:16, ..., 1], arrays["train_images"])
+
+
+def test_which_sets_have_known_names():
+    assert knows_names("medmnist:bloodmnist_64")
+    assert knows_names("medmnist:/data/bloodmnist.npz")
+    assert not knows_names("medmnist:/data/othermnist.npz")
+    assert not knows_names("npz:bloodmnist.npz")
+    assert knows_names("synthetic:24")
 
 
 def test_a_local_copy_is_taken_and_checked(tmp_path, monkeypatch):

@@ -13,14 +13,9 @@ from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.metrics import (
     LOGGED,
     METRICS,
-    bootstrap_ci95,
     classification_metrics,
-    confusion_matrix,
-    expected_calibration_error,
-    negative_log_likelihood,
     quick_metrics,
     ranking_of,
-    reliability,
 )
 
 NAMES = ["basophil", "eosinophil", "ig", "platelet"]
@@ -91,20 +86,66 @@ def test_result_is_plain_json_with_the_documented_fields():
     assert list(scores) == [
         "n", "accuracy", "precision_weighted", "recall_weighted", "f1_weighted", "f1_macro",
         "balanced_accuracy", "auc_macro_ovr", "nll", "ece", "brier", "per_class", "confusion_matrix",
-        "accuracy_ci95", "f1_macro_ci95",
+        "accuracy_ci95", "f1_macro_ci95", "intervals_by", "n_groups", "present_classes", "auc_macro_ovr_reason",
+        "forced_choice",
     ]  # fmt: skip
     assert list(scores["per_class"]) == NAMES
 
 
-def test_a_class_without_examples_counts_as_zero_in_macro_averages_only():
-    labels = np.array([0, 1, 2, 2])
-    probabilities = np.eye(4)[labels]
+def test_macro_means_are_over_the_classes_that_have_examples():
+    labels, probabilities = _predictions(400, 4)
+    kept = np.isin(labels, [1, 3])
+    labels, probabilities = labels[kept], probabilities[kept]
     scores = classification_metrics(labels, probabilities, NAMES)
-    assert scores["f1_macro"] == 0.75
-    assert scores["balanced_accuracy"] == scores["f1_weighted"] == 1.0
+    predicted = probabilities.argmax(axis=1)
+    assert scores["present_classes"] == ["eosinophil", "platelet"]
+    assert scores["f1_macro"] == pytest.approx(peer.f1_score(labels, predicted, labels=[1, 3], average="macro"))
+    with warnings.catch_warnings(action="ignore"):
+        assert scores["balanced_accuracy"] == pytest.approx(peer.balanced_accuracy_score(labels, predicted))
+    assert scores["f1_macro_ci95"][0] < scores["f1_macro"] < scores["f1_macro_ci95"][1]
     assert scores["auc_macro_ovr"] is None
-    assert scores["per_class"]["platelet"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
-    assert [row[3] for row in scores["confusion_matrix"]] == [0, 0, 0, 0] == scores["confusion_matrix"][3]
+    assert scores["auc_macro_ovr_reason"] == "no example of basophil, ig"
+    assert scores["per_class"]["ig"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    assert quick_metrics(labels, probabilities)["f1_macro"] == scores["f1_macro"]
+
+
+def test_a_perfect_model_scores_one_without_all_classes():
+    labels = np.arange(5).repeat(20)
+    scores = classification_metrics(labels, np.eye(8)[labels], [f"class {c}" for c in range(8)])
+    for name in ("accuracy", "f1_macro", "balanced_accuracy", "f1_weighted"):
+        assert scores[name] == scores["forced_choice"][name] == 1.0
+    assert scores["f1_macro_ci95"] == [1.0, 1.0]
+    assert scores["forced_choice"]["auc_macro_ovr"] == 1.0
+
+
+def test_a_forced_choice_is_among_the_classes_present():
+    labels, probabilities = _predictions(400, 4)
+    kept = np.isin(labels, [0, 2, 3])
+    labels, probabilities = labels[kept], probabilities[kept].copy()
+    probabilities[0] = [0, 1, 0, 0]  # says nothing of those present
+    scores = classification_metrics(labels, probabilities, NAMES)
+    among = probabilities[:, [0, 2, 3]]
+    among[0] = 1 / 3
+    names = [NAMES[c] for c in (0, 2, 3)]
+    alone = classification_metrics(np.searchsorted([0, 2, 3], labels), among / among.sum(1, keepdims=True), names)
+    forced = alone.pop("forced_choice")
+    assert scores["forced_choice"] == alone == forced
+    assert scores["forced_choice"]["accuracy"] > scores["accuracy"]
+
+
+def test_groups_widen_the_intervals_and_change_no_score():
+    labels, probabilities = _predictions(400, 4)
+    order = np.argsort(probabilities.argmax(axis=1) == labels, kind="stable")  # errors come in the same groups
+    labels, probabilities = labels[order], probabilities[order]
+    groups = [f"patient {i // 20}" for i in range(400)]
+    plain, grouped = (classification_metrics(labels, probabilities, NAMES, groups=g) for g in (None, groups))
+    assert (plain["intervals_by"], plain["n_groups"]) == ("examples", None)
+    assert (grouped["intervals_by"], grouped["n_groups"]) == ("groups", 20)
+    for metric in METRICS:
+        assert plain[metric.key] == grouped[metric.key]
+    widths = [scores["accuracy_ci95"][1] - scores["accuracy_ci95"][0] for scores in (plain, grouped)]
+    assert widths[1] > 2 * widths[0]
+    assert grouped["forced_choice"]["n_groups"] == 20
 
 
 def test_perfect_predictions():
@@ -118,46 +159,13 @@ def test_perfect_predictions():
 
 def test_one_example():
     scores = classification_metrics(np.array([1]), np.array([[0.25, 0.75]]), ["a", "b"])
-    assert (scores["n"], scores["accuracy"], scores["f1_macro"]) == (1, 1.0, 0.5)
+    assert (scores["n"], scores["accuracy"], scores["f1_macro"]) == (1, 1.0, 1.0)
     assert scores["auc_macro_ovr"] is None
+    assert scores["auc_macro_ovr_reason"] == "all examples are b"
+    assert scores["forced_choice"] is None, "whoever has one class to choose from is right"
     assert scores["ece"] == pytest.approx(0.25)
     assert scores["accuracy_ci95"] == [1.0, 1.0]
-    assert scores["f1_macro_ci95"] == [0.5, 0.5]
-
-
-def test_a_probability_of_zero_costs_log_epsilon_as_in_scikit_learn():
-    labels, probabilities = np.array([1, 0]), np.array([[1.0, 0.0], [1.0, 0.0]])
-    loss = negative_log_likelihood(labels, probabilities)
-    assert loss == pytest.approx(-np.log(np.finfo(np.float64).eps) / 2)
-    assert loss == pytest.approx(peer.log_loss(labels, probabilities))
-
-
-def test_bins_of_confidence_are_closed_above():
-    edges = np.arange(1, 16) / 15
-    count, confidence, correct = reliability(edges, np.ones(15, bool))
-    assert count.tolist() == correct.tolist() == [1] * 15
-    assert confidence.tolist() == edges.tolist()
-    count, _, _ = reliability(np.array([0.0, 1 / 15, np.nextafter(1 / 15, 1), 1.0]), np.zeros(4, bool))
-    assert count.tolist() == [2, 1, *[0] * 12, 1]
-
-
-def test_calibration_error_averages_gaps_of_bins_not_of_examples():
-    # One bin: mean confidence 0.95, accuracy 0.5. Another: 0.55 and 1.
-    confidence = np.array([0.94, 0.96, 0.55, 0.55])
-    correct = np.array([True, False, True, True])
-    assert expected_calibration_error(confidence, correct) == pytest.approx(0.5 * 0.45 + 0.5 * 0.45)
-
-
-def test_bootstrap_equals_resampling_examples():
-    labels, probabilities = _predictions(400, 3)
-    predicted = probabilities.argmax(axis=1)
-    rng = np.random.default_rng(1)
-    draws = [rng.integers(400, size=400) for _ in range(1_000)]
-    accuracy = [np.mean(labels[i] == predicted[i]) for i in draws]
-    f1_macro = [peer.f1_score(labels[i], predicted[i], labels=range(3), average="macro") for i in draws]
-    ours = bootstrap_ci95(confusion_matrix(labels, predicted, 3), seed=0)
-    # The 2.5 % quantile of 1,000 draws of standard deviation 0.02 has standard error 0.0017.
-    np.testing.assert_allclose(ours, np.percentile([accuracy, f1_macro], [2.5, 97.5], axis=1).T, atol=0.008)
+    assert scores["f1_macro_ci95"] == [1.0, 1.0]
 
 
 def test_bootstrap_is_seeded():

@@ -3,7 +3,6 @@
 import copy
 import csv
 import io
-import json
 import shutil
 import zipfile
 
@@ -229,49 +228,6 @@ def test_predict_refuses_with_one_line_and_no_file(trained, image_folder, tmp_pa
     assert words in capsys.readouterr().err.splitlines()[-1]
     assert not output.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
-
-
-def test_evaluate_the_run_s_own_splits(trained, tmp_path, capsys):
-    output = tmp_path / "again"
-    assert cli.main(["bloodcell", "evaluate", f"--workdir={trained}", f"--output={output}"]) == 0
-    again, first = (json.loads((f / "metrics.json").read_text()) for f in (output, trained / "eval/test"))
-    assert again["accuracy"] == first["accuracy"]
-    assert again["nll"] == pytest.approx(first["nll"], abs=1e-5)
-    assert "accuracy" in capsys.readouterr().out
-    code = cli.main(["bloodcell", "evaluate", f"--workdir={trained}", "--split=all", f"--output={tmp_path / 'all'}"])
-    assert code == 0
-    assert json.loads((tmp_path / "all" / "metrics.json").read_text())["n"] == 120
-
-
-def test_evaluate_another_source_by_class_name(trained, cells, tmp_path):
-    # Another order of classes, and one missing: names decide.
-    folder = tmp_path / "other"
-    with np.load(cells) as arrays:
-        for name, first in (("blue", 80), ("red", 0)):
-            (folder / name).mkdir(parents=True)
-            for i in range(first, first + 5):
-                Image.fromarray(arrays["images"][i]).save(folder / name / f"{i}.png")
-    command = ["bloodcell", "evaluate", f"--workdir={trained}", f"--source=folder:{folder}"]
-    assert cli.main([*command, f"--output={tmp_path / 'results'}"]) == 0
-    metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
-    assert metrics["n"] == 10
-    assert metrics["accuracy"] > 0.8
-    assert cli.main(command) == 2
-
-
-def test_changed_data_are_not_taken_for_the_run_s_own(trained, cells, tmp_path, capsys):
-    workdir = tmp_path / "run"
-    shutil.copytree(trained, workdir)
-    with np.load(cells) as arrays:
-        changed = {"images": 255 - arrays["images"], "labels": arrays["labels"]}
-    np.savez(tmp_path / "changed.npz", **changed)
-    config = json.loads((workdir / "config.json").read_text())
-    config["data"]["source"] = f"npz:{tmp_path / 'changed.npz'}"
-    (workdir / "config.json").write_text(json.dumps(config))
-    assert cli.main(["bloodcell", "evaluate", f"--workdir={workdir}", f"--output={tmp_path / 'out'}"]) == 3
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert "not the data this run was trained on" in line
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_image_in_any_mode(classifier, image_folder):

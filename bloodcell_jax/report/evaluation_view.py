@@ -1,0 +1,77 @@
+"""What pages show of one evaluated split: its confusion matrix, calibration, worst mistakes and groups."""
+
+import csv
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from bloodcell_jax.evaluate.calibration import reliability
+from bloodcell_jax.evaluate.groups import GroupScores, read_groups
+from bloodcell_jax.report import plots
+from bloodcell_jax.workdir.files import read_json_if_present
+from bloodcell_jax.workdir.layout import EvaluationFolder
+
+# Groups that a page lists; groups.csv has all of them.
+MOST_GROUPS = 40
+
+
+def split_to_show(splits: Collection[str]) -> str | None:
+    """Return the split that tells most of a run: test, else val, else any; None without splits."""
+    return next((split for split in ("test", "val", *sorted(splits)) if split in splits), None)
+
+
+def evaluation_view(folder: EvaluationFolder, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the templates show of a split besides its `metrics.json`; what has no file is None."""
+    groups = read_groups(folder.groups) if folder.groups.exists() else None
+    return {
+        "confusion": _confusion_rows(metrics),
+        "reliability": _reliability(folder),
+        "most_wrong": read_json_if_present(folder.most_wrong),
+        "groups": _groups(groups, metrics) if groups else None,
+    }
+
+
+def read_predictions(folder: EvaluationFolder) -> list[list[str]]:
+    """Return the rows of `predictions.csv` without its header; none if there is no such file."""
+    if not folder.predictions.exists():
+        return []
+    with folder.predictions.open(encoding="utf-8", errors="replace", newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+def _confusion_rows(metrics: Mapping[str, Any]) -> list[dict]:
+    names = list(metrics["per_class"])
+    rows = []
+    for i, counts in enumerate(metrics["confusion_matrix"]):
+        support = max(sum(counts), 1)
+        cells = [{"count": n, "share": n / support, "predicted": names[j], "hit": i == j} for j, n in enumerate(counts)]
+        rows.append({"name": names[i], "cells": cells, "support": sum(counts)})
+    return rows
+
+
+def _reliability(folder: EvaluationFolder) -> Markup | None:
+    rows = read_predictions(folder)
+    if not rows:
+        return None
+    confidence = np.array([float(row[3]) for row in rows])
+    correct = np.array([row[1] == row[2] for row in rows])
+    count, confidence, correct = reliability(confidence, correct)
+    filled = count > 0
+    return Markup(plots.reliability_diagram(confidence[filled] / count[filled], correct[filled] / count[filled]))
+
+
+def _groups(groups: list[GroupScores], metrics: Mapping[str, Any]) -> dict[str, Any]:
+    labeled, predicted = (np.array([getattr(group, what) for group in groups]) for what in ("labeled", "predicted"))
+    worst = sorted(groups, key=lambda group: group.accuracy)[:MOST_GROUPS]
+    return {
+        "total": len(groups),
+        "shown": [
+            {"name": g.name, "n": g.n, "accuracy": g.accuracy, "shares": list(zip(g.labeled, g.predicted, strict=True))}
+            for g in worst
+        ],
+        "differences": np.abs(predicted - labeled).mean(axis=0).tolist(),
+        "accuracy_svg": Markup(plots.group_accuracies(np.array([g.accuracy for g in groups]), metrics["accuracy"])),
+        "differential_svg": Markup(plots.differential_counts(labeled, predicted)),
+    }

@@ -1,0 +1,110 @@
+"""A trained run scored on its own splits, and on another laboratory with names of its own."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bloodcell_jax as bc
+from bloodcell_jax import cli
+from bloodcell_jax.errors import UsageError
+from bloodcell_jax.evaluate.evaluate_source import evaluate_source
+from bloodcell_jax.report.evaluation_page import write_evaluation_page
+
+NAMES = ("red", "green", "blue")
+
+
+def test_evaluate_the_run_s_own_splits(trained, tmp_path, capsys):
+    output = tmp_path / "again"
+    assert cli.main(["bloodcell", "evaluate", f"--workdir={trained}", f"--output={output}"]) == 0
+    again, first = (json.loads((f / "metrics.json").read_text()) for f in (output, trained / "eval/test"))
+    assert again["accuracy"] == first["accuracy"]
+    assert again["nll"] == pytest.approx(first["nll"], abs=1e-5)
+    assert "accuracy" in capsys.readouterr().out
+    code = cli.main(["bloodcell", "evaluate", f"--workdir={trained}", "--split=all", f"--output={tmp_path / 'all'}"])
+    assert code == 0
+    assert json.loads((tmp_path / "all" / "metrics.json").read_text())["n"] == 120
+
+
+@pytest.fixture
+def other_lab(cells, tmp_path):
+    """Return class folders with names of another laboratory: two of the three classes, and one that is none."""
+    with np.load(cells) as arrays:
+        for name, first in (("BLUE", 80), ("Rouge", 0), ("artifact", 40)):
+            (tmp_path / "lab" / name).mkdir(parents=True)
+            for i in range(first, first + 5):
+                Image.fromarray(arrays["images"][i]).save(tmp_path / "lab" / name / f"{i}.png")
+    return tmp_path / "lab"
+
+
+def test_evaluate_another_source_by_class_name(trained, other_lab, tmp_path, capsys):
+    command = ["bloodcell", "evaluate", f"--workdir={trained}", f"--source=folder:{other_lab}"]
+    results = tmp_path / "results"
+    assert cli.main([*command, f"--output={results}", "--class_map=rouge=red,artifact=drop"]) == 0
+    captured = capsys.readouterr()
+    assert "2 of 3 classes, 1 without an image (green), n 10" in captured.out
+    assert "BLUE is blue, Rouge is red" in captured.err
+    metrics = json.loads((results / "metrics.json").read_text())
+    assert metrics["n"] == 10
+    assert metrics["accuracy"] > 0.8
+    assert metrics["present_classes"] == ["red", "blue"]
+    assert metrics["class_map"] == {"BLUE": "blue", "Rouge": "red", "artifact": None}
+    assert metrics["dropped"] == {"artifact": 5}
+    assert metrics["forced_choice"]["f1_macro"] >= metrics["f1_macro"]
+    assert "test, own data" in (results / "index.html").read_text()
+    # What was understood is a map for the next time.
+    (tmp_path / "map.json").write_text(json.dumps(metrics["class_map"]))
+    again = tmp_path / "again"
+    assert cli.main([*command, f"--output={again}", f"--class_map={tmp_path / 'map.json'}"]) == 0
+    assert (again / "predictions.csv").read_bytes() == (results / "predictions.csv").read_bytes()
+
+
+def test_evaluate_refuses_what_it_cannot_place(trained, other_lab, tmp_path, capsys):
+    command = ["bloodcell", "evaluate", f"--workdir={trained}", f"--source=folder:{other_lab}"]
+    assert cli.main(command) == 2, "--output is missing"
+    command.append(f"--output={tmp_path / 'results'}")
+    assert cli.main(command) == 3
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "Rouge, artifact" in line
+    assert "red, green, blue" in line
+    assert '--class_map="Rouge=drop,artifact=drop"' in line
+    assert cli.main([*command, "--class_map=Rouge=purple,artifact=drop"]) == 2
+    assert cli.main(["bloodcell", "evaluate", f"--workdir={trained}", "--class_map=red=blue"]) == 2
+    assert cli.main([*command, "--class_map=Rouge=drop,artifact=drop,BLUE=drop"]) == 3
+    assert not (tmp_path / "results").exists()
+
+
+def test_labels_without_names_are_in_the_model_s_order(trained, cells, tmp_path, capsys):
+    command = ["bloodcell", "evaluate", f"--workdir={trained}", f"--source=npz:{cells}", f"--output={tmp_path / 'o'}"]
+    assert cli.main(command) == 0
+    metrics = json.loads((tmp_path / "o" / "metrics.json").read_text())
+    assert metrics["class_map"] == {name: name for name in NAMES}
+    assert "0 is red, 1 is green, 2 is blue" in capsys.readouterr().err
+    assert metrics["accuracy"] > 0.8
+
+
+def test_a_model_without_its_run_needs_a_source(trained, cells, tmp_path):
+    classifier = bc.Classifier.from_workdir(trained)
+    alone = bc.Classifier(classifier.config, classifier._params, step=36, workdir=None)
+    with pytest.raises(UsageError, match="--source"):
+        evaluate_source(alone, None, None, None)
+    folder, scores = evaluate_source(alone, f"npz:{cells}", None, str(tmp_path / "out"))
+    assert scores["n"] == 120
+    assert "own data" not in write_evaluation_page(folder, "test_convnext2", None).read_text()
+
+
+def test_changed_data_are_not_taken_for_the_run_s_own(trained, cells, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    with np.load(cells) as arrays:
+        changed = {"images": 255 - arrays["images"], "labels": arrays["labels"]}
+    np.savez(tmp_path / "changed.npz", **changed)
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["source"] = f"npz:{tmp_path / 'changed.npz'}"
+    (workdir / "config.json").write_text(json.dumps(config))
+    assert cli.main(["bloodcell", "evaluate", f"--workdir={workdir}", f"--output={tmp_path / 'out'}"]) == 3
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "not the data this run was trained on" in line
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,80 @@
+"""Intervals hold the true score as often as they say, if whole patients are resampled."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as peer
+
+from bloodcell_jax.evaluate.confusion import confusion_matrix
+from bloodcell_jax.evaluate.intervals import ci95_by_examples, ci95_by_groups, expanded_tail
+
+
+def _predictions(n: int = 400, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    labels = rng.choice(classes, n, p=[1 / 6, 1 / 3, 1 / 2])
+    logits = rng.normal(size=(n, classes)) + 1.5 * np.eye(classes)[labels]
+    return labels, np.exp(logits)
+
+
+def test_bootstrap_equals_resampling_examples():
+    labels, probabilities = _predictions()
+    predicted = probabilities.argmax(axis=1)
+    rng = np.random.default_rng(1)
+    draws = [rng.integers(400, size=400) for _ in range(1_000)]
+    accuracy = [np.mean(labels[i] == predicted[i]) for i in draws]
+    f1_macro = [peer.f1_score(labels[i], predicted[i], labels=range(3), average="macro") for i in draws]
+    ours = ci95_by_examples(confusion_matrix(labels, predicted, 3), seed=0)
+    # The 2.5 % quantile of 1,000 draws of standard deviation 0.02 has standard error 0.0017.
+    np.testing.assert_allclose(ours, np.percentile([accuracy, f1_macro], [2.5, 97.5], axis=1).T, atol=0.008)
+
+
+def _draw_patients(rng, count):
+    """Return labels, predictions and patients of cells; patients differ in accuracy, 0.85 on average."""
+    sizes = 1 + rng.poisson(rng.lognormal(3, 0.5, count))
+    patients = np.repeat(np.arange(count), sizes)
+    labels = (rng.random(len(patients)) < 0.3).astype(int)
+    right = rng.random(len(patients)) < rng.beta(17, 3, count)[patients]
+    return labels, np.where(right, labels, 1 - labels), patients
+
+
+def test_intervals_over_groups_cover_what_they_promise():
+    rng = np.random.default_rng(0)
+    held = np.zeros(2)
+    for trial in range(300):
+        labels, predicted, patients = _draw_patients(rng, 60)
+        by_groups, _ = ci95_by_groups(labels, predicted, patients, 2, seed=trial)
+        held[0] += by_groups[0] <= 0.85 <= by_groups[1]
+        if trial % 20 == 0:
+            by_cells, _ = ci95_by_examples(confusion_matrix(labels, predicted, 2), seed=trial)
+            held[1] += by_cells[0] <= 0.85 <= by_cells[1]
+    assert 0.93 <= held[0] / 300 <= 0.97
+    assert held[1] / 15 < 0.9, "cells of one patient are not independent"
+
+
+def test_groups_of_one_example_are_examples():
+    labels, probabilities = _predictions()
+    predicted = probabilities.argmax(axis=1)
+    by_examples = ci95_by_examples(confusion_matrix(labels, predicted, 3), seed=0)
+    by_groups = ci95_by_groups(labels, predicted, np.arange(400), 3, seed=0)
+    np.testing.assert_allclose(by_groups, by_examples, atol=0.008)
+
+
+def test_one_group_says_nothing_of_others():
+    assert ci95_by_groups(np.array([0, 1]), np.array([0, 0]), np.array([0, 0]), 2, seed=0) == (None, None)
+
+
+def test_without_errors_there_is_no_spread():
+    labels = np.arange(12) % 3
+    assert ci95_by_groups(labels, labels, np.arange(12) // 4, 3, seed=0) == ([1.0, 1.0], [1.0, 1.0])
+
+
+def test_errors_in_one_group_of_many_give_an_interval_around_the_score():
+    labels, groups = np.arange(300) % 2, np.arange(300) // 15
+    predicted = np.where(groups == 3, 0, labels)
+    for score, (low, high) in zip((1 - 7 / 300, 0.976), ci95_by_groups(labels, predicted, groups, 2, 0), strict=True):
+        assert 0.8 < low < score < high <= 1
+
+
+def test_expanded_levels_by_the_tables_of_the_t_distribution():
+    # t(0.975, 9) = 2.2622, and Phi(-2.2622 * sqrt(10 / 9)) = 0.00855.
+    assert expanded_tail(10) == pytest.approx(0.00855, abs=1e-5)
+    assert expanded_tail(100_000) == pytest.approx(0.025, abs=1e-5)

@@ -1,0 +1,97 @@
+"""The page of another laboratory: its classes, its groups, and the run's own scores beside."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from bloodcell_jax.data.dataset import Dataset, index_ids
+from bloodcell_jax.evaluate.outputs import write_split
+from bloodcell_jax.report.evaluation_page import write_evaluation_page
+from bloodcell_jax.workdir import Workdir
+from bloodcell_jax.workdir.layout import EvaluationFolder
+
+NAMES = ("basophil", "eosinophil", "immature <b>granulocyte</b>", "platelet")
+ORIGIN = {"source": "folder:labs/B&B", "split": "all"}
+MAP = {"Baso": "basophil", "PLT": "platelet", "<i>Smudge</i>": None}
+
+
+def _write(folder, classes, origin, seed, groups=None):
+    """Write the files of an evaluation of 80 images of some classes; returns its metrics."""
+    rng = np.random.default_rng(seed)
+    labels = np.array(classes, np.int32)[np.arange(80) % len(classes)]
+    logits = rng.normal(size=(80, 4)) + 1.5 * np.eye(4)[labels]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    images = np.zeros((80, 8, 8, 3), np.uint8)
+    dataset = Dataset(images, labels, NAMES, index_ids(80), "folder:x", groups=groups)
+    return write_split(folder, dataset, np.arange(80), probabilities, step=7, origin=origin)
+
+
+@pytest.fixture
+def lab(tmp_path):
+    return EvaluationFolder(tmp_path / "lab")
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    run = Workdir(tmp_path / "run")
+    _write(run.evaluation("test"), (0, 1, 2, 3), None, seed=2)
+    return run
+
+
+def _text(page):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", page.read_text(encoding="utf-8")))
+
+
+def _percent(value):
+    return f"{100 * value:.2f} %"
+
+
+def test_both_laboratories_stand_side_by_side(lab, workdir):
+    here = _write(lab, (0, 3), ORIGIN | {"class_map": MAP, "dropped": {"<i>Smudge</i>": 12}}, seed=1)
+    home = json.loads(workdir.evaluation("test").metrics.read_text())
+    page = write_evaluation_page(lab, "convnext_atto", workdir)
+    assert page == lab.page
+    text = _text(page)
+    assert f"Accuracy{_percent(home['accuracy'])}{_percent(here['accuracy'])}" in text
+    forced = text[text.index("Forced choice among the 2 ") :]
+    assert _percent(here["forced_choice"]["accuracy"]) in forced
+    assert here["forced_choice"]["accuracy"] > here["accuracy"]
+    assert re.search(r"Images ?40 ?80", forced), "the run's own images of the same classes"
+    assert "over 2 of 4 classes" in text
+    assert re.search(r"PLT ?platelet", text)
+    assert re.search(r"&lt;i&gt;Smudge&lt;/i&gt; ?[^<>]*\b12 images", text)
+    html = page.read_text()
+    assert "<i>" not in html
+    assert "<script" not in html
+    assert html.count("data:image/png") == min(24, round(80 * (1 - here["accuracy"])))
+
+
+def test_the_groups_are_a_table_and_plots(lab):
+    groups = tuple(f"slide {i // 16}" for i in range(80))
+    here = _write(lab, (0, 1, 2, 3), ORIGIN, seed=1, groups=groups)
+    assert (here["intervals_by"], here["n_groups"]) == ("groups", 5)
+    page = write_evaluation_page(lab, "convnext_atto", None)
+    text = _text(page)
+    assert "the 5 groups" in text
+    assert all(f"slide {i}" in text for i in range(5))
+    assert page.read_text().count("<svg") == 3
+    assert "Forced choice" not in text
+
+
+def test_a_split_written_again_leaves_nothing_of_the_earlier_one(lab):
+    _write(lab, (0, 1), ORIGIN, seed=1, groups=("a", "b") * 40)
+    write_evaluation_page(lab, "convnext_atto", None)
+    assert {path.name for path in lab.path.iterdir()} == {path.name for path in lab.files}
+    _write(lab, (0, 1), ORIGIN, seed=1)
+    assert {path.name for path in lab.path.iterdir()} == {"metrics.json", "predictions.csv", "most_wrong.json"}
+
+
+def test_one_class_or_one_group_is_said_to_tell_little(lab):
+    here = _write(lab, (3,), ORIGIN, seed=1, groups=("a",) * 80)
+    assert here["forced_choice"] is None
+    assert here["accuracy_ci95"] is None
+    text = _text(write_evaluation_page(lab, "convnext_atto", None))
+    assert "no interval" in text
+    assert "all examples are platelet" in text
