@@ -106,11 +106,13 @@ def patterns_of(text: str | None) -> list[str]:
 
 
 def matches_any(path: PurePosixPath, patterns: list[str]) -> bool:
-    """Return whether a path, its name or a folder above it matches a pattern; `*` also matches `/`."""
+    """Return whether a path, its name or a folder above it matches a pattern; `*` matches `/`, `**/` also nothing."""
     if not patterns:
         return False
     names = [str(path), path.name, *map(str, path.parents)]
-    return any(fnmatch.fnmatchcase(name, pattern.removesuffix("/**")) for pattern in patterns for name in names)
+    below = {pattern.removesuffix("/**") for pattern in patterns}
+    anywhere = below | {pattern.removeprefix("**/") for pattern in below}
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in anywhere for name in names)
 
 
 def _levels(paths: Sequence[PurePosixPath], source: str, config: DataConfig) -> tuple[dict[str, str], int]:
