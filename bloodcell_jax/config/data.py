@@ -8,6 +8,9 @@ from bloodcell_jax.config.option import option
 Crop = int | float | str | None
 AUTO = "auto"
 
+# Fields that say how an image becomes what the network sees: a model that leaves its run takes them along.
+GEOMETRY = ("image_size", "crop", "microns_per_pixel")
+
 
 @dataclass(kw_only=True)
 class DataConfig:

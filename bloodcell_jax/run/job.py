@@ -15,11 +15,13 @@ from bloodcell_jax.devices.processes import check_equal_everywhere, wait_for_all
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.metrics import Scores, ranking_of
 from bloodcell_jax.evaluate.outputs import write_split
+from bloodcell_jax.models.network import Params
 from bloodcell_jax.report import write_report
 from bloodcell_jax.run.create import create_run
 from bloodcell_jax.run.data_summary import data_summary
 from bloodcell_jax.run.environment import describe_environment
 from bloodcell_jax.run.evaluation import RunEvaluator
+from bloodcell_jax.run.finished_model import step_of_model, write_model
 from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.run.loop import Loop
 from bloodcell_jax.run.preview import write_preview
@@ -123,14 +125,20 @@ def _train(run: Run, workdir: Workdir, signals: StopSignals, profile_steps: rang
 def _finish(
     run: Run, workdir: Workdir, checkpoints: Checkpoints, evaluator: RunEvaluator, signals: StopSignals
 ) -> Result:
-    """Evaluate the best checkpoint on val and test, unless that is done, and write the report."""
+    """Evaluate the best checkpoint on val and test, unless that is done; write its model and the report."""
     best = checkpoints.best(ranking_of(run.config.train.best_metric))
     if not best:
         raise DataError(f"{workdir.checkpoints}: no evaluated checkpoint is left; run again with --overwrite")
     splits = [name for name in ("val", "test") if name in run.splits]
     missing = [name for name in splits if _evaluated_step(workdir, name) != best[0]]
-    if missing:
-        _evaluate(run, workdir, checkpoints, evaluator, signals, step=best[0], splits=missing)
+    has_model = step_of_model(workdir) == best[0]
+    if missing or not has_model:
+        params = restore_params(
+            checkpoints, best[0], run.param_shapes, run.config.train.ema_decay, run.parallel.replicated
+        )
+        _evaluate(run, workdir, params, evaluator, signals, step=best[0], splits=missing)
+        if not has_model and jax.process_index() == 0:
+            write_model(workdir, run.config, params, run.weights_info, checkpoints, best[0])
     if jax.process_index() == 0:
         if not workdir.preview.exists():
             write_preview(run, workdir.preview)
@@ -154,15 +162,14 @@ def _evaluated_step(workdir: Workdir, split: str) -> int | None:
 def _evaluate(
     run: Run,
     workdir: Workdir,
-    checkpoints: Checkpoints,
+    params: Params,
     evaluator: RunEvaluator,
     signals: StopSignals,
     *,
     step: int,
     splits: list[str],
 ) -> None:
-    """Write the results of a checkpoint on some splits."""
-    params = restore_params(checkpoints, step, run.param_shapes, run.config.train.ema_decay, run.parallel.replicated)
+    """Write the results of the checkpoint of `step` on some splits."""
     for split in splits:
 
         def stop_if_told(split: str = split) -> None:

@@ -81,27 +81,30 @@ def _view(data: np.ndarray, dtype: str, shape: list[int], data_offsets: list[int
     return data[start:stop].view(np.ndarray).view(_DTYPES[dtype]).reshape(shape)
 
 
-def write_safetensors(path: Path, tensors: dict[str, np.ndarray], info: WeightsInfo) -> None:
+def write_safetensors(
+    path: Path, tensors: dict[str, np.ndarray], info: WeightsInfo, metadata: dict[str, str] | None = None
+) -> None:
     """Write tensors and their info; a reader never sees half a file.
 
     Args:
       path: the file; an existing one is replaced.
       tensors: arrays by name.
       info: the facts that the tensors do not say.
+      metadata: further texts by key.
 
     Raises:
       MachineError: the file cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    metadata = {INFO_KEY: json.dumps(info_to_dict(info), sort_keys=True)}
+    metadata = {INFO_KEY: json.dumps(info_to_dict(info), sort_keys=True)} | (metadata or {})
     try:
-        save_file(contiguous, temporary, metadata)
+        # safetensors' own save_file makes files that nobody but their owner can read, whatever the umask.
+        temporary.write_bytes(save(contiguous, metadata))
         os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise MachineError(f"{path}: cannot be written ({error}); free space or choose another place") from error
     finally:
         with contextlib.suppress(OSError):  # A read-only folder refuses to delete even a file that does not exist.
