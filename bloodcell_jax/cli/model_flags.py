@@ -36,7 +36,7 @@ def load_classifier(values: flags.FlagValues) -> "Classifier":
         )
     if model and checkpoint:
         raise UsageError(
-            f"--checkpoint={checkpoint}: the file of --model holds one checkpoint alone; leave it unset, or give --workdir"
+            f"--checkpoint={checkpoint}: the file of --model holds one checkpoint; leave it unset, or give --workdir"
         )
     from bloodcell_jax.devices.settings import configure_jax
     from bloodcell_jax.evaluate.classifier import Classifier

@@ -37,9 +37,7 @@ class Classifier:
       view: what the model saw of the image files that it was trained on; None: it was trained on arrays.
     """
 
-    def __init__(
-        self, config: Config, params: Params, *, step: int, workdir: Workdir | None, view: View | None = None
-    ):
+    def __init__(self, config: Config, params: Params, *, step: int, workdir: Workdir | None, view: View | None = None):
         self.config, self.step, self.workdir, self.view = config, step, workdir, view
         self.class_names = config.data.class_names
         self._params = params

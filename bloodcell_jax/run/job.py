@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from bloodcell_jax.evaluate.metrics import Scores, ranking_of
 from bloodcell_jax.evaluate.outputs import write_split
 from bloodcell_jax.models.network import Params
 from bloodcell_jax.report import write_report
+from bloodcell_jax.run.before_and_after import before_and_after, evaluate_start, start_of
 from bloodcell_jax.run.create import create_run
-from bloodcell_jax.run.data_summary import data_summary
+from bloodcell_jax.run.data_summary import data_summary, unused_labels
 from bloodcell_jax.run.environment import describe_environment
 from bloodcell_jax.run.evaluation import RunEvaluator
 from bloodcell_jax.run.finished_model import step_of_model, write_model
@@ -101,6 +102,8 @@ def _begun(run: Run, workdir: Workdir, *, overwrite: bool) -> Iterator[None]:
             _describe(run, workdir)
             write_json(workdir.splits, splits)
             logger.info("%s", data_summary(run.dataset, run.splits, crop=run.config.data.crop))
+            if unused := unused_labels(run):
+                logger.info("%s", unused)
         yield
 
 
@@ -119,11 +122,16 @@ def _train(run: Run, workdir: Workdir, signals: StopSignals, profile_steps: rang
         seconds = Loop(run, workdir, checkpoints, signals, inputs, evaluator, profile_steps).train()
         if jax.process_index() == 0:
             update_json(workdir.environment, {"seconds_trained": seconds})
-        return _finish(run, workdir, checkpoints, evaluator, signals)
+        return _finish(run, workdir, checkpoints, inputs, evaluator, signals)
 
 
 def _finish(
-    run: Run, workdir: Workdir, checkpoints: Checkpoints, evaluator: RunEvaluator, signals: StopSignals
+    run: Run,
+    workdir: Workdir,
+    checkpoints: Checkpoints,
+    inputs: RunInputs,
+    evaluator: RunEvaluator,
+    signals: StopSignals,
 ) -> Result:
     """Evaluate the best checkpoint on val and test, unless that is done; write its model and the report."""
     best = checkpoints.best(ranking_of(run.config.train.best_metric))
@@ -139,6 +147,7 @@ def _finish(
         _evaluate(run, workdir, params, evaluator, signals, step=best[0], splits=missing)
         if not has_model and jax.process_index() == 0:
             write_model(workdir, run.config, params, run.weights_info, checkpoints, best[0])
+    _compare_with_start(run, workdir, inputs, signals, splits[-1])
     if jax.process_index() == 0:
         if not workdir.preview.exists():
             write_preview(run, workdir.preview)
@@ -151,6 +160,31 @@ def _finish(
         metrics={split: read_json(workdir.evaluation(split).metrics) for split in splits},
         report=workdir.report,
     )
+
+
+def _compare_with_start(run: Run, workdir: Workdir, inputs: RunInputs, signals: StopSignals, split: str) -> None:
+    """Show what the run gained on the model that it started from, if that was a classifier of such cells."""
+    start, folder = start_of(run), workdir.evaluation(split)
+    if start is None:
+        return
+    if not folder.before.exists():
+        check = _check_signals(signals, f"while evaluating the start on {split}")
+        before = evaluate_start(run, inputs.images, split, start, before_batch=check)
+        if jax.process_index() == 0:
+            write_json(folder.before, before)
+    if jax.process_index() == 0:
+        table = before_and_after(read_json(folder.before), read_json(folder.metrics))
+        logger.info("%s on %s, in percent:\n%s", run.config.model.weights, split, table)
+
+
+def _check_signals(signals: StopSignals, place: str) -> Callable[[], None]:
+    """Return what ends a pass over images if a signal came. Several processes run the same batches: none ends alone."""
+
+    def check() -> None:
+        if jax.process_count() == 1 and signals.received():
+            raise signals.error(place)
+
+    return check
 
 
 def _evaluated_step(workdir: Workdir, split: str) -> int | None:
@@ -171,11 +205,7 @@ def _evaluate(
 ) -> None:
     """Write the results of the checkpoint of `step` on some splits."""
     for split in splits:
-
-        def stop_if_told(split: str = split) -> None:
-            if signals.received():
-                raise signals.error(f"while evaluating {split}")
-
-        probabilities = evaluator.predict(params, split, before_batch=stop_if_told)
+        check = _check_signals(signals, f"while evaluating {split}")
+        probabilities = evaluator.predict(params, split, before_batch=check)
         if jax.process_index() == 0:
             write_split(workdir.evaluation(split), run.dataset, run.splits[split], probabilities, step=step)

@@ -26,11 +26,12 @@ class EvaluationFolder:
         self.most_wrong = path / "most_wrong.json"
         self.groups = path / "groups.csv"
         self.page = path / "index.html"
+        self.before = path / "before.json"  # metrics of the model that the run started from
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them."""
-        return self.metrics, self.predictions, self.most_wrong, self.groups, self.page
+        return self.metrics, self.predictions, self.most_wrong, self.groups, self.page, self.before
 
 
 class Workdir:
