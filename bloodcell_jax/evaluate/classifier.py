@@ -85,6 +85,17 @@ class Classifier:
         view = View(**record.view) if record.view else None
         return cls(record.config, params, step=record.step, workdir=None, view=view)
 
+    @property
+    def run(self) -> Workdir:
+        """The run's folder, which knows its data and splits.
+
+        Raises:
+          UsageError: the model came from a file.
+        """
+        if self.workdir is None:
+            raise UsageError("--source: missing; the file of a model does not hold the data of its run")
+        return self.workdir
+
     def predict(self, images: np.ndarray | Sequence[GivenImage], *, cropped: bool = False) -> np.ndarray:
         """Return the probabilities [n, classes] of images, brought to the geometry that the model was trained with.
 

@@ -74,8 +74,7 @@ def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> str
     """Return a table of accuracy, macro F1 and the F1 of each class, in percent."""
     rows = [("", "before", "after")]
     for title, key in (("accuracy", "accuracy"), ("macro F1", "f1_macro")):
-        rows.append((title, *(f"{100 * metrics[key]:.1f}" for metrics in (before, after))))
-    for name in after["per_class"]:
-        scores = (metrics["per_class"][name]["f1"] for metrics in (before, after))
-        rows.append((f"F1 of {name}", *(f"{100 * f1:.1f}" for f1 in scores)))
+        rows.append((title, f"{100 * before[key]:.1f}", f"{100 * after[key]:.1f}"))
+    for name, scores in after["per_class"].items():
+        rows.append((f"F1 of {name}", f"{100 * before['per_class'][name]['f1']:.1f}", f"{100 * scores['f1']:.1f}"))
     return aligned(rows)
