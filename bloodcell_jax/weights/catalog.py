@@ -225,11 +225,11 @@ def find_weights(path: Path | str) -> Path:
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        path = path / MODEL_NAME
-        if not path.exists():
+        if not (path / MODEL_NAME).exists():
             raise DataError(
-                f"{path}: no such file; name a weights file, or the workdir of a finished run, which has it"
+                f"{path}: a folder without {MODEL_NAME}; name a weights file, or the workdir of a finished run"
             )
+        return path / MODEL_NAME
     if path.exists():
         return path
     name = path.as_posix()

@@ -102,13 +102,23 @@ def write_safetensors(
     metadata = {INFO_KEY: json.dumps(info_to_dict(info), sort_keys=True)} | (metadata or {})
     try:
         # safetensors' own save_file makes files that nobody but their owner can read, whatever the umask.
-        temporary.write_bytes(save(contiguous, metadata))
+        with temporary.open("wb") as file:
+            file.writelines(_with_metadata(save(contiguous), metadata))
         os.replace(temporary, path)
     except OSError as error:
         raise MachineError(f"{path}: cannot be written ({error}); free space or choose another place") from error
     finally:
         with contextlib.suppress(OSError):  # A read-only folder refuses to delete even a file that does not exist.
             temporary.unlink(missing_ok=True)
+
+
+def _with_metadata(content: bytes, metadata: dict[str, str]) -> tuple[bytes, memoryview]:
+    """Return the header and the data of a safetensors file with metadata; safetensors' own order of keys is random."""
+    data_start = 8 + struct.unpack("<Q", content[:8])[0]
+    header = {"__metadata__": dict(sorted(metadata.items()))} | json.loads(content[8:data_start])
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return struct.pack("<Q", len(text)) + text, memoryview(content)[data_start:]
 
 
 def stored_info(path: Path, metadata: dict[str, str]) -> WeightsInfo | None:
