@@ -1,4 +1,4 @@
-"""A finished run or its model.safetensors, adapted to the cells of another laboratory: minutes on any machine.
+"""A finished run or its model.safetensors, adapted to the cells of another laboratory.
 
 bloodcell train --config=adapt:runs/pbc --workdir=runs/other_lab --config.data.source=folder:other_lab \\
     --config.data.samples_per_class=10
@@ -7,7 +7,11 @@ The rows of the head are taken over by class name, and classes that the run did 
 fitted on features that the backbone computes once; then the last stage learns too, at a low rate. With
 `data.samples_per_class`, training sees so many labels of each class; a class that has fewer shows all of its own.
 The labels of val choose between the head alone and both stages. The run ends with a table of before and after on the
-lab's held-out split. `benchmarks/adaptation.py` measures what the labels are worth.
+lab's held-out split.
+
+On synthetic cells in other colors, the accuracy rose from 29.2 % to 49.5 % with 10 labels of each of the 8 classes (one
+trial, seed 0, 400 held-out cells, a start of 7 epochs of quickstart on 1,600 cells). The time, and the accuracy on real
+cells, have not been measured yet: `benchmarks/adaptation.py` does it.
 """
 
 from dataclasses import replace
