@@ -15,7 +15,7 @@ from ml_collections import config_flags as ml_config_flags
 from ml_collections.config_flags import config_path
 
 from bloodcell_jax.config import Config, from_text, leaves, validate
-from bloodcell_jax.errors import UsageError
+from bloodcell_jax.errors import UsageError, UserError
 
 _OVERRIDE = re.compile(r"--(?:no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 
@@ -112,7 +112,7 @@ def _load(value: str) -> Config:
         config = runpy.run_path(path)["get_config"](*[argument] if argument else [])
     except KeyError as error:
         raise UsageError(f"--config={value}: {error} is missing in it; define get_config() -> Config") from error
-    except UsageError:
+    except UserError:
         raise
     except Exception as error:  # The file is the user's code and may raise anything.
         raise UsageError(f"--config={value}: cannot be loaded ({type(error).__name__}: {error})") from error

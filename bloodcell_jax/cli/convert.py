@@ -1,5 +1,7 @@
 """The verb `convert`."""
 
+from pathlib import Path
+
 from absl import flags
 
 from bloodcell_jax.cli.verb import Verb, required, required_path, value_of
@@ -9,8 +11,8 @@ def _define_convert(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "input",
         None,
-        "a checkpoint in any published layout, or a published name; PATH#NAME takes the network under NAME if the file "
-        "holds several (trained beside averaged weights)",
+        "a checkpoint in any published layout, a published name, or the workdir of a finished run; PATH#NAME takes the "
+        "network under NAME if the file holds several (trained beside averaged weights)",
         flag_values=values,
     )
     flags.DEFINE_string("output", None, "the new .safetensors file", flag_values=values)
@@ -21,6 +23,10 @@ def _convert(values: flags.FlagValues) -> None:
     from bloodcell_jax.weights import convert
 
     source, target = required(values, "input"), required_path(values, "output")
+    if Path(source).expanduser().is_dir():
+        from bloodcell_jax.run.finished_model import complete_model
+
+        complete_model(source)
     info = convert(source, target, value_of(values, "variant"))
     classes = "no head" if info.num_classes is None else f"{info.num_classes} classes"
     print(f"{target}: {info.variant}, {classes}, licence {info.licence or 'not known'}, from {info.source}")
@@ -31,7 +37,8 @@ CONVERT = Verb(
     """
   convert --input=convnext_base_22k_1k_224.pth --output=convnext_base.safetensors
   convert --input=convnext_tiny.fb_in22k --output=tiny.safetensors
-  convert --input=checkpoint.pth#model --output=trained.safetensors""",
+  convert --input=checkpoint.pth#model --output=trained.safetensors
+  convert --input=runs/first --output=first.safetensors""",
     _define_convert,
     _convert,
 )

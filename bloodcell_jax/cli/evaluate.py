@@ -44,6 +44,7 @@ EVALUATE = Verb(
     """
   evaluate --workdir=runs/first --split=test
   evaluate --workdir=runs/first --source=folder:other_lab --output=results
+  evaluate --model=model.safetensors --source=folder:other_lab --output=results
   evaluate --workdir=runs/first --source=folder:other_lab --output=results --class_map=PMN=neutrophil,Artifact=drop""",
     _define_evaluate,
     _evaluate,

@@ -1,11 +1,13 @@
 """The flags of the verbs that use a trained model."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
 
 from bloodcell_jax.cli.data_flags import define_scale, with_scale
-from bloodcell_jax.cli.verb import required_path, value_of
+from bloodcell_jax.cli.verb import value_of
+from bloodcell_jax.errors import UsageError
 
 if TYPE_CHECKING:
     from bloodcell_jax.evaluate.classifier import Classifier
@@ -14,16 +16,35 @@ if TYPE_CHECKING:
 def define_model(values: flags.FlagValues) -> None:
     """Define the flags that `load_classifier` takes."""
     flags.DEFINE_string("workdir", None, "folder of a trained run", flag_values=values)
-    flags.DEFINE_string("checkpoint", "best", "best, last or a step", flag_values=values)
+    flags.DEFINE_string("model", None, "a run's model.safetensors, in place of its folder", flag_values=values)
+    flags.DEFINE_string("checkpoint", None, "best, last or a step of the workdir; unset: best", flag_values=values)
     define_scale(values)
 
 
 def load_classifier(values: flags.FlagValues) -> "Classifier":
-    """Return the model that the flags name, on the devices."""
+    """Return the model that the flags name, on the devices.
+
+    Raises:
+      UsageError: they name none, or two.
+    """
+    workdir, model, checkpoint = (value_of(values, name) for name in ("workdir", "model", "checkpoint"))
+    if bool(workdir) == bool(model):
+        raise UsageError(
+            "--workdir, --model: give one of them"
+            if model
+            else "--workdir: missing; give the folder of a trained run, or its model.safetensors by --model"
+        )
+    if model and checkpoint:
+        raise UsageError(
+            f"--checkpoint={checkpoint}: the file of --model holds one checkpoint; leave it unset, or give --workdir"
+        )
     from bloodcell_jax.devices.settings import configure_jax
     from bloodcell_jax.evaluate.classifier import Classifier
 
     configure_jax()
-    classifier = Classifier.from_workdir(required_path(values, "workdir"), checkpoint=value_of(values, "checkpoint"))
+    if model:
+        classifier = Classifier.from_file(model)
+    else:
+        classifier = Classifier.from_workdir(Path(workdir).expanduser(), checkpoint=checkpoint or "best")
     classifier.config.data = with_scale(values, classifier.config.data)
     return classifier

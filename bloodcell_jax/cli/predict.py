@@ -35,7 +35,7 @@ PREDICT = Verb(
     "classify images into a CSV file",
     """
   predict --workdir=runs/first --input=slides/ --output=cells.csv
-  predict --workdir=runs/first --input='new/*.png' --input=more.zip --output=cells.csv""",
+  predict --model=model.safetensors --input='new/*.png' --input=more.zip --output=cells.csv""",
     _define_predict,
     _predict,
 )

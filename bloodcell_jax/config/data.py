@@ -8,6 +8,9 @@ from bloodcell_jax.config.option import option
 Crop = int | float | str | None
 AUTO = "auto"
 
+# Fields that say how an image becomes what the network sees: a model that leaves its run takes them along.
+GEOMETRY = ("image_size", "crop", "microns_per_pixel")
+
 
 @dataclass(kw_only=True)
 class DataConfig:
@@ -99,7 +102,10 @@ class DataConfig:
         choices=("natural", "under", "over", "balanced", "power", "groups"),
     )
     samples_per_class: int | None = option(
-        None, "examples per class for sampler=under; unset: the size of the smallest class", minimum=1
+        None,
+        "labels of each class that training sees, drawn by the seed, or all where a class has fewer; the rest of train "
+        "is unused. Unset: all; for sampler=under, the size of the smallest class, and no class may have fewer",
+        minimum=1,
     )
     sampler_redraw: bool = option(False, "draw other examples in each epoch for sampler=under")
     sampler_power: str = option(

@@ -37,7 +37,7 @@ class Sampler:
       kind: one of the kinds above.
       by_class: the training examples of each class.
       seed: decides the subset and the order.
-      samples_per_class: number of examples per class for `under`.
+      samples_per_class: number of examples per class for `under`. The other kinds show nothing but so many of each.
       redraw: `under` takes another subset in each epoch; otherwise it takes always the same one.
       power: q of `power` in the first and in the last epoch; it is linear between them.
       epochs: total number of epochs, which q needs.
@@ -65,7 +65,9 @@ class Sampler:
     @property
     def members(self) -> tuple[np.ndarray, ...]:
         """The examples of each class that epochs choose from."""
-        return self.by_class if self.kind != "under" or self.redraw else self._subset()
+        if self.kind != "under" or self.redraw:
+            return self.by_class
+        return _subset(self.by_class, self.samples_per_class, self.seed)
 
     @property
     def epoch_size(self) -> int:
@@ -114,10 +116,6 @@ class Sampler:
             chosen = [_repeat_evenly(own, n, generator) for own, n in rows]
         return generator.permutation(np.concatenate(chosen)).astype(np.int32)
 
-    def _subset(self) -> tuple[np.ndarray, ...]:
-        generator = _generator(self.seed, _SUBSET_KEY)
-        return tuple(generator.permutation(members)[: self.samples_per_class] for members in self.by_class)
-
 
 def create_sampler(
     kind: str,
@@ -137,7 +135,8 @@ def create_sampler(
       labels: int [n], the class of every example.
       train: indices of the training examples.
       seed: decides the subset and the order.
-      samples_per_class: None: the size of the smallest class.
+      samples_per_class: as many labels of each class as training sees, or all where a class has fewer; None: all, or
+        for `under` the size of the smallest class.
       redraw: as in `Sampler`.
       power: as in `Sampler`.
       groups: int [n], the group of every example; None if the data have none.
@@ -151,13 +150,21 @@ def create_sampler(
         )
     by_class = tuple(train[labels[train] == label] for label in range(int(labels.max()) + 1))
     smallest = min(len(members) for members in by_class)
-    if samples_per_class is not None and samples_per_class > smallest:
+    if samples_per_class is not None and kind != "under":
+        by_class = _subset(by_class, samples_per_class, seed)
+    elif samples_per_class is not None and samples_per_class > smallest:
         raise UsageError(
             f"config.data.samples_per_class={samples_per_class}: the smallest class has {smallest} training examples; "
             "give at most as many"
         )
     of_class = () if groups is None else tuple(groups[members] for members in by_class)
     return Sampler(kind, by_class, seed, samples_per_class or smallest, redraw, power, groups=of_class)
+
+
+def _subset(by_class: tuple[np.ndarray, ...], count: int | None, seed: int) -> tuple[np.ndarray, ...]:
+    """Return `count` examples of each class; a lower count gives a part of them."""
+    generator = _generator(seed, _SUBSET_KEY)
+    return tuple(generator.permutation(members)[:count] for members in by_class)
 
 
 def _apportion(total: int, shares: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from bloodcell_jax.evaluate.image_batches import Images
 from bloodcell_jax.evaluate.metrics import check_finite, ranking_of
 from bloodcell_jax.models.network import Params
 from bloodcell_jax.models.registry import build_model, param_shapes
+from bloodcell_jax.weights.model_file import read_model_file
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints, Ranking, restore_params
 from bloodcell_jax.workdir.files import read_json_if_present
@@ -26,17 +27,17 @@ logger = logging.getLogger(__name__)
 
 
 class Classifier:
-    """Class probabilities from a run's configuration and one of its checkpoints.
+    """Class probabilities from a run's configuration and one of its checkpoints, or from the file of its model.
 
     Attributes:
-      config: the run's resolved configuration.
+      config: the run's resolved configuration; from a file, what concerns the network and its images, and defaults.
       class_names: in the order of the probabilities' columns.
       step: step of the checkpoint.
-      workdir: the run's folder.
+      workdir: the run's folder; None: the model came from a file.
       view: what the model saw of the image files that it was trained on; None: it was trained on arrays.
     """
 
-    def __init__(self, config: Config, params: Params, *, step: int, workdir: Workdir, view: View | None = None):
+    def __init__(self, config: Config, params: Params, *, step: int, workdir: Workdir | None, view: View | None = None):
         self.config, self.step, self.workdir, self.view = config, step, workdir, view
         self.class_names = config.data.class_names
         self._params = params
@@ -71,6 +72,29 @@ class Classifier:
             params = restore_params(checkpoints, step, shapes, config.train.ema_decay, sharding)
         view = (read_json_if_present(run.environment) or {}).get("data", {}).get("view")
         return cls(config, params, step=step, workdir=run, view=View(**view) if view else None)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "Classifier":
+        """Load the model of a finished run from its `model.safetensors` alone.
+
+        Raises:
+          DataError: the file is missing, damaged or no model of a run; names what it lacks.
+        """
+        params, record = read_model_file(Path(path).expanduser())
+        params = jax.device_put(params, create_parallel("jit", jax.device_count()).replicated)
+        view = View(**record.view) if record.view else None
+        return cls(record.config, params, step=record.step, workdir=None, view=view)
+
+    @property
+    def run(self) -> Workdir:
+        """The run's folder, which knows its data and splits.
+
+        Raises:
+          UsageError: the model came from a file.
+        """
+        if self.workdir is None:
+            raise UsageError("--source: missing; the file of a model does not hold the data of its run")
+        return self.workdir
 
     def predict(self, images: np.ndarray | Sequence[GivenImage], *, cropped: bool = False) -> np.ndarray:
         """Return the probabilities [n, classes] of images, brought to the geometry that the model was trained with.

@@ -49,15 +49,13 @@ def evaluate_source(
     Raises:
       UsageError, DataError: as for training.
     """
-    if source is None and classifier.workdir is None:
-        raise UsageError("--source: missing; a model without its run knows no data of its own")
     if source is None and class_map:
         raise UsageError("--class_map: belongs to --source; the run's own classes are the model's")
     if source is not None and output is None:
         raise UsageError("--output: missing; with --source the results need a folder of their own")
     dataset = _load(classifier, source, reading)
     splits = {"all": np.arange(len(dataset), dtype=np.int32)}
-    splits |= classifier.workdir.read_splits() if source is None else dataset.splits
+    splits |= classifier.run.read_splits() if source is None else dataset.splits
     if split is None:
         split = next(name for name in (("test", "val") if source is None else ("all",)) if name in splits)
     if split not in splits:
@@ -68,7 +66,7 @@ def evaluate_source(
         dataset, indices, mapped = _under_model_names(dataset, indices, classifier.class_names, class_map or {})
         origin |= mapped
     probabilities = classifier.predict_examples(dataset.images, indices)
-    folder = EvaluationFolder(Path(output).expanduser()) if output else classifier.workdir.evaluation(split)
+    folder = EvaluationFolder(Path(output).expanduser()) if output else classifier.run.evaluation(split)
     return folder, write_split(folder, dataset, indices, probabilities, step=classifier.step, origin=origin)
 
 
@@ -104,8 +102,9 @@ def _load(classifier: Classifier, source: str | None, reading: dict[str, Any]) -
         dataset = load_data(replace(own, **reading))
         classifier.mention_geometry(dataset.original_sizes, dataset.sides)
         return dataset
+    workdir = classifier.run
     dataset = load_data(config)
-    _check_same_data(dataset, classifier.workdir)
+    _check_same_data(dataset, workdir)
     return dataset
 
 

@@ -11,6 +11,7 @@ The page shows what the run has written so far. It reads these files of the work
 - `report/training_pictures.png`: images as training sees them.
 - `metrics.json`, `predictions.csv`, `most_wrong.json` and `groups.csv` of every split below `eval/`. `most_wrong.json`
   is a list of {id, label, predicted, confidence, probability_of_label, png (base64)}.
+- `before.json` beside them: the metrics of the model that the run started from.
 """
 
 import base64
@@ -109,6 +110,7 @@ def _evaluations(workdir: Workdir) -> dict[str, Any]:
     return {
         "metrics": {split: metrics[split] for split in splits},
         "shown": shown,
+        "before": read_json_if_present(evaluations[shown].before),
         **evaluation_view(evaluations[shown], metrics[shown]),
     }
 

@@ -3,7 +3,9 @@
 import copy
 import math
 from dataclasses import replace
+from typing import Any
 
+import jax
 import numpy as np
 
 from bloodcell_jax.augment.policies import Augmentation
@@ -21,6 +23,7 @@ from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models.registry import build_model, count_parameters, create_model, param_shapes
 from bloodcell_jax.run.cached_features import check_cacheable, check_trainable
 from bloodcell_jax.run.feed import choose_streaming
+from bloodcell_jax.run.finished_model import complete_model
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.train.stages import plan_stages
 from bloodcell_jax.weights import WeightsInfo, read_weights_info
@@ -28,7 +31,7 @@ from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
 
 
 def create_run(config: Config, dataset: Dataset | None = None) -> Run:
-    """Load the data and lay the run out; writes nothing.
+    """Load the data and lay the run out; nothing of the run is written.
 
     Args:
       config: what to do.
@@ -45,7 +48,7 @@ def create_run(config: Config, dataset: Dataset | None = None) -> Run:
     # Before the data: a misspelt variant or file should not wait for them.
     create_model(config.model.variant, 2)
     weights, variant = config.model.weights, config.model.variant
-    weights_info = read_weights_info(weights, variant) if weights is not None else None
+    weights_info = _read_start(weights, variant) if weights is not None else None
     dataset = load_data(config.data) if dataset is None else dataset
     check_learnable(dataset)
     config = resolve(config, dataset, weights_info)
@@ -74,6 +77,13 @@ def create_run(config: Config, dataset: Dataset | None = None) -> Run:
         weights_info=weights_info,
         streams=streams,
     )
+
+
+def _read_start(weights: str, variant: str) -> WeightsInfo:
+    """Return the info of the weights that a run starts from: a file, a published name, or a finished workdir."""
+    if jax.process_count() == 1:  # Orbax restores a checkpoint in all processes or in none.
+        complete_model(weights)
+    return read_weights_info(weights, variant)
 
 
 def _create_sampler(config: Config, dataset: Dataset, train: np.ndarray) -> Sampler:
@@ -168,11 +178,13 @@ def resolve(config: Config, dataset: Dataset, weights_info: WeightsInfo | None) 
 
 def _resolve_weights(config: ModelConfig, info: WeightsInfo) -> ModelConfig:
     """Return the configuration in which unset fields have the values that its weights were trained with."""
-    filled = {}
+    # A published network may be given another stem for small images; a run's network keeps the one it was trained with.
+    filled: dict[str, Any] = {} if config.stem_stride != ModelConfig.stem_stride else {"stem_stride": info.stem_stride}
     for name in ("variant", "norm_eps", "activation", "mean", "std"):
         asked, trained_with = getattr(config, name), getattr(info, name)
         # ImageNet's mean and std are an assumption for an unknown file; the configuration may correct it.
-        assumed = not info.licence and trained_with in (IMAGENET_MEAN, IMAGENET_STD)
+        unknown = not info.licence and not info.class_names
+        assumed = unknown and trained_with in (IMAGENET_MEAN, IMAGENET_STD)
         if asked and trained_with and asked != trained_with and not assumed:
             raise UsageError(
                 f"config.model.{name}={asked}: {config.weights} was trained with {trained_with}; set that, or leave "

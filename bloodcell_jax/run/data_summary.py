@@ -10,6 +10,7 @@ from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.geometry import Geometry, describe
 from bloodcell_jax.data.grouping import count_groups
 from bloodcell_jax.report.text_table import aligned
+from bloodcell_jax.run.run import Run
 
 
 def data_summary(dataset: Dataset, splits: Mapping[str, np.ndarray], *, crop: Crop) -> str:
@@ -44,7 +45,18 @@ def data_summary(dataset: Dataset, splits: Mapping[str, np.ndarray], *, crop: Cr
     return "\n".join(lines)
 
 
+def unused_labels(run: Run) -> str:
+    """Return a line on the training examples that the sampler never shows; empty if it shows all."""
+    names, members = run.dataset.class_names, run.sampler.members
+    seen, there = sum(map(len, members)), len(run.splits["train"])
+    if seen == there:
+        return ""
+    counts = ", ".join(f"{name} {len(own)}" for name, own in zip(names, members, strict=True))
+    return f"training sees {seen:,} of {there:,} labels ({counts}); the other {there - seen:,} are unused"
+
+
 def _geometry(dataset: Dataset, crop: Crop) -> str:
+    """Say what becomes of the images' sizes."""
     height, width = dataset.images.shape[1:3]
     if dataset.original_sizes is None or dataset.sides is None:
         return f"images of {width}x{height} pixels"

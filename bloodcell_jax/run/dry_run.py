@@ -6,7 +6,7 @@ from bloodcell_jax.models.registry import count_parameters
 from bloodcell_jax.report.text_table import aligned
 from bloodcell_jax.run.compilation import compile_stage
 from bloodcell_jax.run.create import create_run
-from bloodcell_jax.run.data_summary import data_summary
+from bloodcell_jax.run.data_summary import data_summary, unused_labels
 from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.train.freezing import decay_mask, partition
@@ -15,9 +15,8 @@ from bloodcell_jax.train.freezing import decay_mask, partition
 def describe_run(config: Config) -> str:
     """Return the parameter table, the data summary and each stage's compiled cost as text; writes nothing."""
     run = create_run(config)
-    return "\n\n".join(
-        [parameter_table(run), data_summary(run.dataset, run.splits, crop=run.config.data.crop), stage_costs(run)]
-    )
+    data = data_summary(run.dataset, run.splits, crop=run.config.data.crop)
+    return "\n\n".join(filter(None, [parameter_table(run), data, unused_labels(run), stage_costs(run)]))
 
 
 def parameter_table(run: Run) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import jax
 import numpy as np
 
 from bloodcell_jax.evaluate.evaluator import Evaluator
@@ -28,8 +27,6 @@ class RunEvaluator:
 
     def predict(self, params: Params, split: str, *, before_batch: Callable[[], None] = lambda: None) -> np.ndarray:
         """Return the probabilities [n, classes] of a split, see `Evaluator.predict`."""
-        # Several processes must run the same batches, so one of them alone cannot end the pass.
-        before_batch = before_batch if jax.process_count() == 1 else lambda: None
         indices = self._run.splits[split]
         return self._evaluator.predict(params, self._inputs.images, indices, before_batch=before_batch)
 

@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,14 @@ from bloodcell_jax.devices.processes import check_equal_everywhere, wait_for_all
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.metrics import Scores, ranking_of
 from bloodcell_jax.evaluate.outputs import write_split
+from bloodcell_jax.models.network import Params
 from bloodcell_jax.report import write_report
+from bloodcell_jax.run.before_and_after import before_and_after, evaluate_start, start_of
 from bloodcell_jax.run.create import create_run
-from bloodcell_jax.run.data_summary import data_summary
+from bloodcell_jax.run.data_summary import data_summary, unused_labels
 from bloodcell_jax.run.environment import describe_environment
 from bloodcell_jax.run.evaluation import RunEvaluator
+from bloodcell_jax.run.finished_model import step_of_model, write_model
 from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.run.loop import Loop
 from bloodcell_jax.run.preview import write_preview
@@ -99,6 +102,8 @@ def _begun(run: Run, workdir: Workdir, *, overwrite: bool) -> Iterator[None]:
             _describe(run, workdir)
             write_json(workdir.splits, splits)
             logger.info("%s", data_summary(run.dataset, run.splits, crop=run.config.data.crop))
+            if unused := unused_labels(run):
+                logger.info("%s", unused)
         yield
 
 
@@ -117,20 +122,32 @@ def _train(run: Run, workdir: Workdir, signals: StopSignals, profile_steps: rang
         seconds = Loop(run, workdir, checkpoints, signals, inputs, evaluator, profile_steps).train()
         if jax.process_index() == 0:
             update_json(workdir.environment, {"seconds_trained": seconds})
-        return _finish(run, workdir, checkpoints, evaluator, signals)
+        return _finish(run, workdir, checkpoints, inputs, evaluator, signals)
 
 
 def _finish(
-    run: Run, workdir: Workdir, checkpoints: Checkpoints, evaluator: RunEvaluator, signals: StopSignals
+    run: Run,
+    workdir: Workdir,
+    checkpoints: Checkpoints,
+    inputs: RunInputs,
+    evaluator: RunEvaluator,
+    signals: StopSignals,
 ) -> Result:
-    """Evaluate the best checkpoint on val and test, unless that is done, and write the report."""
+    """Evaluate the best checkpoint on val and test, unless that is done; write its model and the report."""
     best = checkpoints.best(ranking_of(run.config.train.best_metric))
     if not best:
         raise DataError(f"{workdir.checkpoints}: no evaluated checkpoint is left; run again with --overwrite")
     splits = [name for name in ("val", "test") if name in run.splits]
     missing = [name for name in splits if _evaluated_step(workdir, name) != best[0]]
-    if missing:
-        _evaluate(run, workdir, checkpoints, evaluator, signals, step=best[0], splits=missing)
+    has_model = step_of_model(workdir) == best[0]
+    if missing or not has_model:
+        params = restore_params(
+            checkpoints, best[0], run.param_shapes, run.config.train.ema_decay, run.parallel.replicated
+        )
+        _evaluate(run, workdir, params, evaluator, signals, step=best[0], splits=missing)
+        if not has_model and jax.process_index() == 0:
+            write_model(workdir, run.config, params, run.weights_info, checkpoints, best[0])
+    _compare_with_start(run, workdir, inputs, signals, splits[-1])
     if jax.process_index() == 0:
         if not workdir.preview.exists():
             write_preview(run, workdir.preview)
@@ -145,6 +162,31 @@ def _finish(
     )
 
 
+def _compare_with_start(run: Run, workdir: Workdir, inputs: RunInputs, signals: StopSignals, split: str) -> None:
+    """Show what the run gained on the model that it started from, if that was a classifier of such cells."""
+    start, folder = start_of(run), workdir.evaluation(split)
+    if start is None:
+        return
+    if not folder.before.exists():
+        check = _check_signals(signals, f"while evaluating the start on {split}")
+        before = evaluate_start(run, inputs.images, split, start, before_batch=check)
+        if jax.process_index() == 0:
+            write_json(folder.before, before)
+    if jax.process_index() == 0:
+        table = before_and_after(read_json(folder.before), read_json(folder.metrics))
+        logger.info("%s on %s, in percent:\n%s", run.config.model.weights, split, table)
+
+
+def _check_signals(signals: StopSignals, place: str) -> Callable[[], None]:
+    """Return what ends a pass over images if a signal came. Several processes run the same batches: none ends alone."""
+
+    def check() -> None:
+        if jax.process_count() == 1 and signals.received():
+            raise signals.error(place)
+
+    return check
+
+
 def _evaluated_step(workdir: Workdir, split: str) -> int | None:
     """Return the step of the checkpoint with which a split was evaluated; None if it was not."""
     metrics = read_json_if_present(workdir.evaluation(split).metrics)
@@ -154,21 +196,16 @@ def _evaluated_step(workdir: Workdir, split: str) -> int | None:
 def _evaluate(
     run: Run,
     workdir: Workdir,
-    checkpoints: Checkpoints,
+    params: Params,
     evaluator: RunEvaluator,
     signals: StopSignals,
     *,
     step: int,
     splits: list[str],
 ) -> None:
-    """Write the results of a checkpoint on some splits."""
-    params = restore_params(checkpoints, step, run.param_shapes, run.config.train.ema_decay, run.parallel.replicated)
+    """Write the results of the checkpoint of `step` on some splits."""
     for split in splits:
-
-        def stop_if_told(split: str = split) -> None:
-            if signals.received():
-                raise signals.error(f"while evaluating {split}")
-
-        probabilities = evaluator.predict(params, split, before_batch=stop_if_told)
+        check = _check_signals(signals, f"while evaluating {split}")
+        probabilities = evaluator.predict(params, split, before_batch=check)
         if jax.process_index() == 0:
             write_split(workdir.evaluation(split), run.dataset, run.splits[split], probabilities, step=step)

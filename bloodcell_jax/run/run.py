@@ -108,7 +108,8 @@ class Run:
         config = self.config
         key = step_key(config.seed, INIT, 0)
         if config.model.weights is not None:
-            return load_weights(config.model.weights, self.model, head_key=key)
+            names = config.data.class_names
+            return load_weights(config.model.weights, self.model, head_key=key, class_names=names)
         return jax.jit(lambda key: init_params(self.model, key, config.data.image_size))(key)
 
     def _class_weights(self) -> np.ndarray | None:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from bloodcell_jax.download import download
 from bloodcell_jax.errors import DataError
-from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
+from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD, MODEL_NAME
 from bloodcell_jax.weights.parts import split_part
 
 MIT = "MIT"
@@ -215,15 +215,21 @@ CATALOG = {entry.name: entry for entry in _ENTRIES}
 
 
 def find_weights(path: Path | str) -> Path:
-    """Return the file, or the file of a name in the catalog, which is downloaded once.
+    """Return the file, the file of a run's model, or the file of a name in the catalog, which is downloaded once.
 
     Args:
-      path: a file, or a name in the catalog.
+      path: a file, the workdir of a finished run, or a name in the catalog.
 
     Raises:
-      DataError: there is neither such a file nor such a name, or the download failed.
+      DataError: there is neither such a file nor such a name, or the folder holds no model, or the download failed.
     """
     path = Path(path).expanduser()
+    if path.is_dir():
+        if not (path / MODEL_NAME).exists():
+            raise DataError(
+                f"{path}: a folder without {MODEL_NAME}; name a weights file, or the workdir of a finished run"
+            )
+        return path / MODEL_NAME
     if path.exists():
         return path
     name = path.as_posix()

@@ -10,6 +10,7 @@ from bloodcell_jax.weights.files import read_file
 from bloodcell_jax.weights.info import WeightsInfo
 from bloodcell_jax.weights.layouts import recognize
 from bloodcell_jax.weights.loading import fit, inferred_info, say_license, say_part
+from bloodcell_jax.weights.model_file import RUN_KEY, read_model_file, write_model_file
 from bloodcell_jax.weights.safetensors_file import write_safetensors
 from bloodcell_jax.weights.structure import infer_variant
 
@@ -18,8 +19,8 @@ def convert(source: Path | str, target: Path | str, variant: str | None = None) 
     """Write the weights of `source` to `target` as safetensors.
 
     Args:
-      source: a file in any published layout, or a name in the catalog; `PATH#NAME` takes the network under a name if
-        the file holds several.
+      source: a file in any published layout, the workdir of a finished run, or a name in the catalog; `PATH#NAME`
+        takes the network under a name if the file holds several.
       target: a new file; its name ends in .safetensors.
       variant: name of the ConvNeXt; None: it is inferred from the shapes.
 
@@ -42,6 +43,10 @@ def convert(source: Path | str, target: Path | str, variant: str | None = None) 
         raise UsageError(f"--variant={variant}: no such variant; there are {', '.join(VARIANTS)}")
     source, part = find_part(source)
     stored = read_file(source)
+    if stored.info is not None and RUN_KEY in stored.metadata:
+        say_license(source, stored.info)
+        write_model_file(target, *read_model_file(source), stored.info)
+        return stored.info
     weights = recognize(source, stored, part)
     say_part(source, weights)
     info = stored.info or inferred_info(source, weights, variant or infer_variant(source, weights))

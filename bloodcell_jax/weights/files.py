@@ -1,7 +1,7 @@
 """Opening a checkpoint file: its first bytes tell its kind, never its name."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -34,11 +34,13 @@ class StoredWeights:
       tensors: the tensors by the file's own names.
       info: the info that this library wrote; None in all other files.
       last_layers: classes of the layers after the last block, from the file's description; empty if it has none.
+      metadata: the texts of a safetensors file by key.
     """
 
     tensors: Mapping[str, Tensor]
     info: WeightsInfo | None = None
     last_layers: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_file(path: Path) -> StoredWeights:
@@ -50,7 +52,7 @@ def read_file(path: Path) -> StoredWeights:
     start = _first_bytes(path)
     if start[8:9] == b"{":
         tensors, metadata = read_safetensors(path)
-        return StoredWeights(tensors, stored_info(path, metadata))
+        return StoredWeights(tensors, stored_info(path, metadata), metadata=metadata)
     if start.startswith(b"PK"):
         from bloodcell_jax.weights.keras_archive import is_keras_archive, read_keras_archive
         from bloodcell_jax.weights.torch_file import read_torch_zip

@@ -9,6 +9,9 @@ from bloodcell_jax.models.variants import VARIANTS
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+# The file of a finished run's model in its workdir.
+MODEL_NAME = "model.safetensors"
+
 
 @dataclass(frozen=True)
 class WeightsInfo:
@@ -24,7 +27,8 @@ class WeightsInfo:
       input_size: side in pixels of the images that the weights were trained or evaluated on.
       class_names: names in label order; empty if they are not known.
       licence: license of the weights; a model that is fine-tuned from them inherits it. Empty if it is not known.
-      source: name in the catalog, or file, that the weights come from.
+      source: name in the catalog, file or data source that the weights come from.
+      stem_stride: stride of a ConvNeXt's stem.
     """
 
     variant: str
@@ -37,6 +41,7 @@ class WeightsInfo:
     class_names: tuple[str, ...] = ()
     licence: str = ""
     source: str = ""
+    stem_stride: int = 4
 
 
 def variant_info(variant: str, num_classes: int | None, **known: Any) -> WeightsInfo:

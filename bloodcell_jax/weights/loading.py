@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,21 @@ _IMAGE_SIZE = 32
 Shapes = dict[str, tuple[int, ...]]
 
 
-def load_weights(path: Path | str, model: Network, *, head_key: jax.Array | None = None) -> Any:
+def load_weights(
+    path: Path | str, model: Network, *, head_key: jax.Array | None = None, class_names: Sequence[str] = ()
+) -> Any:
     """Load the parameters of `model` from a checkpoint in any published layout, as float32 NumPy arrays.
 
     If the file has no head, or a head for another number of classes, the head is drawn anew and the log says so. If it
-    has neither head nor final norm, as a self-supervised V2, both are drawn anew.
+    has neither head nor final norm, as a self-supervised V2, both are drawn anew. If the file names its classes and
+    `class_names` is given, each class gets the head's row of its name, and only classes that the file lacks are drawn.
 
     Args:
-      path: a file, or a name in the catalog, which is downloaded once; `PATH#NAME` takes the network under a name if
-        the file holds several.
+      path: a file, the workdir of a finished run, or a name in the catalog, which is downloaded once; `PATH#NAME` takes
+        the network under a name if the file holds several.
       model: the network, which decides the expected parameters; it is never changed.
       head_key: draws a new head; None: key 0.
+      class_names: the model's classes in label order; empty: they are not known.
 
     Returns:
       The parameters as nested dicts.
@@ -56,6 +61,10 @@ def load_weights(path: Path | str, model: Network, *, head_key: jax.Array | None
     say_license(path, stored.info)
     weights = recognize(path, stored, part)
     say_part(path, weights)
+    named = stored.info.class_names if stored.info and class_names else ()
+    if len(named) == head_classes(weights) and list(named) != list(class_names):
+        params = _with_rows_by_name(path, weights, model, named, class_names, head_key)
+        return unflatten_dict(params, sep="/")
     params, fresh = fit(path, weights, model)
     if fresh:
         _say_drawn_anew(path, fresh, weights, model.num_classes)
@@ -91,7 +100,7 @@ def read_weights_info(path: Path | str, variant: str | None = None) -> WeightsIn
     from the shapes.
 
     Args:
-      path: a file, or a name in the catalog, which is downloaded once; see `load_weights`.
+      path: a file, the workdir of a finished run, or a name in the catalog; see `load_weights`.
       variant: the variant that the user named; it decides where the file's tensors fit two.
 
     Raises:
@@ -180,6 +189,34 @@ def _drawn_anew(weights: NamedWeights, expected: Shapes) -> set[str]:
     return head if shapes == other_head and bias != expected["head/bias"] else set()
 
 
+def _with_rows_by_name(
+    path: Path,
+    weights: NamedWeights,
+    model: Network,
+    named: Sequence[str],
+    wanted: Sequence[str],
+    head_key: jax.Array | None,
+) -> dict[str, np.ndarray]:
+    """Return the parameters by name; each of the `wanted` classes has the head's row of the class `named` like it."""
+    head = {name: np.array(tensor, np.float32) for name, tensor in weights.tensors.items() if name.startswith("head/")}
+    without = {name: tensor for name, tensor in weights.tensors.items() if name not in head}
+    params, fresh = fit(path, dataclasses.replace(weights, tensors=without), model)
+    drawn = _fresh_leaves(model, fresh, jax.random.key(0) if head_key is None else head_key)
+    rows = rows_by_name(named, wanted)
+    to, of = [i for i, row in enumerate(rows) if row is not None], [row for row in rows if row is not None]
+    for name, values in head.items():
+        drawn[name] = np.array(drawn[name])
+        drawn[name][..., to] = values[..., of]
+    _say_rows(path, named, wanted, rows)
+    return params | drawn
+
+
+def rows_by_name(named: Sequence[str], wanted: Sequence[str]) -> list[int | None]:
+    """Return the place of each of the `wanted` classes among those `named`, in any case; None: it is not there."""
+    places = {name.casefold(): place for place, name in enumerate(named)}
+    return [places.get(name.casefold()) for name in wanted]
+
+
 def _check_complete(path: Path, weights: NamedWeights, tensors: dict[str, Tensor], expected: Shapes) -> None:
     found = {name: our_shape(name, tensor) for name, tensor in tensors.items()}
     lines = [f"- {name} {list(shape)}" for name, shape in expected.items() if found.get(name) != shape]
@@ -237,6 +274,17 @@ def _say_drawn_anew(path: Path, fresh: set[str], weights: NamedWeights, wanted: 
     why = "the file has none" if there is None else f"the file's is for {there} classes"
     parts = "head and final norm are" if "head_norm/scale" in fresh else "head is"
     logger.warning("%s: the %s drawn anew for %d classes; %s", path, parts, wanted, why)
+
+
+def _say_rows(path: Path, named: Sequence[str], wanted: Sequence[str], rows: Sequence[int | None]) -> None:
+    taken = [name for name, row in zip(wanted, rows, strict=True) if row is not None]
+    drawn = [name for name, row in zip(wanted, rows, strict=True) if row is None]
+    unused = [name for place, name in enumerate(named) if place not in rows]
+    logger.warning(
+        "%s: rows of the head by class name: taken over %s; drawn anew %s; left behind %s",
+        path,
+        *(", ".join(names) or "none" for names in (taken, drawn, unused)),
+    )
 
 
 def _say_untrained_norm(path: Path, weights: NamedWeights, params: dict[str, np.ndarray]) -> None:

@@ -81,31 +81,44 @@ def _view(data: np.ndarray, dtype: str, shape: list[int], data_offsets: list[int
     return data[start:stop].view(np.ndarray).view(_DTYPES[dtype]).reshape(shape)
 
 
-def write_safetensors(path: Path, tensors: dict[str, np.ndarray], info: WeightsInfo) -> None:
+def write_safetensors(
+    path: Path, tensors: dict[str, np.ndarray], info: WeightsInfo, metadata: dict[str, str] | None = None
+) -> None:
     """Write tensors and their info; a reader never sees half a file.
 
     Args:
       path: the file; an existing one is replaced.
       tensors: arrays by name.
       info: the facts that the tensors do not say.
+      metadata: further texts by key.
 
     Raises:
       MachineError: the file cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    metadata = {INFO_KEY: json.dumps(info_to_dict(info), sort_keys=True)}
+    metadata = {INFO_KEY: json.dumps(info_to_dict(info), sort_keys=True)} | (metadata or {})
     try:
-        save_file(contiguous, temporary, metadata)
+        # safetensors' own save_file makes files that nobody but their owner can read, whatever the umask.
+        with temporary.open("wb") as file:
+            file.writelines(_with_metadata(save(contiguous), metadata))
         os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise MachineError(f"{path}: cannot be written ({error}); free space or choose another place") from error
     finally:
         with contextlib.suppress(OSError):  # A read-only folder refuses to delete even a file that does not exist.
             temporary.unlink(missing_ok=True)
+
+
+def _with_metadata(content: bytes, metadata: dict[str, str]) -> tuple[bytes, memoryview]:
+    """Return the header and the data of a safetensors file with metadata; safetensors' own order of keys is random."""
+    data_start = 8 + struct.unpack("<Q", content[:8])[0]
+    header = {"__metadata__": dict(sorted(metadata.items()))} | json.loads(content[8:data_start])
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return struct.pack("<Q", len(text)) + text, memoryview(content)[data_start:]
 
 
 def stored_info(path: Path, metadata: dict[str, str]) -> WeightsInfo | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from bloodcell_jax.config import Config, from_dict
 from bloodcell_jax.errors import DataError, MachineError, UsageError
+from bloodcell_jax.weights.info import MODEL_NAME
 from bloodcell_jax.workdir.files import read_json
 
 
@@ -25,11 +26,12 @@ class EvaluationFolder:
         self.most_wrong = path / "most_wrong.json"
         self.groups = path / "groups.csv"
         self.page = path / "index.html"
+        self.before = path / "before.json"  # metrics of the model that the run started from
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them."""
-        return self.metrics, self.predictions, self.most_wrong, self.groups, self.page
+        return self.metrics, self.predictions, self.most_wrong, self.groups, self.page, self.before
 
 
 class Workdir:
@@ -46,6 +48,7 @@ class Workdir:
         self.metrics = self.path / "metrics.jsonl"
         self.events = self.path / "events"  # TensorBoard appends what it wants to this name
         self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / MODEL_NAME
         self.report = self.path / "report" / "index.html"
         self.preview = self.path / "report" / "training_pictures.png"
         self.profile = self.path / "profile"

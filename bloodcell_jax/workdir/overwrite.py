@@ -25,6 +25,7 @@ def _own_files(workdir: Workdir) -> Iterator[Path]:
         workdir.environment,
         workdir.splits,
         workdir.metrics,
+        workdir.model,
         workdir.report,
         workdir.preview,
     ]

@@ -151,3 +151,15 @@ def test_a_power_is_a_number_or_a_range():
     assert power_range("0.5") == (0.5, 0.5)
     assert power_range("1..0") == (1.0, 0.0)
     assert power_range("0.9..0.25") == (0.9, 0.25)
+
+
+@pytest.mark.parametrize("kind", ["natural", "over", "balanced", "power"])
+def test_few_labels_are_all_that_is_seen(kind):
+    samplers = [create_sampler(kind, LABELS, TRAIN, seed=3, samples_per_class=count) for count in (2, 10, 1000)]
+    known = [set(np.concatenate(sampler.members).tolist()) for sampler in samplers]
+    for sampler, members, most in zip(samplers, known, (2, 10, 1000), strict=True):
+        assert counts_by_class(sorted(members)) == [min(count, most) for count in (48, 19, 7)]
+        assert counts_by_class(sorted(members)) == sampler.counts.tolist()
+        assert set(sampler.indices(0, 3 * sampler.epoch_size).tolist()) <= members
+    # Fewer labels are a part of more.
+    assert known[0] < known[1] < known[2]

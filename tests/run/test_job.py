@@ -19,7 +19,10 @@ def rows_of(path):
 
 def test_the_workdir_holds_what_is_promised(trained):
     names = {path.relative_to(trained).as_posix() for path in trained.rglob("*") if path.is_file()}
-    for name in ("config.json", "environment.json", "splits.json", "metrics.jsonl", "report/index.html"):
+    for name in (
+        *("config.json", "environment.json", "splits.json", "metrics.jsonl", "report/index.html"),
+        "model.safetensors",
+    ):
         assert name in names
     for split in ("val", "test"):
         assert {f"eval/{split}/metrics.json", f"eval/{split}/predictions.csv"} <= names

@@ -19,6 +19,7 @@ from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models.registry import build_model, param_shapes
 from bloodcell_jax.run.create import create_run
 from bloodcell_jax.train.stages import plan_stages
+from bloodcell_jax.weights.model_file import read_model_file
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints
 from bloodcell_jax.workdir.resume import check_resumable
@@ -51,6 +52,9 @@ def assert_same_run(workdir, other):
     for split in ("val", "test"):
         name = f"eval/{split}/predictions.csv"
         assert (workdir / name).read_bytes() == (other / name).read_bytes()
+    (ours, record), (theirs, other_record) = (read_model_file(w / "model.safetensors") for w in (workdir, other))
+    assert (record.step, record.metrics) == (other_record.step, other_record.metrics)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     ours, theirs = final_state(workdir), final_state(other)
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():

@@ -1,7 +1,9 @@
 """safetensors files: the same as those of the reference implementation; damaged ones are refused."""
 
 import json
+import os
 import random
+import stat
 import struct
 
 import jax.numpy as jnp
@@ -39,6 +41,16 @@ def test_the_reference_implementation_reads_ours(tmp_path):
         np.testing.assert_array_equal(array, TENSORS[name])
     assert stored_info(tmp_path, read_safetensors(tmp_path / "a.safetensors")[1]) == info
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_the_umask_says_who_may_read(tmp_path):
+    for umask, mode in ((0o022, 0o644), (0o027, 0o640), (0o077, 0o600)):
+        before = os.umask(umask)
+        try:
+            write_safetensors(tmp_path / "a.safetensors", TENSORS, WeightsInfo("convnext_atto", 8))
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == mode
 
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path):

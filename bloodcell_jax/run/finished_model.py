@@ -1,0 +1,99 @@
+"""The model of a finished run as one file, which needs nothing else of the workdir."""
+
+import contextlib
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+from bloodcell_jax.config import Config
+from bloodcell_jax.devices.parallel import create_parallel
+from bloodcell_jax.errors import DataError
+from bloodcell_jax.evaluate.metrics import ranking_of
+from bloodcell_jax.models.network import Params
+from bloodcell_jax.models.registry import build_model, param_shapes
+from bloodcell_jax.models.variants import VARIANTS
+from bloodcell_jax.weights import WeightsInfo
+from bloodcell_jax.weights.info import info_from_dict
+from bloodcell_jax.weights.model_file import ModelRecord, read_model_record, write_model_file
+from bloodcell_jax.workdir import Workdir
+from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
+from bloodcell_jax.workdir.files import read_json
+
+
+def step_of_model(workdir: Workdir) -> int | None:
+    """Return the step of the model that a workdir holds; None if it holds none that can be read."""
+    try:
+        return read_model_record(workdir.model).step
+    except DataError:
+        return None
+
+
+def write_model(
+    workdir: Workdir,
+    config: Config,
+    params: Params,
+    start: WeightsInfo | None,
+    checkpoints: Checkpoints,
+    step: int,
+) -> None:
+    """Write the model of a run.
+
+    Args:
+      config: the run's, resolved.
+      params: of the checkpoint of `step`, as evaluation uses them.
+      start: the info of the weights that the run began with; the model inherits their license.
+
+    Raises:
+      MachineError: the file cannot be written.
+    """
+    record = ModelRecord(
+        config,
+        step,
+        metrics=checkpoints.record(step)["metrics"],
+        version=metadata.version("bloodcell_jax"),
+        view=read_json(workdir.environment)["data"].get("view"),
+    )
+    write_model_file(workdir.model, params, record, model_info(config, start))
+
+
+def model_info(config: Config, start: WeightsInfo | None) -> WeightsInfo:
+    """Return the facts about the model of a run; `start` is the info of the weights that it began with."""
+    model, own = config.model, VARIANTS.get(config.model.variant)
+    return WeightsInfo(
+        variant=model.variant,
+        num_classes=model.num_classes,
+        norm_eps=own and (own.norm_eps if model.norm_eps is None else model.norm_eps),
+        activation=own and (model.activation or own.activation),
+        mean=model.mean,
+        std=model.std,
+        input_size=config.data.image_size,
+        class_names=config.data.class_names,
+        licence=start.licence if start else "",
+        source=f"trained on {config.data.source}" + (f", from {start.source}" if start else ""),
+        stem_stride=model.stem_stride,
+    )
+
+
+def complete_model(path: str | Path) -> None:
+    """Write the model of a finished run into its workdir if an earlier version left none; ignore any other path.
+
+    Raises:
+      DataError: the run is not finished, or its files cannot be read.
+      MachineError: the workdir cannot be written to.
+    """
+    workdir = Workdir(Path(path).expanduser())
+    if workdir.model.exists() or not (workdir.config.exists() and workdir.checkpoints.is_dir()):
+        return
+    config, environment = workdir.read_config(), read_json(workdir.environment)
+    with contextlib.closing(Checkpoints(workdir.checkpoints, read_only=True)) as checkpoints:
+        last, best = max(checkpoints.steps(), default=0), checkpoints.best(ranking_of(config.train.best_metric))
+        if last < environment["steps"] or not best:
+            raise DataError(
+                f"{workdir}: a run that is not finished (step {last} of {environment['steps']}); run its command again"
+            )
+        shapes = param_shapes(build_model(config.model), config.data.image_size)
+        sharding = create_parallel("jit", jax.device_count()).replicated
+        params = restore_params(checkpoints, best[0], shapes, config.train.ema_decay, sharding)
+        start = info_from_dict(environment["weights"]) if environment["weights"] else None
+        write_model(workdir, config, params, start, checkpoints, best[0])

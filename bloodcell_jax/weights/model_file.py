@@ -1,0 +1,109 @@
+"""A trained model in one safetensors file: its parameters and everything that a prediction needs besides them."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import unflatten_dict
+
+from bloodcell_jax.config import Config, from_dict, to_dict
+from bloodcell_jax.config.data import GEOMETRY
+from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.models.network import Params, leaves_by_path
+from bloodcell_jax.models.registry import build_model, param_shapes
+from bloodcell_jax.weights.files import StoredWeights, read_file
+from bloodcell_jax.weights.info import WeightsInfo
+from bloodcell_jax.weights.safetensors_file import write_safetensors
+
+# The key of the metadata that keeps what `ModelRecord` says, as JSON.
+RUN_KEY = "bloodcell_jax.run"
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """What a model's file says of the run that made it.
+
+    Attributes:
+      config: the network, the geometry of images, the class names and the batch of evaluation; the rest are defaults.
+      step: step of the checkpoint.
+      metrics: what the run logged of val at that step.
+      version: of this library.
+      view: what the model saw of the image files that it was trained on, as `data.geometry.View`; None: of arrays.
+    """
+
+    config: Config
+    step: int
+    metrics: dict[str, float | None]
+    version: str
+    view: dict[str, int] | None = None
+
+
+def write_model_file(path: Path, params: Params, record: ModelRecord, info: WeightsInfo) -> None:
+    """Write a trained model; a reader never sees half a file.
+
+    Raises:
+      MachineError: the file cannot be written.
+    """
+    values = dataclasses.asdict(record) | {"config": _config_values(record.config)}
+    tensors = leaves_by_path(jax.tree.map(np.asarray, params))
+    write_safetensors(path, tensors, info, {RUN_KEY: json.dumps(values, sort_keys=True)})
+
+
+def read_model_file(path: Path) -> tuple[Params, ModelRecord]:
+    """Return the parameters and the record of a model that a run wrote.
+
+    Raises:
+      DataError: the file is none; names what it lacks.
+    """
+    stored, record = _read(path)
+    expected = leaves_by_path(param_shapes(build_model(record.config.model), record.config.data.image_size))
+    shapes = {name: tuple(tensor.shape) for name, tensor in stored.tensors.items()}
+    if shapes != {name: leaf.shape for name, leaf in expected.items()}:
+        raise DataError(f"{path}: its tensors are not those of the {record.config.model.variant} that its metadata say")
+    # Copies: the file may change while the model is in use.
+    tensors = {name: np.array(tensor, np.float32) for name, tensor in stored.tensors.items()}
+    return unflatten_dict(tensors, sep="/"), record
+
+
+def read_model_record(path: Path) -> ModelRecord:
+    """Return the record of a model that a run wrote; no tensor is read.
+
+    Raises:
+      DataError: as `read_model_file`.
+    """
+    return _read(path)[1]
+
+
+def _config_values(config: Config) -> dict[str, Any]:
+    """Return the part of a run's configuration that a prediction needs."""
+    values = to_dict(config)
+    return {
+        "data": {name: values["data"][name] for name in (*GEOMETRY, "class_names")},
+        "model": values["model"] | {"weights": None},
+        "evaluate": {"batch_size": values["evaluate"]["batch_size"]},
+    }
+
+
+def _read(path: Path) -> tuple[StoredWeights, ModelRecord]:
+    if not path.exists():
+        raise DataError(f"{path}: no such file")
+    stored = read_file(path)
+    if RUN_KEY not in stored.metadata:
+        named = stored.info is not None and stored.info.class_names
+        raise DataError(
+            f"{path}: holds weights, but not {'' if named else 'the class names and '}the image geometry that a "
+            "prediction needs; give the model.safetensors of a finished run, or train from this file by "
+            "--config.model.weights"
+        )
+    try:
+        values = json.loads(stored.metadata[RUN_KEY])
+        return stored, ModelRecord(**values | {"config": from_dict(values["config"])})
+    except (TypeError, ValueError, KeyError, UsageError) as error:
+        raise DataError(
+            f"{path}: its metadata {RUN_KEY} cannot be read ({error}); another version of the library wrote it, or it "
+            "is damaged"
+        ) from error
