@@ -119,6 +119,12 @@ DECIDED = {
         NAMES,
         {"train": 9, "val": 9, "test": 9},
     ),
+    "unlabeled is left out wherever it is": (
+        AMBIGUOUS["unlabeled beside"][0],
+        {"exclude": "**/unlabeled/**"},
+        NAMES,
+        {"train": 9, "val": 9, "test": 9},
+    ),
     "the group is a class": (AMBIGUOUS["two depths"][0], {"class_level": 1}, ("basophil", "granulocytes"), {}),
 }
 

@@ -151,11 +151,16 @@ def test_predictions_are_ranked(folder, tmp_path, capsys):
     (tmp_path / "predictions.csv").write_text("\n".join(rows))
     flags = [f"--source=folder:{folder}", f"--output={tmp_path / 'out'}", "--image_size=32"]
     assert audit(*flags, f"--predictions={tmp_path / 'predictions.csv'}") == 0
-    assert re.search(r"\b1\b[^,.]*label error", capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(r"\b1\b[^,.]*label error", printed)
+    assert re.search(r"\b63 of 63 images\b.*\b98.4%", printed)
     page = _Page((tmp_path / "out" / "index.html").read_text())
     assert "Likely label errors" in page.text
     assert f"{CLASSES[1 - data.labels[20]]}, margin" in page.text
-    (error,) = json.loads((tmp_path / "out" / "audit.json").read_text())["label_errors"]
+    assert "63 of 63 images" in page.text
+    written = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert written["predictions"] == {"n": 63, "accuracy": 62 / 63}
+    (error,) = written["label_errors"]
     assert error["id"] == data.ids[20]
 
 

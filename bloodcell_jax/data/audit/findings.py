@@ -18,7 +18,7 @@ from bloodcell_jax.data.audit.clusters import (
     removals,
 )
 from bloodcell_jax.data.audit.geometry import warnings_of
-from bloodcell_jax.data.audit.label_errors import LabelError, find_label_errors, read_predictions
+from bloodcell_jax.data.audit.label_errors import LabelError, Predicted, find_label_errors, read_predictions
 from bloodcell_jax.data.audit.outliers import Outlier, find_outliers
 from bloodcell_jax.data.audit.shortcuts import AcquisitionGroup, Telling, acquisition_groups, tellings
 from bloodcell_jax.data.cleaning import Removal
@@ -44,6 +44,7 @@ class Audit:
       accuracy_ceiling: the highest accuracy on all examples that conflicting labels leave possible.
       geometry_warnings: warnings that the sizes of the images suggest another geometry.
       label_errors: likely label errors, the likeliest first; None without predictions.
+      predicted: the predictions in which they were looked for; None without.
       removals: the examples that `clean.json` names, by index.
     """
 
@@ -57,6 +58,7 @@ class Audit:
     accuracy_ceiling: float
     geometry_warnings: list[str]
     label_errors: list[LabelError] | None
+    predicted: Predicted | None
     removals: list[Removal]
 
     @property
@@ -116,6 +118,8 @@ class Audit:
     def summary(self) -> list[str]:
         """The lines that matter most."""
         lines = [self.verdict, *self.warnings]
+        if self.predicted is not None:
+            lines.append(self.predicted.note(len(self.dataset)))
         return [*lines, f"Look at: {', '.join(self.look_at)}."] if self.look_at else lines
 
     def to_dict(self) -> dict:
@@ -160,6 +164,7 @@ class Audit:
                 for telling in self.tellings
             ],
             "geometry_warnings": self.geometry_warnings,
+            "predictions": self.predicted and self.predicted._asdict(),
             "label_errors": self.label_errors
             and [
                 self._example(error.index)
@@ -184,7 +189,7 @@ def audit(dataset: Dataset, *, predictions: str | Path | None = None) -> Audit:
     """
     dataset = dataset.in_memory()
     images = dataset.image_array()
-    label_errors = None if predictions is None else _label_errors(dataset, Path(predictions))
+    predicted, label_errors = (None, None) if predictions is None else _label_errors(dataset, Path(predictions))
     _log.info("audit: comparing %s images with each other", f"{len(dataset):,}")
     duplicates = find_duplicates(images)
     clusters = find_clusters(dataset, duplicates.groups, exact_groups(images))
@@ -210,6 +215,7 @@ def audit(dataset: Dataset, *, predictions: str | Path | None = None) -> Audit:
         accuracy_ceiling=accuracy_ceiling(clusters, len(dataset)),
         geometry_warnings=warnings_of(dataset),
         label_errors=label_errors,
+        predicted=predicted,
         removals=removals(dataset, clusters),
     )
 
@@ -218,7 +224,9 @@ def _count(number: int, name: str) -> str:
     return f"{number:,} {name}" if number == 1 else f"{number:,} {name}s"
 
 
-def _label_errors(dataset: Dataset, path: Path) -> list[LabelError]:
+def _label_errors(dataset: Dataset, path: Path) -> tuple[Predicted, list[LabelError]]:
     indices, probabilities = read_predictions(path, dataset)
-    errors = find_label_errors(dataset.labels[indices], probabilities)
-    return [replace(error, index=int(indices[error.index])) for error in errors]
+    labels = dataset.labels[indices]
+    predicted = Predicted(len(indices), float((probabilities.argmax(axis=1) == labels).mean()))
+    errors = find_label_errors(labels, probabilities)
+    return predicted, [replace(error, index=int(indices[error.index])) for error in errors]

@@ -3,6 +3,7 @@
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,6 +56,25 @@ def find_label_errors(labels: np.ndarray, probabilities: np.ndarray) -> list[Lab
     margins = probabilities[np.arange(len(labels)), labels] - others.max(axis=1)
     order = rows[np.argsort(margins[rows], kind="stable")]
     return [LabelError(int(i), int(labels[i]), int(counted[i]), float(margins[i])) for i in order]
+
+
+class Predicted(NamedTuple):
+    """The predictions in which label errors are looked for.
+
+    Attributes:
+      n: number of images that they cover.
+      accuracy: share of these images on which they are right.
+    """
+
+    n: int
+    accuracy: float
+
+    def note(self, total: int) -> str:
+        """Return what the list of label errors is worth, among `total` images."""
+        return (
+            f"The predictions cover {self.n:,} of {total:,} images and are right on {self.accuracy:.1%} of them: label "
+            "errors are looked for among these images alone, and a weak model makes the list longer."
+        )
 
 
 def read_predictions(path: Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
