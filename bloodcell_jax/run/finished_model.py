@@ -34,8 +34,9 @@ def write_model(
     config: Config,
     params: Params,
     start: WeightsInfo | None,
-    checkpoints: Checkpoints,
+    *,
     step: int,
+    metrics: dict[str, float | None],
 ) -> None:
     """Write the model of a run.
 
@@ -43,6 +44,8 @@ def write_model(
       config: the run's, resolved.
       params: of the checkpoint of `step`, as evaluation uses them.
       start: the info of the weights that the run began with; the model inherits their license.
+      step: of the checkpoint.
+      metrics: what the run logged of val at that step.
 
     Raises:
       MachineError: the file cannot be written.
@@ -50,7 +53,7 @@ def write_model(
     record = ModelRecord(
         config,
         step,
-        metrics=checkpoints.record(step)["metrics"],
+        metrics=metrics,
         version=metadata.version("bloodcell_jax"),
         view=read_json(workdir.environment)["data"].get("view"),
     )
@@ -96,4 +99,5 @@ def complete_model(path: str | Path) -> None:
         sharding = create_parallel("jit", jax.device_count()).replicated
         params = restore_params(checkpoints, best[0], shapes, config.train.ema_decay, sharding)
         start = info_from_dict(environment["weights"]) if environment["weights"] else None
-        write_model(workdir, config, params, start, checkpoints, best[0])
+        metrics = checkpoints.record(best[0])["metrics"]
+        write_model(workdir, config, params, start, step=best[0], metrics=metrics)

@@ -145,8 +145,9 @@ def _finish(
             checkpoints, best[0], run.param_shapes, run.config.train.ema_decay, run.parallel.replicated
         )
         _evaluate(run, workdir, params, evaluator, signals, step=best[0], splits=missing)
+        metrics = checkpoints.record(best[0])["metrics"]  # Orbax has all processes read it.
         if not has_model and jax.process_index() == 0:
-            write_model(workdir, run.config, params, run.weights_info, checkpoints, best[0])
+            write_model(workdir, run.config, params, run.weights_info, step=best[0], metrics=metrics)
     _compare_with_start(run, workdir, inputs, signals, splits[-1])
     if jax.process_index() == 0:
         if not workdir.preview.exists():

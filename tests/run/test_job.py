@@ -2,12 +2,14 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 
 from bloodcell_jax.config import from_dict, to_dict
+from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.run.job import train_and_evaluate
 from bloodcell_jax.workdir import Workdir
 
@@ -117,3 +119,17 @@ def test_overwrite_deletes_the_run_and_nothing_else(trained, tmp_path, start):
     assert Workdir(workdir).read_config().seed == 4
     assert [line["step"] for line in Workdir(workdir).read_metrics()] == list(range(2, 37, 2))
     assert Workdir(workdir).read_metrics()[0]["train/loss"] != Workdir(trained).read_metrics()[0]["train/loss"]
+
+
+def test_a_run_that_diverges_names_the_checkpoint_before_and_saves_no_other(start, trained, tmp_path):
+    flags = ["learning_rate=1e30", "warmup_steps=0"]
+    flags = [f"--config.stages[1].optimizer.{flag}" for flag in flags]
+    # A head alone compiles in little time.
+    process = start(tmp_path / "run", *flags, "--config.stages[1].trainable=('head/.*','!.*')")
+    _, errors = process.communicate()
+    assert process.returncode == 4
+    assert re.search(r"\nbloodcell: step 8: .* step 6\b.*\n$", errors)
+    steps = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert max(steps) == 6
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    assert np.isfinite(Classifier.from_workdir(tmp_path / "run", checkpoint="last").predict(images)).all()
