@@ -11,8 +11,8 @@ lab's held-out split.
 
 On 4 classes of another laboratory's real cells, the accuracy rose from 0.257 to 0.591 with 10 labels of each, in 63 s
 on 2 cores (means of 3 draws, 149 held-out cells; docs/evaluation.md). On synthetic cells in other colors, it rose from
-0.292 to 0.495 with 10 labels of each of the 8 classes (one trial, seed 0, 400 held-out cells, a start of 7 epochs of
-quickstart on 1,600 cells). `benchmarks/adaptation.py` repeats both.
+0.286 to 0.508 with 10 labels of each of the 8 classes, in 39 s (means of 3 draws, 400 held-out cells, a start of 7
+epochs of quickstart on 1,600 cells). `benchmarks/adaptation.py` repeats both.
 """
 
 from dataclasses import replace
