@@ -4,8 +4,10 @@ import runpy
 from pathlib import Path
 
 import pytest
+from absl import flags
 
 from bloodcell_jax import cli
+from bloodcell_jax.cli.config_flags import parse
 from bloodcell_jax.config import validate
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.run.create import check_blocks, create_augmentation
@@ -53,3 +55,9 @@ def test_a_configuration_asks_for_the_data(name, capsys, tmp_path):
     flags = [f"--config={name}:{argument}".rstrip(":"), f"--workdir={tmp_path / 'run'}", "--config.data.crop=none"]
     assert cli.main(["bloodcell", "train", *flags]) == 2
     assert "config.data.source: missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stage", ["stages[0]", "stages[-1]"])
+def test_none_unsets_a_field_however_its_path_is_spelled(stage):
+    command = ["train", "--config=pbc_scratch", f"--config.{stage}.optimizer.clip_norm=none"]
+    assert parse(flags.FlagValues(), command)[1].stages[0].optimizer.clip_norm is None

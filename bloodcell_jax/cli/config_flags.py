@@ -36,11 +36,14 @@ def parse(values: flags.FlagValues, command: list[str]) -> tuple[list[str], Conf
     """
     value, command = _take_config(command)
     config = _load(value)
+    kinds = {path: field.type for path, field, _ in leaves(config)}
     parsed, left = {}, []
     for word in command:
         override = _OVERRIDE.fullmatch(word)
-        if override and _is_parsed_here(config, override[1], override[2]):
-            parsed[override[1]] = _parse(config, override[1], override[2])
+        if override and _is_parsed_here(config, kinds.get(override[1]), override[1], override[2]):
+            # A path may be spelled in several ways, such as stages[-1]; only `leaves` has one.
+            none = override[2] == "none"
+            parsed[override[1]] = None if none else _parse(kinds[override[1]], override[1], override[2])
         else:
             left.append(word)
     holder = ml_config_flags.DEFINE_config_dataclass("config", config, flag_values=values, sys_argv=left)
@@ -120,13 +123,12 @@ def _load(value: str) -> Config:
     return config
 
 
-def _is_parsed_here(config: Config, path: str, text: str | None) -> bool:
+def _is_parsed_here(config: Config, kind: Any, path: str, text: str | None) -> bool:
     """Return whether the flag library cannot parse a value: `none`, or one of a field of several types.
 
     Raises:
       UsageError: there is no such field, or the value can be read in two ways.
     """
-    kind = _types(config).get(path)
     if _has_several_types(kind):
         return True
     _check_field(config, path)
@@ -139,15 +141,11 @@ def _is_parsed_here(config: Config, path: str, text: str | None) -> bool:
     return text == "none" and config_path.is_optional(path, config)
 
 
-def _parse(config: Config, path: str, text: str | None) -> Any:
+def _parse(kind: Any, path: str, text: str | None) -> Any:
     try:
-        return from_text(_types(config)[path], text or "")
+        return from_text(kind, text or "")
     except ValueError as error:
         raise UsageError(f"--config.{path}={text}: not a value of it; train --help says what it takes") from error
-
-
-def _types(config: Config) -> dict[str, Any]:
-    return {path: field.type for path, field, _ in leaves(config)}
 
 
 def _has_several_types(kind: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bloodcell_jax.config import DataConfig
+from bloodcell_jax.config.data import GEOMETRY
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.launch_cache import cached_sha256
 from bloodcell_jax.data.loading import load_data
@@ -94,10 +95,8 @@ def _load(classifier: Classifier, source: str | None, reading: dict[str, Any]) -
         own = DataConfig(
             source=source,
             data_dir=config.data_dir,
-            image_size=config.image_size,
-            crop=config.crop,
-            microns_per_pixel=config.microns_per_pixel,
             class_names=() if named else config.class_names,
+            **{name: getattr(config, name) for name in GEOMETRY},
         )
         dataset = load_data(replace(own, **reading))
         classifier.mention_geometry(dataset.original_sizes, dataset.sides)

@@ -13,7 +13,7 @@ from bloodcell_jax.evaluate.metrics import classification_metrics
 from bloodcell_jax.models.registry import build_model
 from bloodcell_jax.report.text_table import aligned
 from bloodcell_jax.run.run import Run
-from bloodcell_jax.weights.catalog import find_weights
+from bloodcell_jax.weights.catalog import find_part
 from bloodcell_jax.weights.loading import rows_by_name
 from bloodcell_jax.weights.model_file import read_model_file, read_model_record
 
@@ -25,7 +25,7 @@ def start_of(run: Run) -> Path | None:
     """
     if run.config.model.weights is None:
         return None
-    path = find_weights(run.config.model.weights)
+    path, _ = find_part(run.config.model.weights)
     try:
         record = read_model_record(path)
     except DataError:  # Weights that are no classifier of cells.

@@ -11,6 +11,7 @@ from bloodcell_jax.config import Config, DataConfig, ModelConfig
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.models import create_model
 from bloodcell_jax.models.registry import init_params
+from bloodcell_jax.run.before_and_after import start_of
 from bloodcell_jax.run.create import create_run
 from bloodcell_jax.weights import save_weights
 from bloodcell_jax.weights.info import variant_info
@@ -78,3 +79,8 @@ def test_a_missing_file_is_named(config):
     config.model.weights = "convnext_bse.fb_in1k"
     with pytest.raises(DataError, match=r"did you mean convnext_base\.fb_in1k"):
         create_run(config)
+
+
+def test_a_part_of_a_file_is_a_start_that_no_classifier_stands_for(config):
+    config.model.weights += "#"
+    assert start_of(create_run(config)) is None
