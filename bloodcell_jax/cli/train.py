@@ -2,14 +2,19 @@
 
 import logging
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from bloodcell_jax.cli.data_flags import define_fields
 from bloodcell_jax.cli.verb import Verb, required_path, value_of
 from bloodcell_jax.config import Config
-from bloodcell_jax.devices.processes import MODES, check_devices, device_map, join_processes
+from bloodcell_jax.devices.processes import MODES, check_devices, device_map, failing_together, join_processes
 from bloodcell_jax.errors import UsageError
+from bloodcell_jax.run.watch.preemption import StopSignals
+
+if TYPE_CHECKING:
+    from bloodcell_jax.run.job import Result
 
 
 def _define_train(values: flags.FlagValues) -> None:
@@ -27,6 +32,23 @@ def _define_train(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_integer("expected_devices", None, "refuse to start with another number of devices", flag_values=values)
+    flags.DEFINE_float(
+        "connect_seconds", 300, "how long the other processes are waited for", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_float(
+        "heartbeat_seconds",
+        100,
+        "a process that shows no life for as long is dead and ends the others, with exit code 5",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "grace_seconds",
+        None,
+        "after SIGTERM or SIGUSR1 the run ends within this time, saved or not, with exit code 75; unset: once saved",
+        lower_bound=0,
+        flag_values=values,
+    )
 
 
 def _profile_steps(text: str | None) -> range:
@@ -45,32 +67,42 @@ def _train(values: flags.FlagValues, config: Config) -> None:
     profile_steps = _profile_steps(value_of(values, "profile_steps"))
     if value_of(values, "skip_bad"):
         config.data.skip_bad = True
-    is_main = _join(values, deterministic=config.train.deterministic)
-    if workdir is None:
-        from bloodcell_jax.run.dry_run import describe_run
+    # The signals come first: one that arrives during imports, loading or a compilation is answered as well.
+    with StopSignals(ends_process=True, grace_seconds=value_of(values, "grace_seconds")) as signals:
+        _join(values, deterministic=config.train.deterministic)
+        with failing_together():
+            is_main = _introduce(values)
+            if workdir is None:
+                from bloodcell_jax.run.dry_run import describe_run
 
-        print(describe_run(config))
-        return
-    from bloodcell_jax.evaluate.outputs import summary
-    from bloodcell_jax.run.job import train_and_evaluate
+                print(describe_run(config))
+                return
+            from bloodcell_jax.run.job import train_and_evaluate
 
-    overwrite = value_of(values, "overwrite")
-    result = train_and_evaluate(config, workdir, overwrite=overwrite, profile_steps=profile_steps)
-    if not is_main:
-        return
-    for split, metrics in result.metrics.items():
-        print(f"{split}: {summary(metrics)}")
-    print(f"report: {result.report}")
+            overwrite = value_of(values, "overwrite")
+            result = train_and_evaluate(
+                config, workdir, overwrite=overwrite, profile_steps=profile_steps, signals=signals
+            )
+    if is_main:
+        _print_result(result)
 
 
-def _join(values: flags.FlagValues, *, deterministic: bool) -> bool:
-    """Set JAX up, join the other processes and tell the devices; returns whether this process speaks for all."""
+def _join(values: flags.FlagValues, *, deterministic: bool) -> None:
+    """Set JAX up and join the other processes."""
     from bloodcell_jax.devices.settings import configure_jax
 
     configure_jax(deterministic)
+    join_processes(
+        value_of(values, "distributed"),
+        connect_seconds=value_of(values, "connect_seconds"),
+        heartbeat_seconds=value_of(values, "heartbeat_seconds"),
+    )
+
+
+def _introduce(values: flags.FlagValues) -> bool:
+    """Tell the devices, and return whether this process speaks for all."""
     import jax
 
-    join_processes(value_of(values, "distributed"))
     check_devices(value_of(values, "expected_devices"))
     is_main = jax.process_index() == 0
     if is_main:
@@ -79,6 +111,14 @@ def _join(values: flags.FlagValues, *, deterministic: bool) -> bool:
         # The others would say the same of the same data.
         logging.getLogger("bloodcell_jax").setLevel(logging.CRITICAL)
     return is_main
+
+
+def _print_result(result: "Result") -> None:
+    from bloodcell_jax.evaluate.outputs import summary
+
+    for split, metrics in result.metrics.items():
+        print(f"{split}: {summary(metrics)}")
+    print(f"report: {result.report}")
 
 
 TRAIN = Verb(

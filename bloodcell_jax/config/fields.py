@@ -144,6 +144,9 @@ class TrainConfig:
     )
     keep_last: int = option(2, "number of latest checkpoints to keep", minimum=1, may_change=True)
     keep_best: int = option(1, "number of best checkpoints to keep", minimum=0, may_change=True)
+    keep_every: int = option(
+        0, "keep also the checkpoints whose step is a multiple of this; 0: none", minimum=0, may_change=True
+    )
     best_metric: str = option(
         "val/f1_macro",
         "metric that decides which checkpoint is the best",

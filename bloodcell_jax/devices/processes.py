@@ -1,9 +1,16 @@
 """Joining the processes of one run, on one host or many."""
 
+import contextlib
 import logging
+import math
 import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
-from bloodcell_jax.errors import DataError, MachineError, UsageError
+from bloodcell_jax.devices.native_aborts import NativeAborts
+from bloodcell_jax.devices.peers import Peers
+from bloodcell_jax.errors import DataError, MachineError, UsageError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -11,19 +18,26 @@ MODES = ("auto", "off", "slurm", "env")
 _ENV_NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _SLURM_NAMES = ("SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NODELIST")
 
+# The processes of the run that this one has joined: like `jax.distributed`, one for the whole process.
+_peers: Peers | None = None
+_place = "before the first step"
 
-def join_processes(mode: str) -> None:
+
+def join_processes(mode: str, *, connect_seconds: float = 300, heartbeat_seconds: float = 100) -> None:
     """Initialize `jax.distributed` if there is more than one process; call it before any device is touched.
 
     Args:
       mode: `off`; `env`, from JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID; `slurm`,
         from srun's variables; `auto`, env or slurm if all their variables are set and say more than one process,
         else off. A half-set environment, as an ssh session inside a job has it, is off.
+      connect_seconds: how long the other processes are waited for.
+      heartbeat_seconds: a process that shows no life for as long is dead, and ends the others.
 
     Raises:
       UsageError: the mode's variables are missing or no numbers.
-      MachineError: the other processes cannot be reached.
+      MachineError: the other processes cannot be reached. Mostly the process ends here, with exit code 5.
     """
+    global _peers
     if mode == "auto":
         mode = _recognize()
     if mode == "off":
@@ -34,19 +48,93 @@ def join_processes(mode: str) -> None:
         raise UsageError(f"--distributed={mode}: {', '.join(missing)} not set; set them, or use --distributed=off")
     import jax
 
-    if os.environ["JAX_PROCESS_ID" if mode == "env" else "SLURM_PROCID"] == "0":
-        logger.info("--distributed=%s: waiting for the other processes", mode)
+    # It would take SIGTERM for itself, and nobody would ask it.
+    jax.config.update("jax_enable_preemption_service", False)
+    logger.info("--distributed=%s: waiting for the other processes, for at most %g s", mode, connect_seconds)
+    told = NativeAborts(lambda text: _end_unjoined(mode, connect_seconds, text))
+    # Peers find a dead process first: the client of jax.distributed would abort.
+    limits = {
+        "initialization_timeout": round(connect_seconds),
+        "heartbeat_timeout_seconds": round(3 * heartbeat_seconds),
+    }
     try:
         if mode == "slurm":
-            jax.distributed.initialize()
+            jax.distributed.initialize(**limits)
         else:
             address, count, index = (os.environ[name] for name in _ENV_NAMES)
-            jax.distributed.initialize(address, int(count), int(index))
+            jax.distributed.initialize(address, int(count), int(index), **limits)
     except ValueError as error:
         raise UsageError(f"--distributed={mode}: {error}") from error
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise MachineError(f"--distributed={mode}: the other processes cannot be reached ({reason})") from error
+        raise MachineError(_unreachable(mode, connect_seconds, str(error))) from error
+    _peers = _create_peers(heartbeat_seconds)
+    told.on_abort = _peers.lost
+    _peers.watch()
+
+
+def _end_unjoined(mode: str, seconds: float, text: str) -> NoReturn:
+    print(f"bloodcell: {_unreachable(mode, seconds, text)}", file=sys.stderr, flush=True)
+    os._exit(MachineError.exit_code)
+
+
+def _unreachable(mode: str, seconds: float, text: str) -> str:
+    if "ALREADY_EXISTS" in text:
+        return f"--distributed={mode}: two processes have the same number; give each its own, from 0 on"
+    if "DEADLINE_EXCEEDED" in text:
+        return (
+            f"--distributed={mode}: the other processes did not come within {seconds:g} s (--connect_seconds); start "
+            "all of them, each with its own number, and check the address"
+        )
+    return f"--distributed={mode}: the other processes cannot be reached ({' '.join(text.split())[:300]})"
+
+
+def _create_peers(heartbeat_seconds: float) -> Peers:
+    import jax
+
+    # JAX has no public name for the client's store of values.
+    from jax._src.distributed import global_state
+
+    return Peers(global_state.client, jax.process_index(), jax.process_count(), heartbeat_seconds, place)
+
+
+def _peers_of_run() -> Peers | None:
+    """Return this process among those of the run; None if it is the only one."""
+    import jax
+
+    global _peers
+    if _peers is None and jax.process_count() > 1:
+        _peers = _create_peers(math.inf)  # joined by the caller of the library, who watches it
+    return _peers
+
+
+@contextlib.contextmanager
+def failing_together() -> Iterator[None]:
+    """End all processes of a run when one of them fails, each with the exit code of that failure."""
+    with _peers.failing_together() if _peers else contextlib.nullcontext():
+        yield
+
+
+def end_all(error: UserError) -> None:
+    """End all processes of a run with an error; return if this is the only one."""
+    if _peers:
+        _peers.fail(error)
+
+
+def say_place(text: str) -> None:
+    """Say where the run is, such as `at step 12 of 36`, for the line of whatever ends it."""
+    global _place
+    _place = text
+
+
+def place() -> str:
+    """Return where the run is."""
+    return _place
+
+
+def shared(name: str, compute: Callable[[], Any]) -> Any:
+    """Return a JSON value that process 0 computes, in all processes of the run; all must ask for the same names."""
+    peers = _peers_of_run()
+    return peers.share(name, compute) if peers else compute()
 
 
 def _recognize() -> str:
@@ -109,12 +197,8 @@ def any_process(value: bool) -> bool:
 
 def wait_for_all(name: str) -> None:
     """Wait until every process of the run is here; `name` tells places apart."""
-    import jax
-
-    if jax.process_count() > 1:
-        from jax.experimental.multihost_utils import sync_global_devices
-
-        sync_global_devices(name)
+    if peers := _peers_of_run():
+        peers.wait_for_all(name)
 
 
 def device_map() -> str:

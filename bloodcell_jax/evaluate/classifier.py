@@ -20,7 +20,8 @@ from bloodcell_jax.models.network import Params
 from bloodcell_jax.models.registry import build_model, param_shapes
 from bloodcell_jax.weights.model_file import read_model_file
 from bloodcell_jax.workdir import Workdir
-from bloodcell_jax.workdir.checkpoints import Checkpoints, Ranking, restore_params
+from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders, Ranking
+from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
 from bloodcell_jax.workdir.files import read_json_if_present
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Classifier:
         shapes = param_shapes(build_model(config.model), config.data.image_size)
         sharding = create_parallel("jit", jax.device_count()).replicated
         with contextlib.closing(Checkpoints(run.checkpoints, read_only=True)) as checkpoints:
-            step = _choose(checkpoints, checkpoint, ranking_of(config.train.best_metric), run.checkpoints)
+            step = _choose(checkpoints.folders, checkpoint, ranking_of(config.train.best_metric))
             params = restore_params(checkpoints, step, shapes, config.train.ema_decay, sharding)
         view = (read_json_if_present(run.environment) or {}).get("data", {}).get("view")
         return cls(config, params, step=step, workdir=run, view=View(**view) if view else None)
@@ -149,15 +150,22 @@ class Classifier:
         return probabilities
 
 
-def _choose(checkpoints: Checkpoints, wanted: str, ranking: Ranking, folder: Path) -> int:
-    steps = checkpoints.steps()
+def _choose(folders: CheckpointFolders, wanted: str, ranking: Ranking) -> int:
+    steps = folders.steps()
     if not steps:
-        raise DataError(f"{folder}: holds no finished checkpoint; train first, or wait for the first one")
+        raise DataError(f"{folders.directory}: holds no finished checkpoint; train first, or wait for the first one")
+    newest_first = steps[::-1]
     if wanted == "last":
-        return steps[-1]
-    if wanted == "best":
-        best = checkpoints.best(ranking)
-        return best[0] if best else steps[-1]
-    if not wanted.isdecimal() or int(wanted) not in steps:
+        candidates = newest_first
+    elif wanted == "best":
+        candidates = folders.best(ranking) or newest_first
+    elif wanted.isdecimal() and int(wanted) in steps:
+        candidates = [int(wanted)]
+    else:
         raise UsageError(f"--checkpoint={wanted}: there are best, last, {', '.join(map(str, steps))}")
-    return int(wanted)
+    if (step := next(folders.usable(candidates), None)) is None:
+        raise DataError(
+            f"{folders.directory}: no checkpoint that --checkpoint={wanted} may mean is whole "
+            f"({', '.join(map(str, candidates))}); take another one, or a copy"
+        )
+    return step

@@ -15,7 +15,7 @@ from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.calibration import brier_score, expected_calibration_error, negative_log_likelihood
 from bloodcell_jax.evaluate.confusion import accuracy, confusion_matrix, precision_recall_f1
 from bloodcell_jax.evaluate.intervals import ci95_by_examples, ci95_by_groups
-from bloodcell_jax.workdir.checkpoints import Ranking
+from bloodcell_jax.workdir.checkpoint_folders import Ranking
 
 # The content of `metrics.json`.
 Scores = dict[str, Any]

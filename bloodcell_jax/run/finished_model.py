@@ -90,14 +90,16 @@ def complete_model(path: str | Path) -> None:
         return
     config, environment = workdir.read_config(), read_json(workdir.environment)
     with contextlib.closing(Checkpoints(workdir.checkpoints, read_only=True)) as checkpoints:
-        last, best = max(checkpoints.steps(), default=0), checkpoints.best(ranking_of(config.train.best_metric))
-        if last < environment["steps"] or not best:
+        folders = checkpoints.folders
+        last = max(folders.steps(), default=0)
+        best = next(folders.usable(folders.best(ranking_of(config.train.best_metric))), None)
+        if last < environment["steps"] or best is None:
             raise DataError(
                 f"{workdir}: a run that is not finished (step {last} of {environment['steps']}); run its command again"
             )
         shapes = param_shapes(build_model(config.model), config.data.image_size)
         sharding = create_parallel("jit", jax.device_count()).replicated
-        params = restore_params(checkpoints, best[0], shapes, config.train.ema_decay, sharding)
+        params = restore_params(checkpoints, best, shapes, config.train.ema_decay, sharding)
         start = info_from_dict(environment["weights"]) if environment["weights"] else None
-        metrics = checkpoints.record(best[0])["metrics"]
-        write_model(workdir, config, params, start, step=best[0], metrics=metrics)
+        metrics = folders.record(best)["metrics"]
+        write_model(workdir, config, params, start, step=best, metrics=metrics)

@@ -10,8 +10,7 @@ from pathlib import Path
 import jax
 
 from bloodcell_jax.config import Config, to_dict
-from bloodcell_jax.data.splits import describe_splits, split_rule
-from bloodcell_jax.devices.processes import check_equal_everywhere, wait_for_all
+from bloodcell_jax.devices.processes import check_equal_everywhere, say_place, shared, wait_for_all
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.metrics import Scores, ranking_of
 from bloodcell_jax.evaluate.outputs import write_split
@@ -57,7 +56,12 @@ class Result:
 
 
 def train_and_evaluate(
-    config: Config, workdir: str | Path, *, overwrite: bool = False, profile_steps: range = range(0)
+    config: Config,
+    workdir: str | Path,
+    *,
+    overwrite: bool = False,
+    profile_steps: range = range(0),
+    signals: StopSignals | None = None,
 ) -> Result:
     """Train, evaluate and report; a second call with the same arguments resumes what is unfinished.
 
@@ -66,6 +70,7 @@ def train_and_evaluate(
       workdir: the run's folder; created if missing.
       overwrite: delete an earlier run in it and start anew.
       profile_steps: a trace of these steps is written to workdir/profile.
+      signals: what stops the run; SIGTERM, SIGUSR1 and SIGINT if it is not given, with a StoppedError.
 
     Raises:
       UserError: what the user or the machine must mend, each kind with its exit code.
@@ -73,10 +78,10 @@ def train_and_evaluate(
     folder = Workdir(workdir)
     folder.check_usable()
     # The signals come first: one that arrives while the data load or a step compiles is answered all the same.
-    with StopSignals() as signals:
+    with StopSignals() if signals is None else contextlib.nullcontext(signals) as signals:
         run = create_run(config)
         if signals.agreed():
-            raise signals.error("before the first step")
+            raise signals.error()
         if profile_steps.stop > run.total_steps:
             asked = f"{profile_steps.start}:{profile_steps.stop}"
             raise UsageError(f"--profile_steps={asked}: the run has {run.total_steps} steps; name a range inside them")
@@ -87,7 +92,7 @@ def train_and_evaluate(
 @contextlib.contextmanager
 def _begun(run: Run, workdir: Workdir, *, overwrite: bool) -> Iterator[None]:
     """Hold the workdir, check that the run may begin or go on in it, and write down what is run."""
-    splits = describe_splits(run.splits, run.data_hash, split_rule(run.dataset, run.splits, run.config.data))
+    splits = run.splits_record
     check_equal_everywhere(f"{run.config.data.source}: the data", run.data_hash)
     check_equal_everywhere(f"{run.config.data.source}: the splits", splits["sha256"])
     is_main = jax.process_index() == 0
@@ -120,6 +125,7 @@ def _train(run: Run, workdir: Workdir, signals: StopSignals, profile_steps: rang
         inputs = RunInputs(run)
         evaluator = RunEvaluator(run, inputs)
         seconds = Loop(run, workdir, checkpoints, signals, inputs, evaluator, profile_steps).train()
+        say_place(f"after step {run.total_steps}, the last one")
         if jax.process_index() == 0:
             update_json(workdir.environment, {"seconds_trained": seconds})
         return _finish(run, workdir, checkpoints, inputs, evaluator, signals)
@@ -134,20 +140,21 @@ def _finish(
     signals: StopSignals,
 ) -> Result:
     """Evaluate the best checkpoint on val and test, unless that is done; write its model and the report."""
-    best = checkpoints.best(ranking_of(run.config.train.best_metric))
-    if not best:
+    folders, ranking = checkpoints.folders, ranking_of(run.config.train.best_metric)
+    best = shared("best", lambda: next(folders.usable(folders.best(ranking)), None))
+    if best is None:
         raise DataError(f"{workdir.checkpoints}: no evaluated checkpoint is left; run again with --overwrite")
     splits = [name for name in ("val", "test") if name in run.splits]
-    missing = [name for name in splits if _evaluated_step(workdir, name) != best[0]]
-    has_model = step_of_model(workdir) == best[0]
+    missing = [name for name in splits if _evaluated_step(workdir, name) != best]
+    has_model = step_of_model(workdir) == best
     if missing or not has_model:
         params = restore_params(
-            checkpoints, best[0], run.param_shapes, run.config.train.ema_decay, run.parallel.replicated
+            checkpoints, best, run.param_shapes, run.config.train.ema_decay, run.parallel.replicated
         )
-        _evaluate(run, workdir, params, evaluator, signals, step=best[0], splits=missing)
-        metrics = checkpoints.record(best[0])["metrics"]  # Orbax has all processes read it.
+        _evaluate(run, workdir, params, evaluator, signals, step=best, splits=missing)
         if not has_model and jax.process_index() == 0:
-            write_model(workdir, run.config, params, run.weights_info, step=best[0], metrics=metrics)
+            metrics = folders.record(best)["metrics"]
+            write_model(workdir, run.config, params, run.weights_info, step=best, metrics=metrics)
     _compare_with_start(run, workdir, inputs, signals, splits[-1])
     if jax.process_index() == 0:
         if not workdir.preview.exists():
@@ -157,7 +164,7 @@ def _finish(
     return Result(
         workdir=workdir.path,
         step=run.total_steps,
-        best_step=best[0],
+        best_step=best,
         metrics={split: read_json(workdir.evaluation(split).metrics) for split in splits},
         report=workdir.report,
     )

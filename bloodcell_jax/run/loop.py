@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from bloodcell_jax.devices.processes import say_place, shared
 from bloodcell_jax.errors import DivergedError
 from bloodcell_jax.evaluate.metrics import ranking_of
 from bloodcell_jax.run.compilation import compile_stage
@@ -21,6 +22,7 @@ from bloodcell_jax.train.state import TrainState, begin_stage
 from bloodcell_jax.train.step import Data, Metrics
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints
+from bloodcell_jax.workdir.resume import step_to_resume
 
 
 class _Due(NamedTuple):
@@ -50,8 +52,9 @@ class Loop:
     ):
         self._run, self._workdir, self._checkpoints, self._signals = run, workdir, checkpoints, signals
         self._inputs, self._evaluator = inputs, evaluator
-        self._first_step = max(checkpoints.steps(), default=0)
-        self._clock = TrainingClock(checkpoints.record(self._first_step)["seconds"] if self._first_step else 0.0)
+        self._first_step = shared("first step", lambda: step_to_resume(checkpoints.folders, run.total_steps))
+        self._record = checkpoints.folders.record(self._first_step) if self._first_step else {}
+        self._clock = TrainingClock(self._record.get("seconds", 0.0))
         self._journal = Journal(
             workdir,
             first_step=self._first_step,
@@ -63,17 +66,22 @@ class Loop:
         # Virtual CPU devices share their threads: steps dispatched ahead starve the all-reduce of the step before,
         # and XLA aborts after 40 s ("rendezvous may be stuck"). Waiting is free if host and device are one.
         self._waits = jax.default_backend() == "cpu"
+        self._trained = self._saved = self._first_step
+        signals.is_saved = lambda: self._trained == self._saved and not checkpoints.is_saving
 
     def train(self) -> float:
         """Run every step that is left; returns the seconds that all steps took."""
         step, total, note = self._first_step, self._run.total_steps, self._journal.progress.note
         state = self._restore()
-        if step == total:
+        if step == total and not self._is_unevaluated:
+            self._prune()
             note(f"{self._workdir}: already trained for all {total} steps")
             return self._clock.seconds
         note(f"augmentation: {self._run.augmentation}")
         self._profiler.begin(step)
         with contextlib.closing(self._profiler), self._journal:
+            if self._is_unevaluated:
+                self._evaluate_again(state, step)
             while step < total:
                 stage = stage_of_step(self._run.stages, step)
                 state, step = self._run_stage(stage, state, step), stage.stop
@@ -93,9 +101,11 @@ class Loop:
             while step < stage.stop:
                 batch = meter.next_of(batches)
                 self._profiler.before_step(step)
+                self._trained = step + 1
                 with jax.transfer_guard("disallow"), jax.profiler.StepTraceAnnotation("train_step", step_num=step):
                     state, metrics = train_step(state, data, batch, seed)
                 step += 1
+                say_place(f"at step {step} of {run.total_steps}")
                 if self._waits:
                     jax.block_until_ready(metrics)
                 self._profiler.after_step(step, metrics)
@@ -107,15 +117,17 @@ class Loop:
                 if due.save:
                     self._check_parameters(step, metrics)
                 with meter.paused(step, state) if due.save else contextlib.nullcontext():
-                    val = self._evaluator.val_metrics(state) if due.evaluate else {}
-                    journal.write(lines, val)
+                    val = self._evaluate(state) if due.evaluate else {}
+                    # The line of a step that could not be evaluated is written when it is.
+                    unwritten = lines.pop() if val is None else None
+                    journal.write(lines, val or {})
                     if step == stage.stop < run.total_steps:
                         state = self._begin_stage(state, step)
                     if due.save:
-                        self._save(state, step, val)
-                if due.stop:
+                        self._save(state, step, val or {}, unwritten)
+                if due.stop or val is None:
                     self._checkpoints.wait()
-                    raise self._signals.error(f"at step {step} of {run.total_steps}")
+                    raise self._signals.error()
         return state
 
     def _due(self, stage: TrainingStage, step: int) -> _Due:
@@ -146,7 +158,7 @@ class Loop:
         def on_progress(done: int, total: int) -> None:
             show(done, total)
             if self._signals.agreed():
-                raise self._signals.error(f"while computing the features of stage {stage.config.name}, at step {step}")
+                raise self._signals.error(f"at step {step}, in the features of stage {stage.config.name}")
 
         with self._clock.counting():
             return stage_input.place_data(state.params, on_progress)
@@ -182,21 +194,52 @@ class Loop:
 
     def _diverged(self, what: str) -> DivergedError:
         self._checkpoints.wait()
-        steps = self._checkpoints.steps()
+        steps = self._checkpoints.folders.steps()
         left = f"the last checkpoint, of step {steps[-1]}, holds the state before" if steps else "no checkpoint is left"
         return DivergedError(
             f"{what}; {left}. Train with a lower learning_rate or with clip_norm: with --overwrite, or in another "
             "--workdir"
         )
 
-    def _save(self, state: TrainState, step: int, val: dict[str, float | None]) -> None:
+    def _evaluate(self, state: TrainState) -> dict[str, float | None] | None:
+        """Return the metrics of val; None if a signal came before they were there."""
+
+        def check() -> None:
+            # Several processes run the same batches: none stops alone.
+            if jax.process_count() == 1 and self._signals.received():
+                raise InterruptedError
+
+        try:
+            return self._evaluator.val_metrics(state, before_batch=check)
+        except InterruptedError:
+            return None
+
+    @property
+    def _is_unevaluated(self) -> bool:
+        return self._record.get("unwritten") is not None
+
+    def _evaluate_again(self, state: TrainState, step: int) -> None:
+        """Evaluate the state that the run begins with, of a checkpoint that a signal left unevaluated."""
+        val = self._evaluate(state)
+        if val is None:
+            raise self._signals.error()
+        self._journal.write([self._record["unwritten"]], val)
+        self._save(state, step, val)
+
+    def _save(self, state: TrainState, step: int, val: dict[str, float | None], unwritten: Line | None = None) -> None:
         self._journal.sync()
         self._checkpoints.wait()
         self._prune()
         trees = self._run.parallel.global_view(state.to_trees())
-        self._checkpoints.save(step, trees, {"metrics": val, "seconds": self._clock.seconds})
+        record = {"metrics": val, "seconds": self._clock.seconds, "splits": self._run.splits_record["sha256"]}
+        self._checkpoints.save(step, trees, record | ({"unwritten": unwritten} if unwritten else {}))
+        self._saved = step
 
     def _prune(self) -> None:
         train = self._run.config.train
-        ranking = ranking_of(train.best_metric)
-        self._checkpoints.prune(keep_last=train.keep_last, keep_best=train.keep_best, ranking=ranking)
+        self._checkpoints.prune(
+            keep_last=train.keep_last,
+            keep_best=train.keep_best,
+            keep_every=train.keep_every,
+            ranking=ranking_of(train.best_metric),
+        )

@@ -1,6 +1,8 @@
 """A run: everything that its parts need, and what each of them makes of it."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,6 +11,7 @@ from bloodcell_jax.augment.policies import Augmentation
 from bloodcell_jax.config import Config
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.sampling import Sampler
+from bloodcell_jax.data.splits import describe_splits, split_rule
 from bloodcell_jax.devices.parallel import AXIS, DataParallel
 from bloodcell_jax.models.network import Network, Params
 from bloodcell_jax.models.registry import init_params
@@ -55,6 +58,11 @@ class Run:
     def steps_per_epoch(self) -> int:
         """Steps that show about one epoch of the sampler."""
         return max(1, round(self.sampler.epoch_size / self.config.train.batch_size))
+
+    @cached_property
+    def splits_record(self) -> dict[str, Any]:
+        """The content of `splits.json`, which says what the run learns from and is tested on."""
+        return describe_splits(self.splits, self.data_hash, split_rule(self.dataset, self.splits, self.config.data))
 
     def initial_state(self) -> TrainState:
         """Return the state before step 0, on the devices."""

@@ -1,8 +1,10 @@
-"""Files that are whole or absent, and one line for what the machine refuses."""
+"""Files that are whole or absent, also after a power loss, and one line for what the machine refuses."""
 
 import contextlib
 import json
 import os
+import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,23 +32,41 @@ def writing(path: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside `path` that takes its place at the end: a reader sees the old file or the new one.
 
+    The content is on the disk before the name is, so a power loss leaves one of the two as well.
+
     Raises:
       MachineError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            # A new file of our own: what others put at that name, a link above all, is not written through.
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
             yield temporary
+            sync(temporary)
             temporary.replace(path)
+            sync(path.parent)
     finally:
         with contextlib.suppress(OSError):  # A read-only folder refuses even what is not there.
             temporary.unlink(missing_ok=True)
 
 
-def temporaries_of(path: Path) -> Iterator[Path]:
-    """Yield what `replacing` left beside a file when its process was killed."""
-    yield from path.parent.glob(f".{path.name}.*")
+def sync(path: Path) -> None:
+    """Make the content of a file, or the names in a folder, survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def temporaries_of(path: Path) -> list[Path]:
+    """Return what `replacing` left beside a file when its process was killed."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp")
+    if not path.parent.is_dir():
+        return []
+    return [found for found in path.parent.iterdir() if name.fullmatch(found.name)]
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -74,8 +94,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; is {path.parent} the workdir of a run?") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not JSON ({error}); delete it and run the command that wrote it") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error}); put an earlier copy in its place, or use --overwrite") from error
 
 
 def read_json_if_present(path: Path) -> Any:

@@ -1,9 +1,11 @@
 """Whether the same command may resume the run that a workdir holds."""
 
+import contextlib
 from typing import Any
 
 from bloodcell_jax.config import Config, leaves
-from bloodcell_jax.errors import UsageError
+from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders
 from bloodcell_jax.workdir.files import read_json, read_json_if_present
 from bloodcell_jax.workdir.layout import Workdir
 
@@ -19,8 +21,14 @@ def check_resumable(workdir: Workdir, config: Config, data_hash: str, steps: int
 
     Raises:
       UsageError: it holds a run that differs in more than may change; names each field, old and new value.
+      DataError: a file of the run is missing or damaged.
     """
     if not workdir.config.exists():
+        if steps_there := CheckpointFolders(workdir.checkpoints).steps():
+            raise DataError(
+                f"{workdir.config}: missing, and {workdir.checkpoints} holds step {steps_there[-1]} of a run; put the "
+                "file back, or use another --workdir, or --overwrite"
+            )
         return False
     old = workdir.read_config()
     changed = _changed_fields(old, config)
@@ -45,12 +53,51 @@ def check_same_splits(workdir: Workdir, splits: dict[str, Any]) -> None:
 
     Raises:
       UsageError: they differ.
+      DataError: nothing says any more what they were.
     """
-    if workdir.splits.exists() and read_json(workdir.splits)["sha256"] != splits["sha256"]:
+    begun_with = _hash_of_splits(workdir)
+    if begun_with is not None and begun_with != splits["sha256"]:
         raise UsageError(
             f"{workdir.splits}: the run's splits or groups are not those that its configuration gives now (other "
             "groups, or another version of the library?); use another --workdir, or --overwrite"
         )
+
+
+def _hash_of_splits(workdir: Workdir) -> str | None:
+    """Return the sha256 of the splits that a run began with; None if it has no checkpoint yet.
+
+    Each checkpoint keeps it too: without that, who lost splits.json could train on what the run is tested on.
+    """
+    with contextlib.suppress(DataError, KeyError, TypeError):
+        if workdir.splits.exists():
+            return read_json(workdir.splits)["sha256"]
+    folders = CheckpointFolders(workdir.checkpoints)
+    newest = next(folders.usable(folders.steps()[::-1]), None)
+    if newest is None:
+        return None
+    if (recorded := folders.record(newest).get("splits")) is None:
+        raise DataError(
+            f"{workdir.splits}: missing or damaged, and the checkpoints do not say what the run's splits were; put the "
+            "file back, or use another --workdir, or --overwrite"
+        )
+    return recorded
+
+
+def step_to_resume(folders: CheckpointFolders, total_steps: int) -> int:
+    """Return the step of the newest whole checkpoint of a run, 0 if it has none, and set later ones aside.
+
+    Raises:
+      DataError: there are checkpoints and none is whole.
+    """
+    steps = [step for step in folders.steps() if step <= total_steps]
+    step = next(folders.usable(steps[::-1]), 0)
+    if steps and not step:
+        raise DataError(
+            f"{folders.directory}: none of the checkpoints ({', '.join(map(str, steps))}) is whole; put a copy in "
+            "their place, or begin anew with --overwrite"
+        )
+    folders.set_aside_after(step)
+    return step
 
 
 def _changed_fields(old: Config, new: Config) -> list[str]:

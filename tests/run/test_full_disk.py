@@ -47,7 +47,7 @@ def test_a_checkpoint_that_does_not_get_through_leaves_the_one_before(tmp_path):
             checkpoints.save(2, trees_of(100_000), {"metrics": {}})
             with pytest.raises(MachineError, match=r"File too large.* from step 1$"):
                 checkpoints.wait()
-        assert checkpoints.steps() == [1]
+        assert checkpoints.folders.steps() == [1]
 
 
 def test_a_log_that_does_not_get_through_keeps_its_whole_lines(tmp_path):

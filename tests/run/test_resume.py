@@ -41,7 +41,7 @@ def final_state(workdir):
     run = create_run(Workdir(workdir).read_config())
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
     like = run.state_shapes(run.stages[-1]).to_trees()
-    trees = checkpoints.restore(checkpoints.steps()[-1], like, run.parallel.replicated)
+    trees = checkpoints.restore(checkpoints.folders.steps()[-1], like, run.parallel.replicated)
     checkpoints.close()
     flat, _ = jax.tree_util.tree_flatten_with_path(trees)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in flat}
@@ -97,7 +97,7 @@ def test_a_signal_saves_and_stops(start, trained, tmp_path):
         assert "stopped by" in errors
         stopped = int(errors.split(" at step ")[-1].split()[0])
         checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-        assert checkpoints.steps()[-1] == stopped
+        assert checkpoints.folders.steps()[-1] == stopped
         checkpoints.close()
     finish(start(workdir))
     assert_same_run(workdir, trained)

@@ -1,0 +1,167 @@
+"""The other processes of a run: what fails in one ends all, with its reason, in seconds.
+
+Every process says to the coordination service of `jax.distributed` that it is alive, and reads what the others say. A
+process that fails leaves its reason there. The others would wait for it in a collective operation, for minutes.
+"""
+
+import collections
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from bloodcell_jax.errors import MachineError, StoppedError, UserError
+
+_ALIVE, _FAILED, _LEFT, _VALUE = (f"bloodcell/{name}/" for name in ("alive", "failed", "left", "value"))
+
+_RESUME = "start all processes again with the same command to resume"
+
+# How long process 0, whose coordination service the others need, waits for them to leave before it does, in seconds.
+_PATIENCE = 10.0
+# What another process still works at is waited for as long; its death ends the wait before.
+_FOR_EVER_MS = 7 * 24 * 3600 * 1000
+
+
+class _Fault(UserError):
+    """A bug of this library, in the eyes of the other processes."""
+
+    exit_code = 1
+
+
+class _Elsewhere(UserError):
+    """An error of another process, with its exit code."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Peers:
+    """This process among those of a run."""
+
+    def __init__(self, client: Any, index: int, count: int, heartbeat_seconds: float, place: Callable[[], str]):
+        """Create this process's view of the others.
+
+        Args:
+          client: of the coordination service.
+          index: number of this process.
+          count: how many there are.
+          heartbeat_seconds: a process that shows no life for as long is dead.
+          place: returns where the run is, such as `at step 12 of 36`.
+        """
+        self._place = place
+        self._client, self._index, self._count = client, index, count
+        self._timeout = heartbeat_seconds
+        self._shared = collections.Counter[str]()
+        self._leaving = threading.Lock()
+        self._done = threading.Event()
+        self._others_seen: dict[int, tuple[str, float]] = {}
+
+    def watch(self) -> None:
+        """Start the thread that says that this process is alive, and ends it when another one failed or died."""
+        now = time.monotonic()
+        self._others_seen = {index: ("", now) for index in range(self._count) if index != self._index}
+        threading.Thread(target=self._watch, daemon=True, name="peers").start()
+
+    def share(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Return a JSON value that process 0 computes, in all processes; all must ask for the same names."""
+        key = f"{_VALUE}{name}/{self._shared[name]}"
+        self._shared[name] += 1
+        if self._index == 0:
+            value = compute()
+            self._client.key_value_set(key, json.dumps(value))
+            return value
+        return json.loads(self._client.blocking_key_value_get(key, _FOR_EVER_MS))
+
+    def wait_for_all(self, name: str) -> None:
+        """Wait until every process is here."""
+        self._shared[name] += 1
+        self._client.wait_at_barrier(f"{name}/{self._shared[name]}", _FOR_EVER_MS)
+
+    @contextlib.contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """Tell the other processes of an error, and end this one without waiting for them."""
+        try:
+            yield
+        except StoppedError as error:
+            self.leave(error)  # All processes agreed on it, and one may still finish a checkpoint.
+        except UserError as error:
+            self.fail(error)
+        except Exception as error:
+            if isinstance(error, RuntimeError | ValueError | OSError):
+                # Mostly a collective operation in which another process died. The thread that watches ends this one.
+                time.sleep(self._timeout + 2 * self._interval)
+            traceback.print_exc()
+            self.fail(_Fault(f"ended by a fault of the library ({type(error).__name__})"), say=False)
+        with contextlib.suppress(RuntimeError):
+            self._client.key_value_set(f"{_LEFT}{self._index}", "", True)
+        self._done.set()
+
+    def lost(self, _text: str) -> NoReturn:
+        """End this process because process 0, or the way to it, is gone: the client of `jax.distributed` says so."""
+        self.leave(MachineError(f"process 0 stopped answering {self._place()}; {_RESUME}"))
+
+    def fail(self, error: UserError, *, say: bool = True) -> NoReturn:
+        """Tell the other processes of an error, and end this one."""
+        with contextlib.suppress(RuntimeError):
+            self._client.key_value_set(f"{_FAILED}{self._index}", json.dumps([error.exit_code, str(error)]), True)
+        self.leave(error, say=say)
+
+    def leave(self, error: UserError, *, say: bool = True) -> NoReturn:
+        """End this process, process 0 after the others."""
+        if not self._leaving.acquire(blocking=False):
+            while True:  # Another thread ends the process.
+                time.sleep(1)
+        if say:
+            # A progress bar hides the cursor, and nothing else will bring it back.
+            cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
+            print(f"{cursor}bloodcell: {error}", file=sys.stderr, flush=True)
+        with contextlib.suppress(RuntimeError):  # of a service that is gone
+            self._client.key_value_set(f"{_LEFT}{self._index}", "", True)
+            deadline = time.monotonic() + _PATIENCE
+            while self._index == 0 and time.monotonic() < deadline and len(self._entries(_LEFT)) < self._count:
+                time.sleep(0.1)
+        sys.stdout.flush()
+        # jax.distributed would wait for all processes, and threads of Orbax for theirs.
+        os._exit(error.exit_code)
+
+    @property
+    def _interval(self) -> float:
+        return min(1.0, self._timeout / 10)
+
+    def _watch(self) -> None:
+        beats = 0
+        while not self._done.wait(self._interval):
+            beats += 1
+            # The service answers no more: its client's own abort tells so.
+            with contextlib.suppress(RuntimeError):
+                self._client.key_value_set(f"{_ALIVE}{self._index}", str(beats), True)
+                self._look_for_failures()
+                self._look_for_deaths()
+
+    def _look_for_failures(self) -> None:
+        for index, text in self._entries(_FAILED).items():
+            if index != self._index:
+                code, message = json.loads(text)
+                self.leave(_Elsewhere(f"process {index}: {message}", code))
+
+    def _look_for_deaths(self) -> None:
+        if index := self._dead():
+            seconds = f"no sign of life for {self._timeout:g} s"
+            self.leave(MachineError(f"process {index} stopped answering {self._place()}; {_RESUME} ({seconds})"))
+
+    def _dead(self) -> str:
+        """Return the numbers of the processes that show no life, joined; empty if all do."""
+        now, beats, left = time.monotonic(), self._entries(_ALIVE), self._entries(_LEFT)
+        for index, (seen, _) in self._others_seen.items():
+            if beats.get(index, "") != seen or index in left:
+                self._others_seen[index] = (beats.get(index, ""), now)
+        return ", ".join(str(i) for i, (_, since) in self._others_seen.items() if now - since > self._timeout)
+
+    def _entries(self, folder: str) -> dict[int, str]:
+        return {int(key.rpartition("/")[2]): value for key, value in self._client.key_value_dir_get(folder)}
