@@ -1,0 +1,97 @@
+"""Whatever operation of the file system a crash follows, the run goes on from a whole checkpoint.
+
+Every state that a disk can be in while checkpoints and JSON files are written and deleted is copied: right before each
+fsync, rename and removal of this library, once with all that was written, and once as a power loss leaves it, without
+the content of files that were not synced.
+"""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders, Ranking
+from bloodcell_jax.workdir.checkpoints import Checkpoints
+from bloodcell_jax.workdir.files import read_json, write_json
+from bloodcell_jax.workdir.resume import step_to_resume
+
+RANKING = Ranking("val/f1_macro", higher_is_better=True)
+DEVICE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+OPERATIONS = ("fsync", "rename", "replace", "unlink", "rmdir")
+
+
+class Disk:
+    """Copies a folder before each operation that changes it, with the numbers of the files that are synced."""
+
+    def __init__(self, folder, copies, monkeypatch):
+        self.folder, self.copies, self.states = folder, copies, []
+        self.synced, self.safe_step, self.watches = set(), 0, False
+        for name in OPERATIONS:
+            monkeypatch.setattr(os, name, self._recording(name, getattr(os, name)))
+
+    def _recording(self, name, operation):
+        def run(*args, **kwargs):
+            if self.watches:
+                self._copy(name)
+            if name == "fsync":
+                self.synced.add(os.fstat(args[0]).st_ino)
+            return operation(*args, **kwargs)
+
+        return run
+
+    def _copy(self, name):
+        self.watches = False  # what copying does is no operation of the run
+        for lost in (False, True):
+            copy = self.copies / f"{len(self.states)}-{name}"
+            shutil.copytree(self.folder, copy, copy_function=self._as_after_power_loss if lost else shutil.copy)
+            self.states.append((copy, self.safe_step))
+        self.watches = True
+
+    def _as_after_power_loss(self, source, target):
+        if os.stat(source).st_ino in self.synced:
+            shutil.copy(source, target)
+        else:
+            Path(target).touch()
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory):
+    """Return the states of a disk, each with the step that must not be lost in it."""
+    folder, copies = tmp_path_factory.mktemp("disk"), tmp_path_factory.mktemp("states")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        disk = Disk(folder, copies, monkeypatch)
+        with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+            for step in (2, 4, 6, 6, 8):  # 6 twice: a signal left it unevaluated
+                disk.watches = True
+                write_json(folder / "config.json", {"step": step})
+                checkpoints.prune(keep_last=1, keep_best=0, keep_every=0, ranking=RANKING)
+                checkpoints.save(step, {"params": {"kernel": np.full(9, step, np.float32)}}, {"metrics": {}})
+                checkpoints.wait()
+                disk.watches, disk.safe_step = False, step
+    return disk.states
+
+
+def test_the_states_are_many_and_of_every_kind(states):
+    kinds = {copy.name.partition("-")[2] for copy, _ in states}
+    assert kinds == {"fsync", "rename", "replace", "unlink", "rmdir"}
+    assert len(states) > 200
+
+
+def test_a_crash_loses_no_finished_checkpoint_and_leaves_nothing_to_delete_by_hand(states):
+    like = {"params": {"kernel": np.zeros(9, np.float32)}}
+    for copy, safe_step in states:
+        with contextlib.closing(Checkpoints(copy / "checkpoints")) as checkpoints:
+            step = step_to_resume(checkpoints.folders, 8)
+            assert step >= safe_step, copy
+            if step:
+                restored = checkpoints.restore(step, like, DEVICE)
+                assert (np.asarray(restored["params"]["kernel"]) == step).all(), copy
+            assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == sorted(
+                map(str, CheckpointFolders(copy / "checkpoints").steps())
+            ), copy
+        if (copy / "config.json").exists():
+            assert read_json(copy / "config.json")["step"] in (2, 4, 6, 8)
