@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-parity test-real lint format clean
+.PHONY: demo test test-parity test-real test-faults lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python launch.py train --config=quickstart --workdir=runs/demo
@@ -20,6 +20,9 @@ test-parity: $(VENV)/.installed-test
 
 test-real: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m real
+
+test-faults: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m faults -s
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ processes they start. Under pytest-xdist every worker has a cache of its own: JA
 process could read half of it.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -116,6 +117,41 @@ def run_steps():
         return metrics, jax.device_get(state)
 
     return run_steps
+
+
+@pytest.fixture(scope="session")
+def assert_same_run():
+    """Return a function that compares two finished runs to the bit: log, predictions, model and last state."""
+    import jax
+
+    from bloodcell_jax.run.create import create_run
+    from bloodcell_jax.weights.model_file import read_model_file
+    from bloodcell_jax.workdir import Workdir
+    from bloodcell_jax.workdir.checkpoints import Checkpoints
+
+    def lines_of(workdir):
+        lines = Workdir(workdir).read_metrics()
+        return [{key: value for key, value in line.items() if not key.startswith("perf/")} for line in lines]
+
+    def final_state(workdir):
+        run = create_run(Workdir(workdir).read_config())
+        with contextlib.closing(Checkpoints(workdir / "checkpoints", read_only=True)) as checkpoints:
+            like, last = run.state_shapes(run.stages[-1]).to_trees(), checkpoints.folders.steps()[-1]
+            return last, checkpoints.restore(last, like, run.parallel.replicated)
+
+    def assert_same_run(workdir, other):
+        assert lines_of(workdir) == lines_of(other)
+        for split in ("val", "test"):
+            name = f"eval/{split}/predictions.csv"
+            assert (workdir / name).read_bytes() == (other / name).read_bytes()
+        (ours, record), (theirs, other_record) = (read_model_file(w / "model.safetensors") for w in (workdir, other))
+        assert (record.step, record.metrics) == (other_record.step, other_record.metrics)
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+        (step, state), (other_step, other_state) = final_state(workdir), final_state(other)
+        assert step == other_step
+        jax.tree.map(np.testing.assert_array_equal, state, other_state)
+
+    return assert_same_run
 
 
 @pytest.fixture(scope="session")

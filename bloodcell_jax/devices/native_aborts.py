@@ -14,9 +14,9 @@ import threading
 import time
 from collections.abc import Callable
 
-# What the client writes before it aborts, and what it writes just before that.
+# What the client writes before it aborts, and the name in its lesser messages.
 _ABORTS = "Terminating process because the JAX distributed service detected fatal errors"
-_BEFORE = ("Polled an error from coordination service", "Use error polling to propagate")
+_CHATTER = "coordination_service"
 
 _HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
 
@@ -48,7 +48,7 @@ class NativeAborts:
                 text = line.decode(errors="replace")
                 if self._text or _ABORTS in text:
                     self._text += text
-                elif not any(words in text for words in _BEFORE):
+                elif _CHATTER not in text:
                     os.write(self._terminal, line)
 
     def _aborted(self, _number: int) -> None:

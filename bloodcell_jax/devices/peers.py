@@ -58,7 +58,7 @@ class Peers:
         self._client, self._index, self._count = client, index, count
         self._timeout = heartbeat_seconds
         self._shared = collections.Counter[str]()
-        self._leaving = threading.Lock()
+        self._leaving = threading.Event()
         self._done = threading.Event()
         self._others_seen: dict[int, tuple[str, float]] = {}
 
@@ -96,6 +96,7 @@ class Peers:
             if isinstance(error, RuntimeError | ValueError | OSError):
                 # Mostly a collective operation in which another process died. The thread that watches ends this one.
                 time.sleep(self._timeout + 2 * self._interval)
+                self._wait_if_leaving()
             traceback.print_exc()
             self.fail(_Fault(f"ended by a fault of the library ({type(error).__name__})"), say=False)
         with contextlib.suppress(RuntimeError):
@@ -114,21 +115,28 @@ class Peers:
 
     def leave(self, error: UserError, *, say: bool = True) -> NoReturn:
         """End this process, process 0 after the others."""
-        if not self._leaving.acquire(blocking=False):
-            while True:  # Another thread ends the process.
-                time.sleep(1)
+        self._wait_if_leaving()
+        self._leaving.set()
+        # The service may be gone, and its client may answer no more.
+        code, timer = error.exit_code, threading.Timer(_PATIENCE, lambda: os._exit(error.exit_code))
+        timer.daemon = True
+        timer.start()
         if say:
             # A progress bar hides the cursor, and nothing else will bring it back.
             cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
             print(f"{cursor}bloodcell: {error}", file=sys.stderr, flush=True)
         with contextlib.suppress(RuntimeError):  # of a service that is gone
             self._client.key_value_set(f"{_LEFT}{self._index}", "", True)
-            deadline = time.monotonic() + _PATIENCE
-            while self._index == 0 and time.monotonic() < deadline and len(self._entries(_LEFT)) < self._count:
+            while self._index == 0 and self._alive():
                 time.sleep(0.1)
         sys.stdout.flush()
         # jax.distributed would wait for all processes, and threads of Orbax for theirs.
-        os._exit(error.exit_code)
+        os._exit(code)
+
+    def _wait_if_leaving(self) -> None:
+        """Wait for the thread that ends the process, if one does."""
+        while self._leaving.is_set():
+            time.sleep(1)
 
     @property
     def _interval(self) -> float:
@@ -151,17 +159,22 @@ class Peers:
                 self.leave(_Elsewhere(f"process {index}: {message}", code))
 
     def _look_for_deaths(self) -> None:
-        if index := self._dead():
-            seconds = f"no sign of life for {self._timeout:g} s"
-            self.leave(MachineError(f"process {index} stopped answering {self._place()}; {_RESUME} ({seconds})"))
-
-    def _dead(self) -> str:
-        """Return the numbers of the processes that show no life, joined; empty if all do."""
         now, beats, left = time.monotonic(), self._entries(_ALIVE), self._entries(_LEFT)
         for index, (seen, _) in self._others_seen.items():
             if beats.get(index, "") != seen or index in left:
                 self._others_seen[index] = (beats.get(index, ""), now)
-        return ", ".join(str(i) for i, (_, since) in self._others_seen.items() if now - since > self._timeout)
+        if dead := self._dead():
+            seconds = f"no sign of life for {self._timeout:g} s"
+            names = ", ".join(map(str, sorted(dead)))
+            self.leave(MachineError(f"process {names} stopped answering {self._place()}; {_RESUME} ({seconds})"))
+
+    def _dead(self) -> set[int]:
+        now = time.monotonic()
+        return {index for index, (_, since) in self._others_seen.items() if now - since > self._timeout}
+
+    def _alive(self) -> set[int]:
+        """Return the other processes that have not left and are not known to be dead."""
+        return self._others_seen.keys() - self._entries(_LEFT).keys() - self._dead()
 
     def _entries(self, folder: str) -> dict[int, str]:
         return {int(key.rpartition("/")[2]): value for key, value in self._client.key_value_dir_get(folder)}

@@ -30,7 +30,7 @@ from bloodcell_jax.run.watch.preemption import StopSignals
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
 from bloodcell_jax.workdir.files import read_json, read_json_if_present, update_json, write_json
-from bloodcell_jax.workdir.overwrite import delete_run
+from bloodcell_jax.workdir.own_files import check_own, delete_run, delete_temporaries
 from bloodcell_jax.workdir.resume import check_resumable, check_same_splits
 
 logger = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ def train_and_evaluate(
     """
     folder = Workdir(workdir)
     folder.check_usable()
+    check_own(folder)
     # The signals come first: one that arrives while the data load or a step compiles is answered all the same.
     with StopSignals() if signals is None else contextlib.nullcontext(signals) as signals:
         run = create_run(config)
@@ -97,8 +98,8 @@ def _begun(run: Run, workdir: Workdir, *, overwrite: bool) -> Iterator[None]:
     check_equal_everywhere(f"{run.config.data.source}: the splits", splits["sha256"])
     is_main = jax.process_index() == 0
     with workdir.locked() if is_main else contextlib.nullcontext():
-        if is_main and overwrite:
-            delete_run(workdir)
+        if is_main:
+            delete_run(workdir) if overwrite else delete_temporaries(workdir)
         wait_for_all("overwrite")
         check_resumable(workdir, run.config, run.data_hash, run.total_steps)
         check_same_splits(workdir, splits)

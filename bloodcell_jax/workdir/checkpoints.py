@@ -61,10 +61,12 @@ class Checkpoints:
         Raises:
           MachineError: it failed.
         """
-        under_way, self._under_way = self._under_way, None
-        if under_way is not None:
-            with self.changing():
-                under_way.result()
+        if self._under_way is not None:
+            try:
+                with self.changing():
+                    self._under_way.result()
+            finally:
+                self._under_way = None
 
     def restore(self, step: int, like: dict[str, Any], sharding: Sharding) -> dict[str, Any]:
         """Return named trees of a checkpoint, which `folders.usable` gave, as arrays under `sharding`.

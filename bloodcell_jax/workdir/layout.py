@@ -15,6 +15,11 @@ from bloodcell_jax.errors import DataError, MachineError, UsageError
 from bloodcell_jax.weights.info import MODEL_NAME
 from bloodcell_jax.workdir.files import read_json
 
+# What a run writes into its lock: its folder is known as its own by this.
+_MARK = "a run of bloodcell_jax\n"
+# The end of the names of a run's TensorBoard files, by which they are told from those of other programs.
+EVENTS_END = ".bloodcell"
+
 
 class EvaluationFolder:
     """The files of one evaluated split."""
@@ -46,7 +51,7 @@ class Workdir:
         self.environment = self.path / "environment.json"
         self.splits = self.path / "splits.json"
         self.metrics = self.path / "metrics.jsonl"
-        self.events = self.path / "events"  # TensorBoard appends what it wants to this name
+        self.events = self.path / "events"  # TensorBoard's own names, which end with EVENTS_END
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / MODEL_NAME
         self.report = self.path / "report" / "index.html"
@@ -54,6 +59,11 @@ class Workdir:
         self.profile = self.path / "profile"
         self.eval = self.path / "eval"
         self._lock = self.path / ".lock"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that stand by themselves; evaluations, checkpoints, events and profiles are folders of files."""
+        return self.config, self.environment, self.splits, self.metrics, self.model, self.report, self.preview
 
     def __str__(self) -> str:
         return str(self.path)
@@ -89,7 +99,7 @@ class Workdir:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = self._lock.open("w")
+            lock = os.fdopen(os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
         except OSError as error:
             raise MachineError(f"--workdir={self}: cannot be written to ({error.strerror})") from error
         with lock:
@@ -97,7 +107,17 @@ class Workdir:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise MachineError(f"--workdir={self}: in use by another run; wait for it or choose another") from error
+            lock.write(_MARK)
+            lock.truncate()
+            lock.flush()
+            os.fsync(lock.fileno())
             yield
+
+    def is_marked(self) -> bool:
+        """Return whether a run of this library has been here."""
+        with contextlib.suppress(OSError, ValueError):
+            return self._lock.is_file() and self._lock.read_text(encoding="utf-8") == _MARK
+        return False
 
     def read_config(self) -> Config:
         """Return the resolved configuration of the run.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bloodcell_jax.workdir.files import replacing, writing
-from bloodcell_jax.workdir.layout import Workdir
+from bloodcell_jax.workdir.layout import EVENTS_END, Workdir
 
 
 class MetricsLog:
@@ -61,7 +61,7 @@ class _Events:
         # protobuf makes these classes when the module is imported.
         from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
-        self._writer = EventsWriter(str(path))
+        self._writer = EventsWriter(str(path), EVENTS_END)
         if first_step:
             # Hides what an earlier process wrote past the step from which this one resumes.
             start = SessionLog(status=SessionLog.START)

@@ -7,7 +7,7 @@ import pytest
 
 from bloodcell_jax import cli
 from bloodcell_jax.workdir import Workdir
-from bloodcell_jax.workdir.overwrite import delete_run
+from bloodcell_jax.workdir.own_files import delete_run
 
 
 def test_a_trace_of_the_steps_asked_for(start, tmp_path):

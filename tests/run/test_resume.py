@@ -1,13 +1,13 @@
 """Real processes, killed and told to stop; the same command goes on to the bit."""
 
 import json
+import os
 import re
+import runpy
 import shutil
 import signal
 import time
 
-import jax
-import numpy as np
 import psutil
 import pytest
 from ml_collections.config_flags import config_path
@@ -15,14 +15,15 @@ from ml_collections.config_flags import config_path
 from bloodcell_jax import cli
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.tfds_sets import prepare
-from bloodcell_jax.errors import UsageError
+from bloodcell_jax.errors import DataError, StoppedError, UsageError
+from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.models.registry import build_model, param_shapes
-from bloodcell_jax.run.create import create_run
+from bloodcell_jax.run.evaluation import RunEvaluator
+from bloodcell_jax.run.job import train_and_evaluate
 from bloodcell_jax.train.stages import plan_stages
-from bloodcell_jax.weights.model_file import read_model_file
 from bloodcell_jax.workdir import Workdir
-from bloodcell_jax.workdir.checkpoints import Checkpoints
-from bloodcell_jax.workdir.resume import check_resumable
+from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders
+from bloodcell_jax.workdir.resume import check_resumable, check_same_splits
 
 
 def finish(process, code=0):
@@ -34,31 +35,6 @@ def finish(process, code=0):
 def metrics_of(workdir):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if not key.startswith("perf/")} for line in lines]
-
-
-def final_state(workdir):
-    """Return every array of the last checkpoint, by name."""
-    run = create_run(Workdir(workdir).read_config())
-    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-    like = run.state_shapes(run.stages[-1]).to_trees()
-    trees = checkpoints.restore(checkpoints.folders.steps()[-1], like, run.parallel.replicated)
-    checkpoints.close()
-    flat, _ = jax.tree_util.tree_flatten_with_path(trees)
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in flat}
-
-
-def assert_same_run(workdir, other):
-    assert metrics_of(workdir) == metrics_of(other)
-    for split in ("val", "test"):
-        name = f"eval/{split}/predictions.csv"
-        assert (workdir / name).read_bytes() == (other / name).read_bytes()
-    (ours, record), (theirs, other_record) = (read_model_file(w / "model.safetensors") for w in (workdir, other))
-    assert (record.step, record.metrics) == (other_record.step, other_record.metrics)
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    ours, theirs = final_state(workdir), final_state(other)
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
 
 
 def kill_at(process, workdir, step, number):
@@ -73,7 +49,7 @@ def kill_at(process, workdir, step, number):
     process.send_signal(number)
 
 
-def test_kill_9_in_either_stage_and_resume_is_equal_to_the_bit(start, trained, tmp_path):
+def test_kill_9_in_either_stage_and_resume_is_equal_to_the_bit(start, trained, tmp_path, assert_same_run):
     workdir = tmp_path / "run"
     # In the head's stage after its first checkpoint; then right at the change of stage; then late.
     for step in (4, 6, 28):
@@ -86,7 +62,7 @@ def test_kill_9_in_either_stage_and_resume_is_equal_to_the_bit(start, trained, t
     assert_same_run(workdir, trained)
 
 
-def test_a_signal_saves_and_stops(start, trained, tmp_path):
+def test_a_signal_saves_and_stops(start, trained, tmp_path, assert_same_run):
     workdir = tmp_path / "run"
     # SIGUSR1 is SIGTERM in all but its name: test_preemption.py.
     for step, number, code in ((10, signal.SIGTERM, 75), (26, signal.SIGINT, 130)):
@@ -96,14 +72,14 @@ def test_a_signal_saves_and_stops(start, trained, tmp_path):
         assert errors.splitlines()[-1].startswith(f"bloodcell: stopped by {number.name} at step ")
         assert "stopped by" in errors
         stopped = int(errors.split(" at step ")[-1].split()[0])
-        checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-        assert checkpoints.folders.steps()[-1] == stopped
-        checkpoints.close()
+        assert CheckpointFolders(workdir / "checkpoints").steps()[-1] == stopped
     finish(start(workdir))
     assert_same_run(workdir, trained)
 
 
-def test_a_streamed_run_killed_and_stopped_and_resumed_resident_is_the_undisturbed_one(start, trained, cells, tmp_path):
+def test_a_streamed_run_killed_and_stopped_and_resumed_resident_is_the_undisturbed_one(
+    start, trained, cells, tmp_path, assert_same_run
+):
     workdir = tmp_path / "run"
     prepare(
         load_source(f"npz:{cells}", image_size=32, class_names=("red", "green", "blue")), tmp_path / "sets", "cells"
@@ -131,7 +107,7 @@ def test_a_streamed_run_killed_and_stopped_and_resumed_resident_is_the_undisturb
     assert_same_run(workdir, trained)
 
 
-def test_a_finished_run_says_so_and_makes_what_is_missing(start, trained, tmp_path):
+def test_a_finished_run_says_so_and_makes_what_is_missing(start, trained, tmp_path, assert_same_run):
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
     shutil.rmtree(workdir / "report")
@@ -142,18 +118,50 @@ def test_a_finished_run_says_so_and_makes_what_is_missing(start, trained, tmp_pa
     assert_same_run(workdir, trained)
 
 
-def test_a_checkpoint_cut_short_is_named(config_file, trained, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(start, trained, tmp_path, assert_same_run):
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
-    last = workdir / "checkpoints" / "36"
-    for path in (last / "params").rglob("*"):
-        if path.is_file():
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     shutil.rmtree(workdir / "eval")
+    (workdir / "model.safetensors").unlink()
+    largest = max((workdir / "checkpoints" / "36" / "params").rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    classifier = Classifier.from_workdir(workdir, checkpoint="last")
+    assert classifier.step == 32
+    _, errors = finish(start(workdir))
+    assert re.search(r"bloodcell: .*/checkpoints/36: damaged, .* \(params/.*\)\n", errors)
+    assert "stage all: steps 32 to 36" in errors
+    assert_same_run(workdir, trained)
+
+
+def test_without_a_whole_checkpoint_nothing_is_trained_or_deleted(config_file, trained, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    for path in (workdir / "checkpoints").glob("*/params/_METADATA"):
+        path.write_bytes(b"")
     assert cli.main(["bloodcell", "train", f"--config={config_file}", f"--workdir={workdir}"]) == 3
-    errors = capsys.readouterr().err
-    assert str(last) in errors.splitlines()[-1]
-    assert "Traceback" not in errors
+    assert re.search(r"checkpoints: none .*\b36\b", capsys.readouterr().err.splitlines()[-1])
+    steps = {path.name for path in (trained / "checkpoints").iterdir()}
+    assert {path.name for path in (workdir / "checkpoints").iterdir()} == steps
+
+
+@pytest.mark.parametrize("lost", ["deleted", "empty"])
+def test_splits_that_are_lost_do_not_open_a_leak(trained, tmp_path, lost):
+    workdir = Workdir(shutil.copytree(trained, tmp_path / "run"))
+    splits = json.loads(workdir.splits.read_text())
+    workdir.splits.unlink() if lost == "deleted" else workdir.splits.write_text("")
+    check_same_splits(workdir, splits)
+    with pytest.raises(UsageError, match="splits or groups are not those"):
+        check_same_splits(workdir, splits | {"sha256": "0" * 64})
+
+
+def test_a_configuration_that_is_lost_does_not_begin_another_run(trained, tmp_path):
+    workdir = Workdir(shutil.copytree(trained, tmp_path / "run"))
+    config = workdir.read_config()
+    workdir.config.unlink()
+    with pytest.raises(DataError, match=r"config\.json: missing, .* step 36"):
+        check_resumable(workdir, config, "0" * 64, 36)
 
 
 def test_what_may_not_change_is_refused_with_both_values(config_file, trained, tmp_path, capsys):
@@ -208,3 +216,29 @@ def test_what_a_resumed_run_may_change(trained, changes, named):
 def test_other_data_under_the_same_name_are_refused(trained):
     with pytest.raises(UsageError, match="their hashes differ"):
         check_resumable(Workdir(trained), Workdir(trained).read_config(), "0" * 64, 36)
+
+
+def test_a_signal_in_an_evaluation_saves_the_step_which_is_evaluated_on_resume(config_file, tmp_path, monkeypatch):
+    config = runpy.run_path(str(config_file))["get_config"]()
+    config.stages[1].steps = 4
+    train_and_evaluate(config, tmp_path / "undisturbed")
+    predict, evaluations = RunEvaluator.predict, iter((6, 8))
+
+    def interrupted(self, params, split, *, before_batch):
+        if next(evaluations) == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return predict(self, params, split, before_batch=before_batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunEvaluator, "predict", interrupted)
+        with pytest.raises(StoppedError, match="SIGTERM at step 8 of 10"):
+            train_and_evaluate(config, tmp_path / "run")
+    folders = CheckpointFolders(tmp_path / "run" / "checkpoints")
+    assert folders.steps()[-1] == 8
+    assert folders.record(8)["metrics"] == {}
+    assert [line["step"] for line in metrics_of(tmp_path / "run")] == [2, 4, 6]
+    train_and_evaluate(config, tmp_path / "run")
+    assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "undisturbed")
+    assert folders.record(8)["metrics"].keys() == {"val/loss", "val/accuracy", "val/f1_macro"}
+    for name in ("eval/test/predictions.csv", "eval/val/metrics.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()

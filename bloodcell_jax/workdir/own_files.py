@@ -1,0 +1,85 @@
+"""What in a workdir belongs to its run, so that nothing of anybody else is overwritten or deleted."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from bloodcell_jax.data.dataset import SPLITS
+from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders
+from bloodcell_jax.workdir.files import temporaries_of
+from bloodcell_jax.workdir.layout import EVENTS_END, Workdir
+
+# What `evaluate` may name a folder below eval/.
+_EVALUATED = (*SPLITS, "all")
+
+
+def check_own(workdir: Workdir) -> None:
+    """Check that a run may write its files into a folder; other files in it are nobody's business.
+
+    Raises:
+      UsageError: it holds a file of a run's name that no run of this library wrote.
+    """
+    if workdir.is_marked() or _has_own_config(workdir):
+        return
+    names = [str(path.relative_to(workdir.path)) for path in _files(workdir) if path.exists()]
+    if names:
+        raise UsageError(
+            f"--workdir={workdir}: no run of this library wrote its {', '.join(names[:4])}"
+            f"{' ...' if len(names) > 4 else ''}; choose another folder"
+        )
+
+
+def delete_temporaries(workdir: Workdir) -> None:
+    """Delete the half-written files that killed processes left."""
+    for path in _files(workdir):
+        for temporary in temporaries_of(path):
+            temporary.unlink(missing_ok=True)
+
+
+def delete_run(workdir: Workdir) -> None:
+    """Delete what a run wrote, and nothing else; a folder goes if nothing else is in it.
+
+    Raises:
+      UsageError: a folder of the run is a link, and what it points to may be anybody's.
+    """
+    folders = list(_folders(workdir))
+    if links := [folder for folder in folders if folder.is_symlink()]:
+        raise UsageError(
+            f"--overwrite: {links[0]} is a link, and links are not followed; delete it, and behind it what is the run's"
+        )
+    delete_temporaries(workdir)
+    for path in _files(workdir):
+        path.unlink(missing_ok=True)
+    for path in CheckpointFolders(workdir.checkpoints).own_paths():
+        shutil.rmtree(path)
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _has_own_config(workdir: Workdir) -> bool:
+    """Return whether an earlier version, which set no mark, wrote the configuration."""
+    try:
+        workdir.read_config()
+    except DataError:
+        return False
+    return True
+
+
+def _files(workdir: Workdir) -> Iterator[Path]:
+    """Yield the files that a run may write; they may be absent."""
+    yield from workdir.files
+    for split in _EVALUATED:
+        yield from workdir.evaluation(split).files
+    yield from workdir.path.glob(f"{workdir.events.name}.out.tfevents.*{EVENTS_END}")
+    for suffix in ("*.xplane.pb", "*.trace.json.gz"):
+        yield from workdir.profile.glob(f"plugins/profile/*/{suffix}")
+
+
+def _folders(workdir: Workdir) -> Iterator[Path]:
+    """Yield the folders that a run makes, those inside others first."""
+    yield from workdir.profile.glob("plugins/profile/*")
+    yield from (workdir.profile / "plugins" / "profile", workdir.profile / "plugins", workdir.profile)
+    yield from (workdir.evaluation(split).path for split in _EVALUATED)
+    yield from (workdir.eval, workdir.checkpoints, workdir.report.parent)
