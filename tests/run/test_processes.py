@@ -1,8 +1,11 @@
 """Two real processes on loopback train as one, and either backend resumes the other's run."""
 
 import json
+import re
+import shutil
 import socket
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -63,8 +66,7 @@ def start_together(start, config, workdir, *flags, own_flags=((), ())):
     ]
 
 
-def train_together(start, config, workdir, *flags):
-    processes = start_together(start, config, workdir, *flags)
+def finish_together(processes):
     finished = [process.communicate() for process in processes]
     for process, (_, errors) in zip(processes, finished, strict=True):
         assert process.returncode == 0, errors
@@ -72,36 +74,96 @@ def train_together(start, config, workdir, *flags):
 
 
 def metrics_of(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if not key.startswith("perf/")} for line in lines]
+
+
+def wait_for_step(workdir, step, processes):
+    while not (workdir / "metrics.jsonl").exists() or not any(line["step"] >= step for line in whole_lines(workdir)):
+        assert all(process.poll() is None for process in processes), processes[0].communicate()
+        time.sleep(0.01)
+
+
+def whole_lines(workdir):
+    *lines, _ = (workdir / "metrics.jsonl").read_text().split("\n")
+    return [json.loads(line) for line in lines]
 
 
 @pytest.fixture(scope="module")
-def alone(start, config, tmp_path_factory):
-    """Return the workdir of the same run by one process with two devices."""
-    workdir = tmp_path_factory.mktemp("alone") / "run"
-    process = start(workdir, config=config, devices=2)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
-    return workdir
+def together(start, config, tmp_path_factory):
+    """Return the workdir of a run by two processes that nothing disturbed, and what each of them said."""
+    workdir = tmp_path_factory.mktemp("together") / "run"
+    return workdir, finish_together(start_together(start, config, workdir))
 
 
-@pytest.mark.parametrize(("first", "second"), [("pmap", "jit"), ("jit", "pmap")])
-def test_two_processes_train_save_and_are_resumed_by_the_other_backend(start, config, alone, tmp_path, first, second):
-    workdir = tmp_path / "together"
-    # The last stage may grow: the first backend leaves a checkpoint inside it.
-    (output, errors), (other_output, other_errors) = train_together(
-        start, config, workdir, f"--config.train.backend={first}"
-    )
+def test_one_process_speaks(together):
+    _, ((output, errors), (other_output, other_errors)) = together
     assert "devices: 2 x cpu (process 0: 0; process 1: " in errors
     assert "report:" in output
     assert "report:" not in other_output
-    assert other_errors == "", "one process speaks"
-    train_together(start, config, workdir, f"--config.train.backend={second}", "--config.stages[1].steps=8")
-    lines = metrics_of(workdir)
-    assert [line["step"] for line in lines] == list(range(2, 13, 2))
-    for ours, theirs in zip(lines, metrics_of(alone), strict=False):
+    assert [line for line in other_errors.splitlines() if "waiting for the other processes" not in line] == []
+
+
+def test_two_processes_are_resumed_by_the_other_backend_and_back(start, config, together, tmp_path):
+    workdir = shutil.copytree(together[0], tmp_path / "run")
+    # The last stage may grow.
+    for backend, steps in (("jit", 8), ("pmap", 10)):
+        flags = (f"--config.train.backend={backend}", f"--config.stages[1].steps={steps}")
+        finish_together(start_together(start, config, workdir, *flags))
+    process = start(tmp_path / "alone", "--config.stages[1].steps=10", config=config, devices=2)
+    assert process.communicate()
+    assert process.returncode == 0
+    lines, alone = metrics_of(workdir), metrics_of(tmp_path / "alone")
+    assert [line["step"] for line in lines] == [line["step"] for line in alone] == list(range(2, 15, 2))
+    for ours, theirs in zip(lines, alone, strict=True):
         # The same examples and draws; sums run in another order.
         np.testing.assert_allclose(ours["train/loss"], theirs["train/loss"], rtol=1e-3)
+
+
+def test_a_process_that_dies_ends_the_other_with_one_line_and_the_run_goes_on(start, config, together, tmp_path):
+    workdir = tmp_path / "run"
+    for victim, step in ((1, 2), (0, 6)):
+        processes = start_together(start, config, workdir, "--heartbeat_seconds=15")
+        wait_for_step(workdir, step, processes)
+        processes[victim].kill()
+        began = time.monotonic()
+        _, errors = processes[1 - victim].communicate(timeout=60)
+        assert time.monotonic() - began < 2 * 15
+        assert processes[1 - victim].returncode == 5, errors
+        said = [line for line in errors.splitlines() if line.startswith("bloodcell: process")]
+        assert re.fullmatch(rf"bloodcell: process {victim} stopped answering at step \d+ of 10; .*", said[-1]), errors
+        assert len(said) == 1
+        assert not re.search("Traceback|stack trace", errors), errors
+    finish_together(start_together(start, config, workdir))
+    assert metrics_of(workdir) == metrics_of(together[0])
+    for name in ("eval/val/predictions.csv", "eval/test/predictions.csv"):
+        assert (workdir / name).read_bytes() == (together[0] / name).read_bytes()
+
+
+def test_an_error_of_one_process_ends_the_other_with_its_code_in_seconds(start, config, tmp_path):
+    own_flags = ((), (f"--config.data.source=npz:{tmp_path / 'absent.npz'}",))
+    finished = [
+        (p.communicate(timeout=60)[1], p.returncode)
+        for p in start_together(start, config, tmp_path / "run", own_flags=own_flags)
+    ]
+    assert [code for _, code in finished] == [3, 3]
+    assert "bloodcell: process 1: npz:" in finished[0][0]
+    assert "absent.npz" in finished[1][0]
+
+
+@pytest.mark.parametrize(("numbers", "said"), [((0,), "did not come within 3 s"), ((1, 1), "same number|did not come")])
+def test_processes_that_do_not_come_or_come_twice_are_named(start, config, tmp_path, numbers, said):
+    environment = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "3"}
+    processes = [
+        start(tmp_path / "run", "--connect_seconds=3", config=config, env=environment | {"JAX_PROCESS_ID": str(number)})
+        for number in numbers
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 5, errors
+        assert errors.count("\n") == 2, errors
+        assert re.search(said, errors.splitlines()[-1])
+    assert not (tmp_path / "run").exists()
 
 
 def test_processes_with_other_data_are_refused_before_anything_is_written(start, config, cells, tmp_path):
