@@ -165,6 +165,6 @@ def create_parallel(backend: str, batch_size: int) -> DataParallel:
         fits = max(n for n in range(1, count) if batch_size % n == 0)
         raise UsageError(
             f"config.train.batch_size={batch_size}: {count} devices do not divide it; the nearest is {nearest}. A run "
-            f"that goes on keeps its batch: give it {fits} {'device' if fits == 1 else 'devices'} (CUDA_VISIBLE_DEVICES)"
+            f"that goes on keeps its batch: give it {fits} of the devices (CUDA_VISIBLE_DEVICES)"
         )
     return DataParallel(backend, Mesh(np.array(devices), (AXIS,)))

@@ -14,6 +14,7 @@ from bloodcell_jax.run.evaluation import RunEvaluator
 from bloodcell_jax.run.inputs import RunInputs, StageInput
 from bloodcell_jax.run.journal import Journal
 from bloodcell_jax.run.run import Run
+from bloodcell_jax.run.step_memory import check_memory
 from bloodcell_jax.run.watch.meter import Line, StageMeter, TrainingClock
 from bloodcell_jax.run.watch.preemption import StopSignals
 from bloodcell_jax.run.watch.profiling import StepProfiler
@@ -97,6 +98,7 @@ class Loop:
                 f"stage {stage.config.name}: steps {step} to {stage.stop} of {run.total_steps}; compiling the step"
             )
             train_step = compile_stage(run, stage, stage_input)
+            check_memory(run, stage, train_step)
             meter = StageMeter(run, stage, self._clock, step)
             while step < stage.stop:
                 batch = meter.next_of(batches)

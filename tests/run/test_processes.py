@@ -126,6 +126,7 @@ def test_a_process_that_dies_ends_the_other_with_one_line_and_the_run_goes_on(st
         processes = start_together(start, config, workdir, "--heartbeat_seconds=15")
         wait_for_step(workdir, step, processes)
         processes[victim].kill()
+        processes[victim].communicate()
         began = time.monotonic()
         _, errors = processes[1 - victim].communicate(timeout=60)
         assert time.monotonic() - began < 2 * 15
