@@ -100,10 +100,28 @@ def _read(path: Path) -> tuple[StoredWeights, ModelRecord]:
             "--config.model.weights"
         )
     try:
-        values = json.loads(stored.metadata[RUN_KEY])
-        return stored, ModelRecord(**values | {"config": from_dict(values["config"])})
-    except (TypeError, ValueError, KeyError, UsageError) as error:
+        return stored, _record(json.loads(stored.metadata[RUN_KEY]))
+    except (TypeError, ValueError, KeyError, RecursionError, UsageError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise DataError(
-            f"{path}: its metadata {RUN_KEY} cannot be read ({error}); another version of the library wrote it, or it "
+            f"{path}: its metadata {RUN_KEY} cannot be read ({reason}); another version of the library wrote it, or it "
             "is damaged"
         ) from error
+
+
+def _record(values: Any) -> ModelRecord:
+    if not isinstance(values, dict) or not isinstance(values["config"], dict):
+        raise ValueError("not the record of a run")
+    record = ModelRecord(**values | {"config": from_dict(values["config"])})
+    metrics, view, data = record.metrics, record.view, record.config.data
+    if not isinstance(metrics, dict) or not all(map(_is_number, (record.step, *filter(None, metrics.values())))):
+        raise ValueError("its step and metrics are no numbers")
+    if view is not None and not (isinstance(view, dict) and view.keys() == {"shorter_side", "side"}):
+        raise ValueError("its view is none")
+    if not data.class_names or record.config.model.num_classes != len(data.class_names):
+        raise ValueError("it does not name each class")
+    return record
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)

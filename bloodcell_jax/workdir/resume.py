@@ -6,6 +6,7 @@ from bloodcell_jax.config import Config, leaves
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.workdir.files import read_json, read_json_if_present
 from bloodcell_jax.workdir.layout import Workdir
+from bloodcell_jax.workdir.records import check_environment, check_splits
 
 
 def check_resumable(workdir: Workdir, config: Config, data_hash: str, steps: int) -> bool:
@@ -25,6 +26,8 @@ def check_resumable(workdir: Workdir, config: Config, data_hash: str, steps: int
     old = workdir.read_config()
     changed = _changed_fields(old, config)
     environment = read_json_if_present(workdir.environment)
+    if environment is not None:
+        check_environment(environment, workdir.environment)
     if environment and environment["data"]["sha256"] != data_hash:
         changed.append(f"the data of data.source: {old.data.source} -> {config.data.source} (their hashes differ)")
     if environment and environment.get("steps", 0) > steps:
@@ -46,7 +49,9 @@ def check_same_splits(workdir: Workdir, splits: dict[str, Any]) -> None:
     Raises:
       UsageError: they differ.
     """
-    if workdir.splits.exists() and read_json(workdir.splits)["sha256"] != splits["sha256"]:
+    if not workdir.splits.exists():
+        return
+    if check_splits(read_json(workdir.splits), workdir.splits)["sha256"] != splits["sha256"]:
         raise UsageError(
             f"{workdir.splits}: the run's splits or groups are not those that its configuration gives now (other "
             "groups, or another version of the library?); use another --workdir, or --overwrite"
