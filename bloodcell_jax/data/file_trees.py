@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from bloodcell_jax.errors import DataError
+from bloodcell_jax.names import visible
 
 # The size of an uncompressed image of 5,900 x 5,900 pixels. Several such files are in memory at a time while an archive
 # is read.
@@ -49,10 +50,7 @@ class FileTree:
 
 def printable(path: PurePosixPath) -> str:
     """Return a path as one line of printable UTF-8; other bytes and characters are escaped, as in `\\xff`."""
-    text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return visible(str(path))
 
 
 def is_hidden(path: PurePosixPath) -> bool:

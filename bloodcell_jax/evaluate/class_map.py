@@ -11,6 +11,7 @@ import numpy as np
 
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.regular_files import fault_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +43,13 @@ def parse_class_map(text: str) -> ClassMap:
 
 
 def _read_map(path: Path) -> ClassMap:
+    if fault := fault_of_file(path):
+        raise UsageError(f"--class_map={path}: {fault}; give a .json file")
     try:
         pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
     except OSError as error:
         raise UsageError(f"--class_map={path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--class_map={path}: not JSON ({error})") from error
     if not isinstance(pairs, list) or not all(
         isinstance(pair, tuple) and (pair[1] is None or isinstance(pair[1], str)) for pair in pairs
