@@ -24,7 +24,7 @@ class DataError(UserError):
 
 
 class DivergedError(UserError):
-    """Training produced non-finite numbers for longer than `train.max_bad_steps`."""
+    """Training skipped more than `train.max_bad_steps` steps in a row, or its parameters are not finite."""
 
     exit_code = 4
 

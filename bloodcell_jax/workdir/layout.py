@@ -46,6 +46,7 @@ class Workdir:
         self.environment = self.path / "environment.json"
         self.splits = self.path / "splits.json"
         self.metrics = self.path / "metrics.jsonl"
+        self.bad_steps, self.bad_batch = self.path / "bad_steps.jsonl", self.path / "bad_batch.npz"
         self.events = self.path / "events"  # TensorBoard appends what it wants to this name
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / MODEL_NAME
