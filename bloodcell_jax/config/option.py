@@ -41,7 +41,7 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Fie
     """
     for f in dataclasses.fields(config):
         path, value = f"{prefix}{f.name}", getattr(config, f.name)
-        if dataclasses.is_dataclass(f.type) and isinstance(value, f.type):
+        if isinstance(f.type, type) and dataclasses.is_dataclass(f.type) and isinstance(value, f.type):
             yield from leaves(value, f"{path}.")
         elif (
             typing.get_origin(f.type) is list and isinstance(value, list) and all(map(dataclasses.is_dataclass, value))

@@ -83,8 +83,14 @@ def _type_name(kind: Any) -> str:
         return f"a tuple of {_type_name(typing.get_args(kind)[0])}"
     if typing.get_origin(kind) is list:
         return f"a list of {typing.get_args(kind)[0].__name__}"
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "none"}
-    return names.get(kind, kind.__name__)
+    names: dict[Any, str] = {
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        bool: "true or false",
+        type(None): "none",
+    }
+    return str(names.get(kind, kind.__name__))
 
 
 def check_geometry(data: DataConfig, prefix: str = "config.data.") -> None:

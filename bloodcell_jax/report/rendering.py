@@ -33,8 +33,9 @@ def render(template: str, **values: Any) -> str:
 
 def _shown(value: object) -> object:
     """Return what a template shows: marks that turn the direction of writing, and the like, are escaped in names."""
-    is_name = isinstance(value, str) and not isinstance(value, Markup)
-    return visible(value, keep="\n\u00a0") if is_name else value
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return visible(value, keep="\n\u00a0")
+    return value
 
 
 def _number(value: object, form: str) -> str:

@@ -53,7 +53,7 @@ class Loop:
         self._run, self._workdir, self._checkpoints, self._signals = run, workdir, checkpoints, signals
         self._inputs, self._evaluator = inputs, evaluator
         self._first_step = max(checkpoints.steps(), default=0)
-        record = checkpoints.record(self._first_step) if self._first_step else {"seconds": 0.0}
+        record: dict = checkpoints.record(self._first_step) if self._first_step else {"seconds": 0.0}
         self._clock = TrainingClock(record["seconds"])
         # Checkpoints of earlier versions do not have it.
         self._skipped = SkippedSteps(record.get("skipped_steps", 0))
@@ -224,7 +224,7 @@ class Loop:
 
     def _ids_of(self, step: int) -> list[str]:
         """Return the ids of the examples that finished step `step` was trained on."""
-        return [self._run.dataset.ids[index] for index in self._run.examples_of(step - 1).tolist()]
+        return [str(self._run.dataset.ids[index]) for index in self._run.examples_of(step - 1).tolist()]
 
     def _save(self, state: TrainState, step: int, val: dict[str, float | None]) -> None:
         self._journal.sync()

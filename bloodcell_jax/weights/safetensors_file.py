@@ -102,7 +102,9 @@ def write_safetensors(
     metadata = {INFO_KEY: json.dumps(info_to_dict(info), sort_keys=True)} | (metadata or {})
     try:
         # safetensors' own save_file makes files that nobody but their owner can read, whatever the umask.
-        with temporary.open("wb") as file:
+        # Another program's link at this name would lead to another file.
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:
             file.writelines(_with_metadata(save(contiguous), metadata))
         os.replace(temporary, path)
     except OSError as error:

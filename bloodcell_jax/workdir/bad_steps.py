@@ -24,6 +24,8 @@ class BadStepsLog:
             kept = [line for line in read_lines(self._path, check_bad_step) if line["step"] <= first_step]
             with replacing(self._path) as temporary:
                 temporary.write_text("".join(map(_as_line, kept)), encoding="utf-8")
+            if not kept:
+                self._path.unlink()
 
     def write(self, step: dict[str, Any]) -> None:
         """Append one skipped step: `step`, `reason`, `loss` (None if it is not finite) and `ids`."""
@@ -68,6 +70,7 @@ def write_bad_batch(
     Raises:
       MachineError: it cannot be written.
     """
-    arrays = {"images": images, "labels": labels, "ids": np.array(ids, str), "class_names": np.array(class_names, str)}
+    names = {"ids": np.array(ids, str), "class_names": np.array(class_names, str)}
+    arrays: dict[str, Any] = {"images": images, "labels": labels, **names, "step": np.int64(step)}
     with replacing(workdir.bad_batch) as temporary, temporary.open("wb") as file:
-        np.savez(file, step=np.int64(step), **arrays)
+        np.savez(file, **arrays)

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import os
 import shutil
 import stat
@@ -9,13 +10,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, TextIO, TypeVar
+from typing import IO, Any, TypeVar
 
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 from bloodcell_jax.regular_files import check_regular_file
 from bloodcell_jax.workdir.files import replacing, writing
 
-_TEXT: dict[str, str] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 
 Row = TypeVar("Row")
 
@@ -59,7 +60,7 @@ def check_folder(
 
 
 @contextlib.contextmanager
-def open_text(path: Path) -> Iterator[TextIO]:
+def open_text(path: Path) -> Iterator[IO[str]]:
     """Open a file for text, which appears whole or not at all; bytes that are no UTF-8 are written as they were read.
 
     Raises:
@@ -69,7 +70,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
         yield file
 
 
-def csv_writer(file: TextIO) -> Any:
+def csv_writer(file: IO[str]) -> Any:
     """Return what writes rows to a CSV; each ends in one new line, and any cell is read as it was written.
 
     Before Python 3.13 csv quotes a carriage return only if its line ends hold one.
@@ -105,7 +106,7 @@ def read_csv(path: Path, read_row: Callable[[list[str], list[str]], Row]) -> lis
 
 
 @contextlib.contextmanager
-def open_output(path: Path) -> Iterator[TextIO]:
+def open_output(path: Path) -> Iterator[IO[str]]:
     """Open what a user named for a result, as `open_text` does.
 
     A link is followed. A device or pipe, such as /dev/stdout, is written to at the end and never replaced.
@@ -117,12 +118,13 @@ def open_output(path: Path) -> Iterator[TextIO]:
         with open_text(Path(os.path.realpath(path))) as file:
             yield file
         return
-    with tempfile.TemporaryFile("w+", **_TEXT) as file:
-        yield file
-        file.flush()
-        file.buffer.seek(0)
+    with tempfile.TemporaryFile() as content:
+        text = io.TextIOWrapper(content, **_TEXT)
+        yield text
+        text.detach()
+        content.seek(0)
         with _open_stream(path) as stream:
-            shutil.copyfileobj(file.buffer, stream)
+            shutil.copyfileobj(content, stream)
 
 
 def is_stdout(path: Path) -> bool:

@@ -274,11 +274,12 @@ def _fault(value: Any, shape: Any, name: str) -> str | None:
     """Return what is wrong with a value, in words; None if it has the shape."""
     if isinstance(shape, _Kind):
         return None if shape.holds(value) else _is_not(value, shape.name, name)
-    kind = list if isinstance(shape, list) else dict
-    if not isinstance(value, kind):
-        return _is_not(value, "a list" if kind is list else "an object", name)
     if isinstance(shape, list):
+        if not isinstance(value, list):
+            return _is_not(value, "a list", name)
         parts = ((item, shape[0], f"{name}[{number}]") for number, item in enumerate(value))
+    elif not isinstance(value, dict):
+        return _is_not(value, "an object", name)
     elif isinstance(shape, _Each):
         parts = ((item, shape["value"], _inside(name, key)) for key, item in value.items())
     else:

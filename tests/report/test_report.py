@@ -180,11 +180,14 @@ def test_the_page_loads_nothing_and_escapes_what_it_shows(workdir):
     assert "<b>granulocyte" not in html
 
 
-def test_an_id_that_is_not_utf8_is_written(workdir):
+def test_an_id_that_is_not_utf8_or_turns_the_line_is_shown_as_it_is(workdir):
     path = workdir / "eval" / "test" / "most_wrong.json"
     (image,) = json.loads(path.read_text())
-    path.write_text(json.dumps([image | {"id": "cell-\udce9.jpg"}]))
-    assert r"cell-\xe9.jpg" in _page(workdir).text
+    path.write_text(json.dumps([image | {"id": "cell-\udce9.jpg"}, image | {"id": "gpj.\u202egnp"}]))
+    text = _page(workdir).text
+    assert r"cell-\xe9.jpg" in text
+    assert r"gpj.\u202egnp" in text
+    assert "\u202e" not in text
 
 
 @pytest.mark.parametrize("missing", ["config.json", "environment.json", "metrics.jsonl", "eval/test/most_wrong.json"])
