@@ -1,9 +1,11 @@
 """Decoding image files and bringing them to the network's geometry."""
 
+import contextlib
 import importlib
 import importlib.util
 import io
 import logging
+import threading
 import warnings
 from typing import NamedTuple
 
@@ -52,6 +54,14 @@ SUFFIXES = _readable_suffixes()
 # Threads that decode at the same time: Pillow releases the interpreter lock while it decodes.
 DECODING_THREADS = 8
 
+# One file takes up to 24 bytes a pixel while it is decoded, so that eight of Pillow's largest would take 17 GB: those
+# above these pixels are decoded one at a time.
+_LARGE, _LARGE_PIXELS = threading.Lock(), 2**23
+# Progressive JPEGs have ten scans or so.
+_MOST_SCANS = 500
+# Pages of a TIFF.
+_MOST_COUNTED = 10
+
 # A decompression bomb is an error, not a warning. This holds for the whole process: a thread has no filters of its own.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
@@ -92,15 +102,40 @@ def decode_sized(content: bytes, name: str, geometry: Geometry, *, whole: bool =
         raise UnreadableFile(name, "an empty file")
     try:
         with Image.open(io.BytesIO(content)) as image:
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            decoded = to_geometry(image, geometry, whole=whole)
+            _check_scans(image, content)
+            frames = _count_frames(image)
+            with _LARGE if image.width * image.height > _LARGE_PIXELS else contextlib.nullcontext():
+                decoded = to_geometry(image, geometry, whole=whole)
     except UnreadableFile:
         raise
     except Exception as error:  # Pillow's decoders raise nearly everything on malformed files.
         raise UnreadableFile(name, _reason(error)) from error
     if frames > 1:
-        logger.info("%s: %d frames; the first is taken", name, frames)
+        shown = f"more than {_MOST_COUNTED}" if image.format == "TIFF" and frames > _MOST_COUNTED else frames
+        logger.info("%s: %s frames; the first is taken", name, shown)
     return decoded
+
+
+def _check_scans(image: Image.Image, content: bytes) -> None:
+    """Refuse a JPEG that would take hours: each scan of a progressive one goes over all pixels again."""
+    if image.format in ("JPEG", "MPO") and (scans := content.count(b"\xff\xda")) > _MOST_SCANS:
+        raise ValueError(f"{scans:,} scans; at most {_MOST_SCANS} are read")
+
+
+def _count_frames(image: Image.Image) -> int:
+    """Return the number of frames; pages of a TIFF are counted up to one more than `_MOST_COUNTED`."""
+    if image.format == "MPO":  # Its other pictures are views of the same.
+        return 1
+    if image.format != "TIFF":
+        return getattr(image, "n_frames", 1)
+    # Pillow counts them in quadratic time: minutes for 50,000 pages, which have 5 MB.
+    frames = 1
+    with contextlib.suppress(EOFError):
+        for frames in range(1, _MOST_COUNTED + 1):
+            image.seek(frames)
+        frames += 1
+    image.seek(0)
+    return frames
 
 
 def to_geometry(image: Image.Image, geometry: Geometry, *, whole: bool = False) -> DecodedImage:

@@ -63,6 +63,8 @@ def load_tfds(place: str, source: str, config: DataConfig) -> Dataset:
             f"{source}: {(index.labels < 0).sum():,} examples have no label, as in unlabeled test splits; prepare it "
             "without them"
         )
+    if len(index.labels) and index.labels.max() >= len(names):
+        raise DataError(f"{source}: label {index.labels.max()} is of no class; its files are damaged, prepare it again")
     metadata = info.metadata or {}
     return Dataset(
         images=StoredImages(parts, config.image_size, source, fingerprint),
