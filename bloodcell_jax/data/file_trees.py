@@ -23,8 +23,9 @@ from bloodcell_jax.regular_files import check_regular_file, fault_of_file
 # is read.
 MAX_FILE_BYTES = 100 * 2**20
 
-# Of a zip archive: the first bytes and the length of an entry of its directory, and the mark that a name is UTF-8.
-_ENTRY, _ENTRY_BYTES, _UTF_8 = b"PK\x01\x02", 46, 0x800
+# What stands before a file in a zip archive, and for it in the directory: the first bytes, and where the flags, the
+# length of the name and the name are. This flag says that the name is UTF-8.
+_HEADERS, _UTF_8 = ((b"PK\x03\x04", 6, 26, 30), (b"PK\x01\x02", 8, 28, 46)), 0x800
 # Four thousand bytes of bzip2 unpack to 80 MB at most.
 _PIECE_BYTES = 4096
 
@@ -183,15 +184,16 @@ class _MappedFile(mmap.mmap):
 
 
 def _unmark_names(content: mmap.mmap) -> None:
-    """Take the mark for UTF-8 off the entries of the directory whose names are not UTF-8; the file is not changed."""
-    at = content.find(_ENTRY)
-    while at >= 0 and at + _ENTRY_BYTES <= len(content):
-        (flags,), (length,) = struct.unpack_from("<H", content, at + 8), struct.unpack_from("<H", content, at + 28)
-        try:
-            content[at + _ENTRY_BYTES : at + _ENTRY_BYTES + length].decode()
-        except UnicodeDecodeError:
-            struct.pack_into("<H", content, at + 8, flags & ~_UTF_8)
-        at = content.find(_ENTRY, at + len(_ENTRY))
+    """Take the mark for UTF-8 off the names that are not UTF-8; the file is not changed."""
+    for mark, flags_at, length_at, name_at in _HEADERS:
+        at = content.find(mark)
+        while at >= 0 and at + name_at <= len(content):
+            (flags,), (length,) = (struct.unpack_from("<H", content, at + place) for place in (flags_at, length_at))
+            try:
+                content[at + name_at : at + name_at + length].decode()
+            except UnicodeDecodeError:
+                struct.pack_into("<H", content, at + flags_at, flags & ~_UTF_8)
+            at = content.find(mark, at + len(mark))
 
 
 def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

@@ -65,6 +65,8 @@ def _run_child(path: Path, start: int, size: int, output: IO[bytes]) -> None:
         raise ValueError(f"it takes longer than {_PATIENCE * seconds} seconds") from error
     if code == -signal.SIGXCPU:
         raise ValueError(f"it takes longer than {seconds} seconds of computing")
+    if code < 0:
+        raise ValueError("it crashes the HDF5 library")
     if code:
         raise ValueError(f"its reader ended with code {code}")
 
