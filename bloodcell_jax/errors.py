@@ -4,11 +4,41 @@
 It keeps its traceback, and the exit code is 1.
 """
 
+from collections.abc import Sequence
+
+# Longer messages quote something that nobody meant to be read, and their middle is left out.
+_LONGEST, _LONGEST_END = 4000, 1000
+
 
 class UserError(Exception):
-    """An error that the user can correct. The user never sees a traceback of it."""
+    """An error that the user can correct. The user never sees a traceback of it.
+
+    Args:
+      message: one line. It may quote names and values of any file: what would not show in one line is escaped.
+      details: further lines, such as a list of differences.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, details: Sequence[str] = ()):
+        super().__init__("\n".join(map(_shortened, map(one_line, (message, *details)))))
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line of printable UTF-8; other characters, and bytes of no character, are escaped."""
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if character.isprintable():
+        return character
+    # Python shows a byte that is not UTF-8, such as one in the name of a file, as one of these.
+    byte = ord(character) - 0xDC00
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - _LONGEST_END]} [...] {line[-_LONGEST_END:]}"
 
 
 class UsageError(UserError):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from bloodcell_jax.errors import DataError
+from bloodcell_jax.errors import DataError, one_line
 from bloodcell_jax.regular_files import check_regular_file, fault_of_file
 
 # The size of an uncompressed image of 5,900 x 5,900 pixels. Several such files are in memory at a time while an archive
@@ -57,10 +57,7 @@ class FileTree:
 
 def printable(path: PurePosixPath) -> str:
     """Return a path as one line of printable UTF-8; other bytes and characters are escaped, as in `\\xff`."""
-    text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return one_line(str(path))
 
 
 def example_id(path: PurePosixPath) -> str:

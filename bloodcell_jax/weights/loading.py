@@ -227,7 +227,8 @@ def _check_complete(path: Path, weights: NamedWeights, tensors: dict[str, np.nda
     if lines:
         raise DataError(
             f"{path} ({weights.layout} layout) does not fit the model; choose the variant it was made for; "
-            "- marks what the model needs, + what the file has instead:\n" + "\n".join(lines)
+            "- marks what the model needs, + what the file has instead:",
+            lines,
         )
 
 
