@@ -66,11 +66,11 @@ def names_of(place: str) -> tuple[str, ...]:
 
 def _find(place: str, source: str, data_dir: str | None) -> Path:
     if place not in PUBLISHED_MD5:
-        path = Path(place).expanduser()
+        path = Path(os.path.expanduser(place))
         if not os.path.exists(path):
             raise UsageError(f"{source}: no such file, and no published name; there are {', '.join(PUBLISHED_MD5)}")
         return path
-    local = Path(data_dir).expanduser() / f"{place}.npz" if data_dir else None
+    local = Path(os.path.expanduser(data_dir)) / f"{place}.npz" if data_dir else None
     if local is None or not os.path.exists(local):
         return download(source, URL.format(name=place), f"{place}.npz", f"md5:{PUBLISHED_MD5[place]}", kind="data")
     check_regular_file(local, source)

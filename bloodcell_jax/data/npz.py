@@ -1,6 +1,7 @@
 """Arrays from `.npz` files of any origin."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -24,7 +25,7 @@ _MOST_LABELS = 100_000
 
 def load_npz(place: str, source: str, config: DataConfig) -> Dataset:
     """Read the keys images and labels of an `.npz`; see `bloodcell_jax.data.sources.load_source`."""
-    with open_npz(Path(place).expanduser(), source) as archive:
+    with open_npz(Path(os.path.expanduser(place)), source) as archive:
         missing = {"images", "labels"} - set(archive.files)
         if missing:
             found = ", ".join(printable(PurePosixPath(key)) for key in archive.files)

@@ -141,8 +141,8 @@ def source_path(source: str) -> Path | None:
     """Return the path of the file or folder that a source names; None if its kind is no `KIND:PATH`."""
     kind, _, place = source.partition(":")
     if kind not in SOURCES:
-        return Path(source).expanduser()
-    return Path(place).expanduser() if SOURCES[kind].place == "PATH" else None
+        return Path(os.path.expanduser(source))
+    return Path(os.path.expanduser(place)) if SOURCES[kind].place == "PATH" else None
 
 
 def source_help() -> str:
@@ -163,7 +163,7 @@ def _kind_and_place(source: str) -> tuple[str, str]:
     name, _, place = source.partition(":")
     if name in SOURCES:
         return name, place
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     for name, kind in SOURCES.items():
         if kind.recognizes is not None and kind.recognizes(path):
             return name, source

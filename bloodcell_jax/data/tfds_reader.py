@@ -98,7 +98,7 @@ def open_builder(name: str, data_dir: str | os.PathLike | None, source: str) -> 
     tfds = import_tfds()
     from tensorflow_datasets.core import read_only_builder
 
-    folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    folder = Path(os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR))
     try:
         return read_only_builder.builder_from_files(name, data_dir=folder)
     except (tfds.core.DatasetNotFoundError, ValueError, OSError, KeyError) as error:

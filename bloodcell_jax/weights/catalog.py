@@ -224,7 +224,7 @@ def find_weights(path: Path | str) -> Path:
     Raises:
       DataError: there is neither such a file nor such a name, or the folder holds no model, or the download failed.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if os.path.isdir(path):
         if not os.path.exists(path / MODEL_NAME):
             raise DataError(

@@ -40,7 +40,7 @@ _PREFERRED = (
 def split_part(source: Path | str) -> tuple[Path | str, str | None]:
     """Return the file, or name, and the part of it that `source` asks for by `FILE#PART`; None: it asks for none."""
     name, mark, part = str(source).rpartition("#")
-    if not mark or os.path.exists(Path(source).expanduser()):
+    if not mark or os.path.exists(os.path.expanduser(source)):
         return source, None
     return name, part
 

@@ -88,6 +88,7 @@ def test_what_is_no_regular_file_is_not_opened(kind, tmp_path, monkeypatch):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket")
         refused(f"{kind}:socket", f"{kind}:socket: ")
+    refused(f"{kind}:~nobody-has-this-name/x", "~nobody-has-this-name/x")
     if kind not in ("folder", "csv"):
         refused(f"{kind}:{tmp_path}", "a folder")
 

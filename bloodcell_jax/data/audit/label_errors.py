@@ -9,6 +9,7 @@ import numpy as np
 
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.errors import DataError
+from bloodcell_jax.regular_files import check_regular_file
 
 # The probabilities of a hundred classes, written with 6 digits, add up to 1 within this.
 _SUM_TOLERANCE = 1e-3
@@ -83,6 +84,7 @@ def read_predictions(path: Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarr
     Raises:
       DataError: the file cannot be read, or is not of these examples, labels and classes; names the line.
     """
+    check_regular_file(path)
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = list(csv.reader(file))

@@ -34,12 +34,13 @@ def load_manifest(place: str, source: str, config: DataConfig) -> Dataset:
 
     Examples are ordered by split (train, val, test), then by path in byte order of UTF-8.
     """
-    path = Path(place).expanduser()
+    path = Path(os.path.expanduser(place))
     named = parse_columns(config.columns)
     table, manifests = read_tables(path, source, config)
     columns = find_columns(table, named, source)
     pattern = None if config.file_pattern is None else parse_file_pattern(config.file_pattern, table.columns)
-    root = Path(config.root).expanduser() if config.root is not None else path if os.path.isdir(path) else path.parent
+    beside = path if os.path.isdir(path) else path.parent
+    root = beside if config.root is None else Path(os.path.expanduser(config.root))
     with _open_root(root) as tree:
         finder = FileFinder(tree, root, pattern)
         files = _find_files(table, columns.file, finder, source)
