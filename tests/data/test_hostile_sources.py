@@ -227,6 +227,12 @@ def test_json_lines(case, tmp_path):
     refused(f"csv:{tmp_path / 'table.jsonl'}", "table.jsonl: ")
 
 
+def test_a_table_whose_rows_lack_now_the_file_and_now_the_label(tmp_path):
+    root = fill(tmp_path / "cells")
+    (root / "table.csv").write_text("file,label\na/1.png,\nb/absent.png,b\n")
+    refused(f"csv:{root / 'table.csv'}", "table.csv: ")
+
+
 def test_numbers_of_many_digits_in_a_table(tmp_path):
     root = fill(tmp_path / "cells")
     (root / "table.csv").write_text(f"file,label\n{'9' * 5000},a\n")

@@ -59,6 +59,8 @@ def load_manifest(place: str, source: str, config: DataConfig) -> Dataset:
             for i, file in enumerate(files)
             if not file.fault and i not in labels.faults
         ]
+        if not examples:
+            raise DataError(f"{source}: no row has both a file and a label; correct them")
         _check_once(table, examples, source)
         examples.sort(key=lambda example: example_order(example.entry))
         rows = [example.row for example in examples]
