@@ -1,5 +1,6 @@
 """The command line as a whole: which verb, its flags, and one line with an exit code for what a user can mend."""
 
+import io
 import logging
 import os
 import sys
@@ -40,6 +41,9 @@ def main(argv: Sequence[str]) -> int:
     # Orbax and JAX warn through absl and logging of things that are this library's business, not the user's.
     absl_logging.set_verbosity(absl_logging.FATAL)
     _show_messages()
+    # A name that is not UTF-8 is printed as it is; a strict terminal would end the command.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         return _run(list(argv))
     except UserError as error:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bloodcell_jax import cli
 from bloodcell_jax.data.audit.findings import audit
 from bloodcell_jax.data.cleaning import remove_rows
 from bloodcell_jax.data.example_index import ExampleIndex, Names
@@ -126,9 +127,13 @@ def test_names_that_are_not_utf_8_work_from_the_source_to_the_clean_list(tmp_pat
     assert load(f"csv:{table}", root=str(root)).sha256() == data.sha256()
 
 
-def test_an_audit_of_a_folder_whose_own_name_is_not_utf_8(tmp_path):
+def test_an_audit_of_a_folder_whose_own_name_is_not_utf_8(tmp_path, monkeypatch):
     root = fill(tmp_path / os.fsdecode(b"caf\xe9"))
-    write_audit(audit(load(f"folder:{root}")), tmp_path / "audit")
+    with (tmp_path / "out").open("w", encoding="utf-8", errors="strict") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        command = ["bloodcell", "audit", f"--source=folder:{root}", f"--output={tmp_path / 'audit'}"]
+        assert cli.main([*command, f"--image_size={SIZE}"]) == 0
+    assert os.fsencode(root) in (tmp_path / "out").read_bytes()
     assert (tmp_path / "audit" / "index.html").is_file()
 
 
