@@ -34,7 +34,7 @@ def fault_of_file(path: Path | str) -> str:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        return "a link to nothing" if os.path.islink(path) else "no such file"
+        return "a link to nothing" if os.path.islink(path) else "no such file or folder"
     except (OSError, ValueError) as error:  # A path with a NUL character is a ValueError.
         return f"cannot be read ({getattr(error, 'strerror', None) or error})"
     if stat.S_ISREG(mode):

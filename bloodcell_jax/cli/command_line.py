@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except UserError as error:
-        print(f"bloodcell: {visible(str(error))}", file=sys.stderr)
+        print(f"bloodcell: {error}", file=sys.stderr)
         return error.exit_code
     except (MemoryError, RuntimeError) as error:
         # Everything else is a bug and keeps its traceback.

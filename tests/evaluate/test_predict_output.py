@@ -100,4 +100,4 @@ def test_an_input_that_never_ends_is_no_image(trained, tmp_path, capsys, kind):
         os.mkfifo(path)
     command = ["bloodcell", "predict", f"--workdir={trained}", f"--output={tmp_path / 'cells.csv'}"]
     assert cli.main([*command, f"--input={path}"]) == 3
-    assert "no regular file" in capsys.readouterr().err
+    assert f"(a {kind})" in capsys.readouterr().err

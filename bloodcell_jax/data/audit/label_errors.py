@@ -85,8 +85,8 @@ def read_predictions(path: Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarr
     Raises:
       DataError: the file cannot be read, or is not of these examples, labels and classes; names the line.
     """
+    check_regular_file(path)
     try:
-        check_regular_file(path)
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = list(csv.reader(file))
     except (OSError, ValueError, csv.Error) as error:
