@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-parity test-real test-faults lint format clean
+.PHONY: demo test test-faults test-fuzz test-parity test-real lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python launch.py train --config=quickstart --workdir=runs/demo
@@ -17,6 +17,9 @@ test: lint
 test-parity: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --editable '.[peers]'
 	$(BIN)/python -m pytest -m parity
+
+test-fuzz: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m fuzz
 
 test-real: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m real

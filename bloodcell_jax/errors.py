@@ -4,11 +4,30 @@
 It keeps its traceback, and the exit code is 1.
 """
 
+from collections.abc import Sequence
+
+from bloodcell_jax.names import visible
+
+# Longer messages quote something that nobody meant to be read, and their middle is left out.
+_LONGEST, _LONGEST_END = 4000, 1000
+
 
 class UserError(Exception):
-    """An error that the user can correct. The user never sees a traceback of it."""
+    """An error that the user can correct. The user never sees a traceback of it.
+
+    Args:
+      message: one line. It may quote names and values of any file: what would not show in one line is escaped.
+      details: further lines, such as a list of differences.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, details: Sequence[str] = ()):
+        super().__init__("\n".join(_shortened(visible(line)) for line in (message, *details)))
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - _LONGEST_END]} [...] {line[-_LONGEST_END:]}"
 
 
 class UsageError(UserError):
@@ -24,7 +43,7 @@ class DataError(UserError):
 
 
 class DivergedError(UserError):
-    """Training produced non-finite numbers for longer than `train.max_bad_steps`."""
+    """Training skipped more than `train.max_bad_steps` steps in a row, or its parameters are not finite."""
 
     exit_code = 4
 

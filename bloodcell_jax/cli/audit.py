@@ -3,7 +3,7 @@
 from absl import flags
 
 from bloodcell_jax.cli.data_flags import data_config, define_source
-from bloodcell_jax.cli.verb import Verb, required, value_of
+from bloodcell_jax.cli.verb import Verb, required_path, say, value_of
 
 
 def _define_audit(values: flags.FlagValues) -> None:
@@ -22,17 +22,20 @@ def _audit(values: flags.FlagValues) -> None:
     from bloodcell_jax.data.loading import load_data
     from bloodcell_jax.report.audit_page import create_output, train_command, write_audit
     from bloodcell_jax.run.data_summary import data_summary
+    from bloodcell_jax.workdir.output_files import check_folder
 
-    config, output = data_config(values), required(values, "output")
+    config, output, predictions = data_config(values), required_path(values, "output"), value_of(values, "predictions")
+    files = [output / name for name in ("audit.json", "clean.json", "index.html")]
+    check_folder(output, files, config.source, [predictions] if predictions else [])
     folder = create_output(output)
     dataset = load_data(config).in_memory()
-    print(data_summary(dataset, dataset.splits, crop=config.crop))
-    found = audit(dataset, predictions=value_of(values, "predictions"))
+    say(data_summary(dataset, dataset.splits, crop=config.crop))
+    found = audit(dataset, predictions=predictions)
     page = write_audit(found, folder, config)
-    print("\n".join(found.summary))
-    print(f"page: {page}")
-    print(f"removals: {folder / 'clean.json'}; delete an entry to keep its image, and train with\n")
-    print(f"  {train_command(config, folder)}")
+    say("\n".join(found.summary))
+    say(f"page: {page}")
+    say(f"removals: {folder / 'clean.json'}; delete an entry to keep its image, and train with\n")
+    say(f"  {train_command(config, folder)}")
 
 
 AUDIT = Verb(

@@ -1,5 +1,6 @@
 """The verb `benchmark`."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from absl import flags
 
 from bloodcell_jax.benchmark import PARTS
 from bloodcell_jax.benchmark.peers import check_peers
-from bloodcell_jax.cli.verb import Verb, value_of
+from bloodcell_jax.cli.verb import Verb, say, value_of
 from bloodcell_jax.config import Config
 from bloodcell_jax.errors import UsageError
 
@@ -38,7 +39,7 @@ def _benchmark(values: flags.FlagValues, config: Config) -> None:
     if unknown:
         raise UsageError(f"--parts={unknown[0]}: no such part; there are {', '.join(PARTS)}, or none")
     output = Path(value_of(values, "output")).expanduser() if value_of(values, "output") else None
-    if output is not None and output.is_dir():
+    if output is not None and os.path.isdir(output):
         raise UsageError(f"--output={output}: is a folder; name a JSON file")
     check_peers(peers)
     # The launches and the peers share the device with this process.
@@ -52,13 +53,13 @@ def _benchmark(values: flags.FlagValues, config: Config) -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     from bloodcell_jax.benchmark.command import run_benchmark
     from bloodcell_jax.benchmark.table import format_results
+    from bloodcell_jax.workdir.output_files import is_stdout, open_output
 
     results = run_benchmark(config, peers=peers, parts=parts, windows=value_of(values, "windows"))
-    print(format_results(results))
+    say(format_results(results), to_stderr=output is not None and is_stdout(output))
     if output is not None:
-        from bloodcell_jax.workdir.files import write_json
-
-        write_json(output, results)
+        with open_output(output) as file:
+            file.write(json.dumps(results, indent=2, allow_nan=False) + "\n")
 
 
 BENCHMARK = Verb(

@@ -1,5 +1,7 @@
 """The command line as a whole: which verb, its flags, and one line with an exit code for what a user can mend."""
 
+import contextlib
+import errno
 import logging
 import os
 import sys
@@ -22,6 +24,7 @@ from bloodcell_jax.cli.report import REPORT
 from bloodcell_jax.cli.train import TRAIN
 from bloodcell_jax.cli.verb import Verb
 from bloodcell_jax.errors import MachineError, UsageError, UserError, is_out_of_memory
+from bloodcell_jax.names import visible
 
 VERBS = {
     "prepare": PREPARE,
@@ -41,7 +44,9 @@ def main(argv: Sequence[str]) -> int:
     absl_logging.set_verbosity(absl_logging.FATAL)
     _show_messages()
     try:
-        return _run(list(argv))
+        code = _run(list(argv))
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"bloodcell: {error}", file=sys.stderr)
         return error.exit_code
@@ -57,15 +62,42 @@ def main(argv: Sequence[str]) -> int:
         return 130
     except BrokenPipeError:
         # The reader of a pipe (head, less) went away; nothing is left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return 0
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        return _refused(error)
+
+
+# What a path or the machine may bring about in any place; every other OSError is a bug where it was not expected.
+_REFUSALS = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE}
+
+
+def _drop_stdout() -> None:
+    """Let what is still to be printed go nowhere: Python would fail on it once more at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refused(error: OSError) -> int:
+    """Print one line on what the machine refused, and return the exit code."""
+    if error.filename is None:
+        _drop_stdout()
+    name = "standard output" if error.filename is None else visible(os.fsdecode(error.filename))
+    name = name if len(name) <= 200 else f"{name[:90]} ... {name[-90:]}"
+    mistake = error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
+    print(f"bloodcell: {name}: {error.strerror}; {'name another' if mistake else 'mend that'}", file=sys.stderr)
+    return UsageError.exit_code if mistake else MachineError.exit_code
 
 
 class _Messages(logging.Handler):
     """Prints what the library has to say as the command line's own lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"bloodcell: {record.getMessage()}", file=sys.stderr, flush=True)
+        # Tables have several lines; what warns of a file has one, whatever its name.
+        keep = "\n" if record.levelno < logging.WARNING else ""
+        print(f"bloodcell: {visible(record.getMessage(), keep)}", file=sys.stderr, flush=True)
 
 
 def _show_messages() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
-from bloodcell_jax.cli.verb import Verb, required, required_path, value_of
+from bloodcell_jax.cli.verb import Verb, required, required_path, say, value_of
 
 
 def _define_convert(values: flags.FlagValues) -> None:
@@ -29,7 +29,7 @@ def _convert(values: flags.FlagValues) -> None:
         complete_model(source)
     info = convert(source, target, value_of(values, "variant"))
     classes = "no head" if info.num_classes is None else f"{info.num_classes} classes"
-    print(f"{target}: {info.variant}, {classes}, licence {info.licence or 'not known'}, from {info.source}")
+    say(f"{target}: {info.variant}, {classes}, licence {info.licence or 'not known'}, from {info.source}")
 
 
 CONVERT = Verb(

@@ -1,10 +1,12 @@
 """The verb `evaluate`."""
 
+from pathlib import Path
+
 from absl import flags
 
 from bloodcell_jax.cli.data_flags import define_finding, finding
-from bloodcell_jax.cli.model_flags import define_model, load_classifier
-from bloodcell_jax.cli.verb import Verb, value_of
+from bloodcell_jax.cli.model_flags import define_model, load_classifier, model_files
+from bloodcell_jax.cli.verb import Verb, define_raw_names, say, value_of
 
 
 def _define_evaluate(values: flags.FlagValues) -> None:
@@ -22,6 +24,7 @@ def _define_evaluate(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     define_finding(values)
+    define_raw_names(values)
 
 
 def _evaluate(values: flags.FlagValues) -> None:
@@ -29,14 +32,28 @@ def _evaluate(values: flags.FlagValues) -> None:
     from bloodcell_jax.evaluate.evaluate_source import evaluate_source
     from bloodcell_jax.evaluate.outputs import summary
     from bloodcell_jax.report.evaluation_page import write_evaluation_page
+    from bloodcell_jax.workdir.layout import EvaluationFolder
+    from bloodcell_jax.workdir.output_files import check_folder
 
     source, split, output, class_map = (value_of(values, name) for name in ("source", "split", "output", "class_map"))
     mapped = None if class_map is None else parse_class_map(class_map)
+    if output is not None:
+        read = [*model_files(values), *([class_map] if class_map else [])]
+        folder = EvaluationFolder(Path(output).expanduser())
+        check_folder(folder.path, folder.files, source, read)
     classifier = load_classifier(values)
-    folder, scores = evaluate_source(classifier, source, split, output, class_map=mapped, **finding(values))
+    folder, scores = evaluate_source(
+        classifier,
+        source,
+        split,
+        output,
+        class_map=mapped,
+        raw_names=value_of(values, "raw_names"),
+        **finding(values),
+    )
     page = write_evaluation_page(folder, classifier.config.model.variant, classifier.workdir)
-    print(f"{folder.path}: {summary(scores)}")
-    print(f"page: {page}")
+    say(f"{folder.path}: {summary(scores)}")
+    say(f"page: {page}")
 
 
 EVALUATE = Verb(

@@ -21,6 +21,16 @@ def define_model(values: flags.FlagValues) -> None:
     define_scale(values)
 
 
+def model_files(values: flags.FlagValues) -> list[Path]:
+    """Return the files that `load_classifier` reads."""
+    from bloodcell_jax.workdir import Workdir
+
+    workdir, model = (value_of(values, name) for name in ("workdir", "model"))
+    run = Workdir(Path(workdir).expanduser()) if workdir else None
+    own = [run.config, run.environment, run.splits, run.metrics, run.model] if run else []
+    return [*own, Path(model).expanduser()] if model else own
+
+
 def load_classifier(values: flags.FlagValues) -> "Classifier":
     """Return the model that the flags name, on the devices.
 

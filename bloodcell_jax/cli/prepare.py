@@ -3,7 +3,7 @@
 from absl import flags
 
 from bloodcell_jax.cli.data_flags import data_config, define_source, help_of
-from bloodcell_jax.cli.verb import Verb, required, value_of
+from bloodcell_jax.cli.verb import Verb, required, say, value_of
 
 
 def _define_prepare(values: flags.FlagValues) -> None:
@@ -23,11 +23,11 @@ def _prepare(values: flags.FlagValues) -> None:
     check_learnable(dataset)
     name = prepare(dataset, data_dir, value_of(values, "name") or default_name(dataset.source))
     if dataset.columns:
-        print(f"not kept, because a prepared dataset has no columns but the group: {', '.join(dataset.columns)}")
-    print(f"{len(dataset):,} images of {len(dataset.class_names)} classes; train on them with")
-    print(f"  --config.data.source=tfds:{name} --config.data.data_dir={data_dir}")
+        say(f"not kept, because a prepared dataset has no columns but the group: {', '.join(dataset.columns)}")
+    say(f"{len(dataset):,} images of {len(dataset.class_names)} classes; train on them with")
+    say(f"  --config.data.source=tfds:{name} --config.data.data_dir={data_dir}")
     if dataset.groups is not None:
-        print(f"{len(set(dataset.groups)):,} groups are kept; leave data.group_regex unset")
+        say(f"{len(set(dataset.groups)):,} groups are kept; leave data.group_regex unset")
 
 
 PREPARE = Verb(

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from bloodcell_jax.cli.verb import Verb, required_path
+from bloodcell_jax.cli.verb import Verb, required_path, say
 
 
 def _define_report(values: flags.FlagValues) -> None:
@@ -12,7 +12,7 @@ def _define_report(values: flags.FlagValues) -> None:
 def _report(values: flags.FlagValues) -> None:
     from bloodcell_jax.report import write_report
 
-    print(f"report: {write_report(required_path(values, 'workdir'))}")
+    say(f"report: {write_report(required_path(values, 'workdir'))}")
 
 
 REPORT = Verb(

@@ -1,13 +1,12 @@
 """The verb `train`."""
 
 import logging
-import sys
 from typing import TYPE_CHECKING
 
 from absl import flags
 
 from bloodcell_jax.cli.data_flags import define_fields
-from bloodcell_jax.cli.verb import Verb, required_path, value_of
+from bloodcell_jax.cli.verb import Verb, required_path, say, value_of
 from bloodcell_jax.config import Config
 from bloodcell_jax.devices.processes import MODES, check_devices, device_map, failing_together, join_processes
 from bloodcell_jax.errors import UsageError
@@ -75,7 +74,7 @@ def _train(values: flags.FlagValues, config: Config) -> None:
             if workdir is None:
                 from bloodcell_jax.run.dry_run import describe_run
 
-                print(describe_run(config))
+                say(describe_run(config))
                 return
             from bloodcell_jax.run.job import train_and_evaluate
 
@@ -106,7 +105,7 @@ def _introduce(values: flags.FlagValues) -> bool:
     check_devices(value_of(values, "expected_devices"))
     is_main = jax.process_index() == 0
     if is_main:
-        print(f"devices: {device_map()}", file=sys.stderr, flush=True)
+        say(f"devices: {device_map()}", to_stderr=True)
     else:
         # The others would say the same of the same data.
         logging.getLogger("bloodcell_jax").setLevel(logging.CRITICAL)
@@ -117,8 +116,8 @@ def _print_result(result: "Result") -> None:
     from bloodcell_jax.evaluate.outputs import summary
 
     for split, metrics in result.metrics.items():
-        print(f"{split}: {summary(metrics)}")
-    print(f"report: {result.report}")
+        say(f"{split}: {summary(metrics)}")
+    say(f"report: {result.report}")
 
 
 TRAIN = Verb(

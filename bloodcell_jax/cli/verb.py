@@ -1,5 +1,6 @@
 """What a verb is, and flags that several verbs share."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from absl import flags
 
 from bloodcell_jax.errors import UsageError
+from bloodcell_jax.names import visible
 
 
 @dataclass(frozen=True)
@@ -46,3 +48,19 @@ def required(values: flags.FlagValues, name: str) -> str:
 def required_path(values: flags.FlagValues, name: str) -> Path:
     """Return the path that a flag must give; a tilde is the home folder."""
     return Path(required(values, name)).expanduser()
+
+
+def define_raw_names(values: flags.FlagValues) -> None:
+    """Define the flag of the verbs that write names into a CSV."""
+    flags.DEFINE_bool(
+        "raw_names",
+        False,
+        "write the names of files and classes into CSVs as they are; unset: an apostrophe stands before a name that a "
+        "spreadsheet would run as a formula, and control characters are escaped",
+        flag_values=values,
+    )
+
+
+def say(text: str, *, to_stderr: bool = False) -> None:
+    """Print what a verb has to say; no name in it can steer the terminal."""
+    print(visible(text, keep="\n"), file=sys.stderr if to_stderr else sys.stdout, flush=True)

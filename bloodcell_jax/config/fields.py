@@ -153,7 +153,17 @@ class TrainConfig:
         choices=("val/f1_macro", "val/accuracy", "val/loss"),
     )
     max_bad_steps: int = option(
-        10, "consecutive steps with non-finite gradients (each is skipped) before the run ends", minimum=0
+        10,
+        "steps in a row that may be skipped because their loss or gradient is not finite, or their loss a spike; one "
+        "more ends the run",
+        minimum=0,
+        may_change=True,
+    )
+    spike_sigma: float | None = option(
+        None,
+        "skip a step whose loss lies so many standard deviations above the mean of the last 100 good losses of the "
+        "stage, such as 6; unset: any finite loss is good",
+        minimum=1.0,
     )
 
 

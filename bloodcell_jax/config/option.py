@@ -1,6 +1,7 @@
 """How an option is declared, with its help, its legal values and whether it may change, and how all are listed."""
 
 import dataclasses
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
 from typing import Any
@@ -34,12 +35,17 @@ def option(
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
-    """Yield (path, field, value) of every option, e.g. `stages[0].optimizer.learning_rate`."""
+    """Yield (path, field, value) of every option, e.g. `stages[0].optimizer.learning_rate`.
+
+    What is no group of options, though it should be, is a value itself: `validate` refuses it.
+    """
     for f in dataclasses.fields(config):
         path, value = f"{prefix}{f.name}", getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
+        if isinstance(f.type, type) and dataclasses.is_dataclass(f.type) and isinstance(value, f.type):
             yield from leaves(value, f"{path}.")
-        elif isinstance(value, list):
+        elif (
+            typing.get_origin(f.type) is list and isinstance(value, list) and all(map(dataclasses.is_dataclass, value))
+        ):
             for i, item in enumerate(value):
                 yield from leaves(item, f"{path}[{i}].")
         else:

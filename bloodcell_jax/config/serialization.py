@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import reprlib
 import typing
 from typing import Any
 
@@ -38,12 +39,14 @@ def _build(kind: Any, value: Any, path: str) -> Any:
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         fields = {f.name: f for f in dataclasses.fields(kind)}
         if not isinstance(value, dict):
-            raise UsageError(f"{path}: expected the fields of {kind.__name__}, got {value!r}")
+            raise UsageError(f"{path}: expected the fields of {kind.__name__}, got {reprlib.repr(value)}")
         for name in value:
             if name not in fields:
                 raise UsageError(f"{path}.{name}: no such field; {path} has {', '.join(fields)}")
         return kind(**{name: _build(fields[name].type, item, f"{path}.{name}") for name, item in value.items()})
-    if typing.get_origin(kind) is list and isinstance(value, list):
+    if typing.get_origin(kind) is list:
+        if not isinstance(value, list):
+            raise UsageError(f"{path}: expected a list, got {reprlib.repr(value)}")
         item_kind = typing.get_args(kind)[0]
         return [_build(item_kind, item, f"{path}[{i}]") for i, item in enumerate(value)]
     if typing.get_origin(kind) is tuple and isinstance(value, list):

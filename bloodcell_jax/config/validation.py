@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import reprlib
 import types
 import typing
 from typing import Any
@@ -47,14 +48,16 @@ def validate(config: Config) -> None:
 
 def _check_value(path: str, f: dataclasses.Field, value: Any) -> None:
     if not _has_type(value, f.type):
-        raise UsageError(f"{path}={value!r}: expected {_type_name(f.type)}")
+        raise UsageError(f"{path}={reprlib.repr(value)}: expected {_type_name(f.type)}")
     if value is None:
         return
     rules = f.metadata
     if rules["choices"] and value not in rules["choices"]:
         raise UsageError(f"{path}={value!r}: must be one of {', '.join(map(str, rules['choices']))}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"{path}={value!r}: must be finite")
+    numbers = [item for item in (value if isinstance(value, tuple) else (value,)) if isinstance(item, int | float)]
+    # A whole number of more than 64 bits is infinite to whoever computes with it.
+    if not all(abs(number) < 2**63 if isinstance(number, int) else math.isfinite(number) for number in numbers):
+        raise UsageError(f"{path}={reprlib.repr(value)}: must be finite")
     if rules["minimum"] is not None and value < rules["minimum"]:
         raise UsageError(f"{path}={value!r}: must be at least {rules['minimum']}")
     if rules["maximum"] is not None and value > rules["maximum"]:
@@ -66,6 +69,8 @@ def _has_type(value: Any, kind: Any) -> bool:
         return any(_has_type(value, option) for option in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
         return isinstance(value, tuple) and all(_has_type(item, typing.get_args(kind)[0]) for item in value)
+    if typing.get_origin(kind) is list:
+        return isinstance(value, list) and all(isinstance(item, typing.get_args(kind)[0]) for item in value)
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
     return isinstance(value, int | float) if kind is float else isinstance(value, kind)
@@ -76,7 +81,16 @@ def _type_name(kind: Any) -> str:
         return " or ".join(_type_name(option) for option in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
         return f"a tuple of {_type_name(typing.get_args(kind)[0])}"
-    return {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "none"}[kind]
+    if typing.get_origin(kind) is list:
+        return f"a list of {typing.get_args(kind)[0].__name__}"
+    names: dict[Any, str] = {
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        bool: "true or false",
+        type(None): "none",
+    }
+    return str(names.get(kind, kind.__name__))
 
 
 def check_geometry(data: DataConfig, prefix: str = "config.data.") -> None:

@@ -1,5 +1,6 @@
 """Images in class folders, on disk or in a zip archive: `basophil/a.jpg`, or `train/basophil/a.jpg`."""
 
+import os
 from pathlib import Path, PurePosixPath
 
 from bloodcell_jax.config import DataConfig
@@ -13,15 +14,15 @@ from bloodcell_jax.errors import DataError
 
 def load_folder(place: str, source: str, config: DataConfig) -> Dataset:
     """Read class folders from disk; see `bloodcell_jax.data.sources.load_source`."""
-    path = Path(place).expanduser()
-    if not path.is_dir():
+    path = Path(os.path.expanduser(place))
+    if not os.path.isdir(path):
         raise DataError(f"{source}: not a folder; give folder:PATH of class folders")
     return _load(read_folder(path), source, config)
 
 
 def load_zip(place: str, source: str, config: DataConfig) -> Dataset:
     """Read class folders from a zip archive; see `bloodcell_jax.data.sources.load_source`."""
-    with open_zip(Path(place).expanduser(), source) as tree:
+    with open_zip(Path(os.path.expanduser(place)), source) as tree:
         return _load(tree, source, config)
 
 

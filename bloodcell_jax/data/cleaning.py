@@ -13,6 +13,7 @@ import numpy as np
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.launch_cache import cached_sha256
 from bloodcell_jax.errors import DataError
+from bloodcell_jax.regular_files import check_regular_file
 
 _log = logging.getLogger(__name__)
 
@@ -66,9 +67,10 @@ def remove_rows(dataset: Dataset, path: str | Path) -> Dataset:
 
 
 def _read(path: Path) -> dict:
+    check_regular_file(path, f"data.clean={path}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or f"not JSON: {error}"
         raise DataError(f"data.clean={path}: cannot be read ({reason}); {_ADVICE}") from error
     if not isinstance(content, dict) or not isinstance(content.get("remove"), list):
@@ -82,10 +84,18 @@ def _check_made_for(content: dict, dataset: Dataset, path: Path) -> None:
         return
     advice = _ADVICE
     if content.get("image_size") not in (None, size):
-        advice = f"it was made at image_size={content['image_size']}, so audit with --image_size={size}"
+        advice = f"it was made at image_size={_shown(content['image_size'])}, so audit with --image_size={size}"
+    count, said = _shown(content.get("n")), _shown(content.get("sha256"))
     raise DataError(
-        f"data.clean={path}: made for other data: n {content.get('n')}, sha256 {content.get('sha256')}; "
+        f"data.clean={path}: made for other data: n {count}, sha256 {said}; "
         f"{dataset.source} has n {len(dataset)}, sha256 {sha256}; {advice}"
+    )
+
+
+def _shown(value: Any) -> str:
+    """Return a value of the file for a message of one line; any value may be there."""
+    return (
+        str(value)[:100] if isinstance(value, str | int) and str(value).isprintable() else f"a {type(value).__name__}"
     )
 
 
@@ -95,7 +105,7 @@ def _checked_index(entry: Any, dataset: Dataset, place: str) -> int:
         raise DataError(f"data.clean={place}: has no index from 0 to {len(dataset) - 1}; delete the entry or {_ADVICE}")
     if entry.get("id", dataset.ids[index]) != dataset.ids[index]:
         raise DataError(
-            f"data.clean={place}: index {index} is {dataset.ids[index]}, not {entry['id']}; "
+            f"data.clean={place}: index {index} is {dataset.ids[index]}, not {_shown(entry['id'])}; "
             f"delete the entry or {_ADVICE}"
         )
     return index

@@ -13,7 +13,7 @@ from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data import image_files
 from bloodcell_jax.data.class_tree import Entry
 from bloodcell_jax.data.dataset import Dataset
-from bloodcell_jax.data.file_trees import FileTree, UnreadableFile, is_hidden, printable
+from bloodcell_jax.data.file_trees import FileTree, UnreadableFile, example_id, is_hidden, printable
 from bloodcell_jax.data.geometry import Geometry
 from bloodcell_jax.devices.host import check_fits
 from bloodcell_jax.errors import DataError
@@ -52,14 +52,14 @@ def decode_dataset(
     """
     geometries = _geometries(len(entries), columns or {}, source, config)
     images, sizes, bad = _decode_all(tree, entries, source, geometries)
-    skipped = {**unreadable, **{printable(entries[i].path): reason for i, reason in bad.items()}}
+    skipped = {**unreadable, **{example_id(entries[i].path): reason for i, reason in bad.items()}}
     if skipped:
         _report_unreadable(skipped, len(entries) + len(unreadable), source, config.skip_bad)
     dataset = Dataset(
         images=images,
         labels=np.array([names.index(entry.class_name) for entry in entries], np.int32),
         class_names=names,
-        ids=tuple(printable(entry.path) for entry in entries),
+        ids=tuple(example_id(entry.path) for entry in entries),
         source=source,
         splits={
             split: np.flatnonzero([entry.split == split for entry in entries]).astype(np.int32)
@@ -128,7 +128,7 @@ def _decode_all(
         """Decode one file; returns its size and the side that is looked at, or the reason why it cannot be read."""
         path = entries[i].path
         try:
-            decoded = image_files.decode_sized(tree.read(path), printable(path), geometries[i])
+            decoded = image_files.decode_sized(tree.read(path), example_id(path), geometries[i])
         except UnreadableFile as error:
             return error.reason
         images[i] = decoded.pixels

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from bloodcell_jax.data.npz import open_npz
+from bloodcell_jax.data.npz import open_npz, read_array
 from bloodcell_jax.errors import DataError
 
 
@@ -78,7 +78,8 @@ class ExampleIndex(NamedTuple):
         """Return the index of `count` examples; None if there is none, or none that can be read."""
         with contextlib.suppress(DataError):
             with open_npz(path, str(path)) as file:
-                index = cls(file["labels"], Names(file["letters"], file["ends"]), _groups_in(file))
+                names = _names_in(file, "letters", "ends")
+                index = cls(_whole_numbers(file, "labels"), names, _groups_in(file))
             if len(index.labels) == len(index.ids) == count == len(index.ids if index.groups is None else index.groups):
                 return index
         return None
@@ -87,5 +88,29 @@ class ExampleIndex(NamedTuple):
 def _groups_in(file: NpzFile) -> tuple[str, ...] | None:
     if "groups" not in file:
         return None
-    names = tuple(Names(file["group_letters"], file["group_ends"]))
-    return tuple(names[number] for number in file["groups"])
+    names = tuple(_names_in(file, "group_letters", "group_ends"))
+    return tuple(names[number] for number in _whole_numbers(file, "groups"))
+
+
+def _names_in(file: NpzFile, letters: str, ends: str) -> Names:
+    """Return the packed texts of a file, which anybody may have written.
+
+    Raises:
+      ValueError: they are none.
+    """
+    names = Names(_whole_numbers(file, letters), _whole_numbers(file, ends))
+    is_packed = names.letters.dtype == np.uint8 and names.ends.dtype == np.int64
+    if not is_packed or (np.diff(names.ends, prepend=0, append=len(names.letters)) < 0).any():
+        raise ValueError("no packed texts")
+    names.letters.tobytes().decode()
+    starts = names.letters[names.ends[names.ends < len(names.letters)]]
+    if ((starts & 0xC0) == 0x80).any():
+        raise ValueError("a text that begins inside a character")
+    return names
+
+
+def _whole_numbers(file: NpzFile, key: str) -> np.ndarray:
+    array = read_array(file, key, key)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{key} are no whole numbers")
+    return array

@@ -3,11 +3,12 @@
 Nothing is ever unpacked to disk. Entries that an archive may not hold are refused by name, with the reason.
 """
 
+import mmap
 import os
 import stat
+import struct
 import unicodedata
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,10 +17,18 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from bloodcell_jax.errors import DataError
+from bloodcell_jax.names import visible
+from bloodcell_jax.regular_files import check_regular_file, fault_of_file
 
 # The size of an uncompressed image of 5,900 x 5,900 pixels. Several such files are in memory at a time while an archive
 # is read.
 MAX_FILE_BYTES = 100 * 2**20
+
+# What stands before a file in a zip archive, and for it in the directory: the first bytes, and where the flags, the
+# length of the name and the name are. This flag says that the name is UTF-8.
+_HEADERS, _UTF_8 = ((b"PK\x03\x04", 6, 26, 30), (b"PK\x01\x02", 8, 28, 46)), 0x800
+# Four thousand bytes of bzip2 unpack to 80 MB at most.
+_PIECE_BYTES = 4096
 
 
 class UnreadableFile(DataError):
@@ -49,10 +58,15 @@ class FileTree:
 
 def printable(path: PurePosixPath) -> str:
     """Return a path as one line of printable UTF-8; other bytes and characters are escaped, as in `\\xff`."""
-    text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return visible(str(path))
+
+
+def example_id(path: PurePosixPath) -> str:
+    """Return the printable id of a file; other than by `printable`, no two paths have the same.
+
+    A backslash of the name itself is doubled, so that it is no escape.
+    """
+    return printable(PurePosixPath(str(path).replace("\\", "\\\\")))
 
 
 def is_hidden(path: PurePosixPath) -> bool:
@@ -96,8 +110,8 @@ def read_file(path: Path, name: str) -> bytes:
       UnreadableFile: the file cannot be read, exceeds MAX_FILE_BYTES or is no regular file; names it by `name`.
     """
     try:
-        if not path.is_file():
-            raise UnreadableFile(name, "a link to nothing" if path.is_symlink() else "no regular file")
+        if fault := fault_of_file(path):
+            raise UnreadableFile(name, fault)
         if path.stat().st_size > MAX_FILE_BYTES:
             raise UnreadableFile(name, _too_large(path.stat().st_size))
         return path.read_bytes()
@@ -109,27 +123,29 @@ def read_file(path: Path, name: str) -> bytes:
 def open_zip(path: Path, source: str) -> Iterator[FileTree]:
     """List a zip archive, which stays open for reading inside the context.
 
-    These entries are refused by name: paths that leave the archive, links, names that occur twice, and files above
-    MAX_FILE_BYTES.
+    These entries are refused by name: paths that leave the archive, links, names that are empty or occur twice, and
+    files above MAX_FILE_BYTES.
 
     Raises:
       DataError: it is no zip archive, or its files overlap, which happens only in a zip bomb.
     """
+    check_regular_file(path, source)
     try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise DataError(f"{source}: cannot be read as a zip archive ({error}); copy or download it again") from error
+        archive = _open(path)
+    except Exception as error:  # zipfile raises nearly everything on malformed files.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{source}: cannot be read as a zip archive ({reason}); copy or download it again") from error
     with archive:
         infos = archive.infolist()
         if _overlap(infos):
             raise DataError(f"{source}: files inside the archive overlap, as in a zip bomb; copy or download it again")
         names = [PurePosixPath(_name(info)) for info in infos]
-        times = Counter(name for name, info in zip(names, infos, strict=True) if not info.is_dir())
+        times = Counter(name for name, info in zip(names, infos, strict=True) if not _is_folder(info))
         files: dict[PurePosixPath, zipfile.ZipInfo] = {}
         folders: set[PurePosixPath] = set()
         refused: dict[str, str] = {}
         for name, info in zip(names, infos, strict=True):
-            if info.is_dir():
+            if _is_folder(info):
                 folders.add(name)
             elif reason := _refusal(name, info, times[name]):
                 refused[printable(name)] = reason
@@ -139,17 +155,62 @@ def open_zip(path: Path, source: str) -> Iterator[FileTree]:
 
         def read(name: PurePosixPath) -> bytes:
             try:
-                return archive.read(files[name])
-            except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+                return _unpacked(archive, files[name])
+            except Exception as error:  # zipfile and its decompressors raise nearly everything on malformed files.
                 raise UnreadableFile(printable(name), str(error) or type(error).__name__) from error
 
         yield FileTree(list(files), folders, read, refused)
 
 
+def _open(path: Path) -> zipfile.ZipFile:
+    """Open an archive; names that are marked as UTF-8 and are not are read in the archives' old code page."""
+    try:
+        return zipfile.ZipFile(path)
+    except UnicodeDecodeError:
+        with path.open("rb") as file:
+            content = _MappedFile(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        _unmark_names(content)
+        return zipfile.ZipFile(content)  # pyright: ignore[reportArgumentType]  # A mapped file has what it needs.
+
+
+class _MappedFile(mmap.mmap):
+    """A mapped file that has all that zipfile asks of a file."""
+
+    def seekable(self) -> bool:
+        """Return that any place can be read."""
+        return True
+
+
+def _unmark_names(content: mmap.mmap) -> None:
+    """Take the mark for UTF-8 off the names that are not UTF-8; the file is not changed."""
+    for mark, flags_at, length_at, name_at in _HEADERS:
+        at = content.find(mark)
+        while at >= 0 and at + name_at <= len(content):
+            (flags,), (length,) = (struct.unpack_from("<H", content, at + place) for place in (flags_at, length_at))
+            try:
+                content[at + name_at : at + name_at + length].decode()
+            except UnicodeDecodeError:
+                struct.pack_into("<H", content, at + flags_at, flags & ~_UTF_8)
+            at = content.find(mark, at + len(mark))
+
+
+def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """Return the bytes of an entry, never more than it claims."""
+    with archive.open(info) as file:
+        if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            return file.read()
+        # The other methods unpack at once what is read of the archive at once, and that may be a bomb.
+        return b"".join(iter(lambda: file.read(_PIECE_BYTES), b""))
+
+
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    return info.filename.endswith("/")
+
+
 def _name(info: zipfile.ZipInfo) -> str:
     """Return the intended name of an entry: some writers leave out the mark for UTF-8, some write backslashes."""
     name = info.filename
-    if not info.flag_bits & 0x800 and not name.isascii():
+    if not info.flag_bits & _UTF_8 and not name.isascii():
         with suppress(UnicodeError):  # The name is in the archives' old code page after all.
             name = name.encode("cp437").decode("utf-8")
     return name.replace("\\", "/")
@@ -158,6 +219,8 @@ def _name(info: zipfile.ZipInfo) -> str:
 def _refusal(name: PurePosixPath, info: zipfile.ZipInfo, times: int) -> str | None:
     if name.is_absolute() or ".." in name.parts or (name.parts[:1] and name.parts[0].endswith(":")):
         return "its path leads out of the archive"
+    if not name.parts:
+        return "an empty name"
     if stat.S_ISLNK(info.external_attr >> 16):
         return "a symbolic link"
     if times > 1:

@@ -1,14 +1,17 @@
 """Decoding image files and bringing them to the network's geometry."""
 
+import contextlib
 import importlib
 import importlib.util
 import io
 import logging
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, features
+from PIL import ExifTags, Image, ImageFile, ImageOps, features
 
 from bloodcell_jax.data.file_trees import UnreadableFile
 from bloodcell_jax.data.geometry import Geometry
@@ -52,6 +55,14 @@ SUFFIXES = _readable_suffixes()
 # Threads that decode at the same time: Pillow releases the interpreter lock while it decodes.
 DECODING_THREADS = 8
 
+# A file of Pillow's 89 million pixels takes a gigabyte and more while it is decoded, and eight threads do that: files
+# above these pixels are decoded one at a time.
+_LARGE, _LARGE_PIXELS = threading.Lock(), 2**23
+# Progressive JPEGs have ten scans or so.
+_MOST_SCANS = 500
+# Pages of a TIFF.
+_MOST_COUNTED = 10
+
 # A decompression bomb is an error, not a warning. This holds for the whole process: a thread has no filters of its own.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
@@ -92,15 +103,49 @@ def decode_sized(content: bytes, name: str, geometry: Geometry, *, whole: bool =
         raise UnreadableFile(name, "an empty file")
     try:
         with Image.open(io.BytesIO(content)) as image:
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            decoded = to_geometry(image, geometry, whole=whole)
+            _check_scans(image, content)
+            frames = _count_frames(image)
+            bring = _alone if image.width * image.height > _LARGE_PIXELS else to_geometry
+            decoded = bring(image, geometry, whole=whole)
     except UnreadableFile:
         raise
     except Exception as error:  # Pillow's decoders raise nearly everything on malformed files.
         raise UnreadableFile(name, _reason(error)) from error
     if frames > 1:
-        logger.info("%s: %d frames; the first is taken", name, frames)
+        shown = f"more than {_MOST_COUNTED}" if image.format == "TIFF" and frames > _MOST_COUNTED else frames
+        logger.info("%s: %s frames; the first is taken", name, shown)
     return decoded
+
+
+def _alone(image: Image.Image, geometry: Geometry, *, whole: bool) -> DecodedImage:
+    """Do what `to_geometry` does, one image at a time.
+
+    A thread of its own does it, which takes over the heap of the one before. Each thread of the pool would keep one.
+    """
+    with _LARGE, ThreadPoolExecutor(1) as pool:
+        return pool.submit(to_geometry, image, geometry, whole=whole).result()
+
+
+def _check_scans(image: Image.Image, content: bytes) -> None:
+    """Refuse a JPEG that would take hours: each scan of a progressive one goes over all pixels again."""
+    if image.format in ("JPEG", "MPO") and (scans := content.count(b"\xff\xda")) > _MOST_SCANS:
+        raise ValueError(f"{scans:,} scans; at most {_MOST_SCANS} are read")
+
+
+def _count_frames(image: Image.Image) -> int:
+    """Return the number of frames; pages of a TIFF are counted up to one more than `_MOST_COUNTED`."""
+    if image.format == "MPO":  # Its other pictures are views of the same.
+        return 1
+    if image.format != "TIFF":
+        return getattr(image, "n_frames", 1)
+    # Pillow counts them in quadratic time: minutes for 50,000 pages, which have 5 MB.
+    frames = 1
+    with contextlib.suppress(EOFError):
+        for frames in range(1, _MOST_COUNTED + 1):
+            image.seek(frames)
+        frames += 1
+    image.seek(0)
+    return frames
 
 
 def to_geometry(image: Image.Image, geometry: Geometry, *, whole: bool = False) -> DecodedImage:
@@ -115,7 +160,7 @@ def to_geometry(image: Image.Image, geometry: Geometry, *, whole: bool = False) 
     if not isinstance(image, ImageFile.ImageFile) and image.mode.startswith(("I", "F")):
         raise ValueError(f"mode {image.mode}: more than 8 bits, of which the range is not known; convert it to 8 bits")
     levels = levels_of(image) if isinstance(image, ImageFile.ImageFile) else Levels(255)
-    turned = ImageOps.exif_transpose(image)
+    turned = _upright(image)
     width, height = turned.size
     side = min(width, height) if whole else geometry.side(width, height)
     # The crop comes first: colors are then converted only inside it.
@@ -123,6 +168,12 @@ def to_geometry(image: Image.Image, geometry: Geometry, *, whole: bool = False) 
     rgb = to_rgb(square, levels)
     _check_shows_something(square, rgb, "it" if square.size == turned.size else "its middle")
     return DecodedImage(np.asarray(_resize(rgb, geometry.image_size)), width, height, side)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return an image turned as its EXIF says; one that stands upright is not copied."""
+    is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    return ImageOps.exif_transpose(image) if is_turned else image
 
 
 def _check_shows_something(square: Image.Image, rgb: Image.Image, subject: str) -> None:
@@ -148,6 +199,8 @@ def _reason(error: Exception) -> str:
 
 
 def _center(image: Image.Image, side: int) -> Image.Image:
+    if image.size == (side, side):
+        return image
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
 

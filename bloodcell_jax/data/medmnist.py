@@ -4,6 +4,7 @@ J. Yang et al., MedMNIST v2, Scientific Data 10 (2023) 41, doi:10.1038/s41597-02
 dataset (Acevedo et al., doi:10.17632/snkd93bnjr) in a geometry of its own, CC BY 4.0.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import numpy as np
 from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.dataset import SPLITS, Dataset, index_ids
 from bloodcell_jax.data.image_files import resize_arrays
-from bloodcell_jax.data.npz import check_images, check_labels, open_npz
+from bloodcell_jax.data.npz import check_images, check_labels, open_npz, read_array
 from bloodcell_jax.download import download, file_hash
 from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.regular_files import check_regular_file
 
 URL = "https://zenodo.org/records/10519652/files/{name}.npz?download=1"
 PUBLISHED_MD5 = {
@@ -39,11 +41,11 @@ def load_medmnist(place: str, source: str, config: DataConfig) -> Dataset:
     class_names = config.class_names or names_of(str(path))
     with open_npz(path, source) as archive:
         _check_keys(archive.files, path, source)
-        parts = [archive[f"{split}_labels"] for split in SPLITS]
+        parts = [read_array(archive, f"{split}_labels", source) for split in SPLITS]
         bounds = np.cumsum([0, *map(len, parts)])
         images = np.empty((bounds[-1], config.image_size, config.image_size, 3), np.uint8)
         for i, split in enumerate(SPLITS):
-            part = check_images(_as_color(archive[f"{split}_images"]), source, f"{split}_images")
+            part = check_images(_as_color(read_array(archive, f"{split}_images", source)), source, f"{split}_images")
             parts[i] = check_labels(parts[i], len(part), source, class_names)
             images[bounds[i] : bounds[i + 1]] = resize_arrays(part, config.image_size)
     labels = np.concatenate(parts)
@@ -64,13 +66,14 @@ def names_of(place: str) -> tuple[str, ...]:
 
 def _find(place: str, source: str, data_dir: str | None) -> Path:
     if place not in PUBLISHED_MD5:
-        path = Path(place).expanduser()
-        if not path.is_file():
+        path = Path(os.path.expanduser(place))
+        if not os.path.exists(path):
             raise UsageError(f"{source}: no such file, and no published name; there are {', '.join(PUBLISHED_MD5)}")
         return path
-    local = Path(data_dir).expanduser() / f"{place}.npz" if data_dir else None
-    if local is None or not local.is_file():
+    local = Path(os.path.expanduser(data_dir)) / f"{place}.npz" if data_dir else None
+    if local is None or not os.path.exists(local):
         return download(source, URL.format(name=place), f"{place}.npz", f"md5:{PUBLISHED_MD5[place]}", kind="data")
+    check_regular_file(local, source)
     if file_hash(local, "md5") != PUBLISHED_MD5[place]:
         raise DataError(
             f"{source}: {local} is not the published file (its md5 differs); download it again or remove it"

@@ -1,6 +1,7 @@
 """Arrays from `.npz` files of any origin."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,9 @@ from bloodcell_jax.data.dataset import Dataset, index_ids
 from bloodcell_jax.data.file_trees import printable
 from bloodcell_jax.data.image_files import resize_arrays
 from bloodcell_jax.data.pixel_levels import fault_of, has_one_color
+from bloodcell_jax.devices.host import check_fits
 from bloodcell_jax.errors import DataError, UserError
+from bloodcell_jax.regular_files import check_regular_file
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +25,7 @@ _MOST_LABELS = 100_000
 
 def load_npz(place: str, source: str, config: DataConfig) -> Dataset:
     """Read the keys images and labels of an `.npz`; see `bloodcell_jax.data.sources.load_source`."""
-    with open_npz(Path(place).expanduser(), source) as archive:
+    with open_npz(Path(os.path.expanduser(place)), source) as archive:
         missing = {"images", "labels"} - set(archive.files)
         if missing:
             found = ", ".join(printable(PurePosixPath(key)) for key in archive.files)
@@ -30,7 +33,7 @@ def load_npz(place: str, source: str, config: DataConfig) -> Dataset:
                 f"{source}: no key {' nor '.join(sorted(missing))} (it has {found or 'none'}); "
                 "save it with np.savez(path, images=..., labels=...)"
             )
-        images, labels = archive["images"], archive["labels"]
+        images, labels = read_array(archive, "images", source), read_array(archive, "labels", source)
     images = check_images(images, source)
     labels = check_labels(labels, len(images), source, config.class_names)
     return Dataset(
@@ -49,6 +52,7 @@ def open_npz(path: Path, source: str) -> Iterator[np.lib.npyio.NpzFile]:
     Raises:
       DataError: the file cannot be read, now or inside the context; the message names `source` and the reason.
     """
+    check_regular_file(path, source)
     try:
         # NumPy does not close a file that it cannot read.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -58,6 +62,22 @@ def open_npz(path: Path, source: str) -> Iterator[np.lib.npyio.NpzFile]:
     except Exception as error:  # zipfile, zlib and the parser of headers raise nearly everything on malformed files.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{source}: cannot be read as .npz ({reason}); save it again with np.savez") from error
+
+
+def read_array(archive: np.lib.npyio.NpzFile, key: str, source: str) -> np.ndarray:
+    """Return an array of an opened `.npz`.
+
+    Raises:
+      DataError: the member is something else.
+      MachineError: it claims more bytes than fit into memory.
+    """
+    # A member may be named with the suffix or without; NumPy returns one that holds no array as its bytes.
+    members = {info.filename.removesuffix(".npy"): info.file_size for info in archive.zip.infolist()}
+    check_fits(members.get(key, 0), source)
+    array = archive[key]
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{source}: {key} is no array; save it again with np.savez")
+    return array
 
 
 def check_images(images: np.ndarray, source: str, key: str = "images") -> np.ndarray:

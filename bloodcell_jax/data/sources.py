@@ -3,6 +3,7 @@
 A new kind takes one entry in `SOURCES`, a loader and a test.
 """
 
+import os
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from bloodcell_jax.data.npz import load_npz
 from bloodcell_jax.data.synthetic import load_synthetic
 from bloodcell_jax.data.tfds_reader import load_tfds
 from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.regular_files import fault_of_file
 
 _HELP_WIDTH = 110
 # Fields of `DataConfig` that another kind of source would ignore, so that groups or labels were not what the user said.
@@ -46,7 +48,7 @@ class SourceKind:
 
 
 def _is_file_with(*suffixes: str) -> Callable[[Path], bool]:
-    return lambda path: path.suffix.lower() in suffixes and not path.is_dir()
+    return lambda path: path.suffix.lower() in suffixes and not os.path.isdir(path)
 
 
 SOURCES = {
@@ -58,7 +60,7 @@ SOURCES = {
         knows_names=lambda place: False,
     ),
     "folder": SourceKind(
-        "PATH", "class folders of image files, optionally below train/, val/ and test/", load_folder, Path.is_dir
+        "PATH", "class folders of image files, optionally below train/, val/ and test/", load_folder, os.path.isdir
     ),
     "zip": SourceKind(
         "PATH", "the same in a zip archive, which is never unpacked to disk", load_zip, _is_file_with(".zip")
@@ -104,8 +106,8 @@ def read_source(source: str, config: DataConfig) -> Dataset:
     """Read a data source as a configuration says, see `load_source`; images may stay on the disk."""
     kind, place = _kind_and_place(source)
     path = source_path(source)
-    if path is not None and not path.exists():
-        raise DataError(f"{source}: no such file or folder; check data.source")
+    if path is not None and not os.path.isdir(path) and (fault := fault_of_file(path)):
+        raise DataError(f"{source}: {fault}; check data.source")
     given = [name for name in _OF_MANIFESTS if getattr(config, name) is not None]
     given += ["microns_per_pixel"] * isinstance(config.microns_per_pixel, str)
     if given and kind != "csv":
@@ -139,8 +141,8 @@ def source_path(source: str) -> Path | None:
     """Return the path of the file or folder that a source names; None if its kind is no `KIND:PATH`."""
     kind, _, place = source.partition(":")
     if kind not in SOURCES:
-        return Path(source).expanduser()
-    return Path(place).expanduser() if SOURCES[kind].place == "PATH" else None
+        return Path(os.path.expanduser(source))
+    return Path(os.path.expanduser(place)) if SOURCES[kind].place == "PATH" else None
 
 
 def source_help() -> str:
@@ -161,7 +163,7 @@ def _kind_and_place(source: str) -> tuple[str, str]:
     name, _, place = source.partition(":")
     if name in SOURCES:
         return name, place
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     for name, kind in SOURCES.items():
         if kind.recognizes is not None and kind.recognizes(path):
             return name, source

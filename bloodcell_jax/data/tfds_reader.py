@@ -21,6 +21,7 @@ from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.example_index import ExampleIndex, Names
 from bloodcell_jax.data.image_files import DECODING_THREADS
 from bloodcell_jax.data.stored_images import StoredImages, damage_named
+from bloodcell_jax.data.tfds_files import check_prepared_files
 from bloodcell_jax.download import cache_folder
 from bloodcell_jax.errors import DataError
 
@@ -63,6 +64,8 @@ def load_tfds(place: str, source: str, config: DataConfig) -> Dataset:
             f"{source}: {(index.labels < 0).sum():,} examples have no label, as in unlabeled test splits; prepare it "
             "without them"
         )
+    if len(index.labels) and index.labels.max() >= len(names):
+        raise DataError(f"{source}: label {index.labels.max()} is of no class; its files are damaged, prepare it again")
     metadata = info.metadata or {}
     return Dataset(
         images=StoredImages(parts, config.image_size, source, fingerprint),
@@ -96,11 +99,12 @@ def open_builder(name: str, data_dir: str | os.PathLike | None, source: str) -> 
     tfds = import_tfds()
     from tensorflow_datasets.core import read_only_builder
 
-    folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    folder = Path(os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR))
+    check_prepared_files(folder / name.partition(":")[0], source)
     try:
         return read_only_builder.builder_from_files(name, data_dir=folder)
-    except (tfds.core.DatasetNotFoundError, ValueError, OSError, KeyError) as error:
-        folders = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    except Exception as error:  # TFDS raises nearly everything on malformed files.
+        folders = [path.name for path in folder.iterdir() if path.is_dir()] if os.path.isdir(folder) else []
         there = sorted(name for name in folders if name != "downloads" and not name.startswith("."))
         raise DataError(
             f"{source}: not prepared in {folder}, which has {', '.join(there) or 'no datasets'}; set data.data_dir, or "

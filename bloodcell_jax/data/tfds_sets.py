@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import logging
+import os
 import re
 import shutil
 import sys
@@ -45,7 +46,7 @@ def prepare(dataset: Dataset, data_dir: str | Path, name: str) -> str:
     if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
         raise UsageError(f"--name={name}: give only letters, digits, _, - and .")
     full_name = f"blood_cells/{name}"
-    data_dir = Path(data_dir).expanduser()
+    data_dir = Path(os.path.expanduser(data_dir))
     # This folder lies beside the datasets, so that the finished dataset is renamed, not copied.
     unfinished = data_dir / f".{name}.incomplete"
     try:

@@ -3,6 +3,8 @@
 import difflib
 import json
 import logging
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.regular_files import fault_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +34,7 @@ def parse_class_map(text: str) -> ClassMap:
       UsageError: the text or the file is no such map.
     """
     if text.strip().lower().endswith(".json"):
-        return _read_map(Path(text.strip()).expanduser())
+        return _read_map(Path(os.path.expanduser(text.strip())))
     pairs = [part.rpartition("=") for part in text.split(",") if part.strip()]
     if not pairs or not all(source.strip() and equals and target.strip() for source, equals, target in pairs):
         raise UsageError(
@@ -42,11 +45,13 @@ def parse_class_map(text: str) -> ClassMap:
 
 
 def _read_map(path: Path) -> ClassMap:
+    if fault := fault_of_file(path):
+        raise UsageError(f"--class_map={path}: {fault}; give a .json file")
     try:
         pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
     except OSError as error:
         raise UsageError(f"--class_map={path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--class_map={path}: not JSON ({error})") from error
     if not isinstance(pairs, list) or not all(
         isinstance(pair, tuple) and (pair[1] is None or isinstance(pair[1], str)) for pair in pairs
@@ -56,8 +61,7 @@ def _read_map(path: Path) -> ClassMap:
 
 
 def _distinct(pairs: Sequence[tuple[str, str | None]], where: str) -> ClassMap:
-    named = [source for source, _ in pairs]
-    if twice := sorted({source for source in named if named.count(source) > 1}):
+    if twice := sorted(source for source, count in Counter(source for source, _ in pairs).items() if count > 1):
         raise UsageError(f"{where}: {', '.join(twice)} stands there twice; name each class of the source once")
     return dict(pairs)
 

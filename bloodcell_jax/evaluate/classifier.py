@@ -23,6 +23,7 @@ from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders, Ranking
 from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
 from bloodcell_jax.workdir.files import read_json_if_present
+from bloodcell_jax.workdir.records import check_environment
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ class Classifier:
         with contextlib.closing(Checkpoints(run.checkpoints, read_only=True)) as checkpoints:
             step = _choose(checkpoints.folders, checkpoint, ranking_of(config.train.best_metric))
             params = restore_params(checkpoints, step, shapes, config.train.ema_decay, sharding)
-        view = (read_json_if_present(run.environment) or {}).get("data", {}).get("view")
+        environment = read_json_if_present(run.environment)
+        view = None if environment is None else check_environment(environment, run.environment)["data"].get("view")
         return cls(config, params, step=step, workdir=run, view=View(**view) if view else None)
 
     @classmethod

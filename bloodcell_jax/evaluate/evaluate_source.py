@@ -21,6 +21,7 @@ from bloodcell_jax.evaluate.outputs import write_split
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.files import read_json
 from bloodcell_jax.workdir.layout import EvaluationFolder
+from bloodcell_jax.workdir.records import check_environment
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ def evaluate_source(
     output: str | None,
     *,
     class_map: ClassMap | None = None,
+    raw_names: bool = False,
     **reading: Any,
 ) -> tuple[EvaluationFolder, Scores]:
     """Evaluate a classifier on one split of a source and write the split's files.
@@ -41,6 +43,7 @@ def evaluate_source(
       split: train, val, test or all; None: test, or val if there is no test (all for another source).
       output: folder for the files; None: eval/<split> of the workdir, for the run's own source alone.
       class_map: class of `source` -> class of the model, `drop` or None; other names match by themselves.
+      raw_names: names in the CSVs are exact, even if a spreadsheet would run them as formulas.
       **reading: fields of `DataConfig` that say how `source` is read: skip_bad, include, exclude, class_level,
         split_folders, group_regex, columns, root and file_pattern. The run's own source is read as it was trained on.
 
@@ -68,7 +71,10 @@ def evaluate_source(
         origin |= mapped
     probabilities = classifier.predict_examples(dataset.images, indices)
     folder = EvaluationFolder(Path(output).expanduser()) if output else classifier.run.evaluation(split)
-    return folder, write_split(folder, dataset, indices, probabilities, step=classifier.step, origin=origin)
+    scores = write_split(
+        folder, dataset, indices, probabilities, step=classifier.step, origin=origin, raw_names=raw_names
+    )
+    return folder, scores
 
 
 def _under_model_names(
@@ -108,7 +114,7 @@ def _load(classifier: Classifier, source: str | None, reading: dict[str, Any]) -
 
 
 def _check_same_data(dataset: Dataset, workdir: Workdir) -> None:
-    trained_on = read_json(workdir.environment)["data"]["sha256"]
+    trained_on = check_environment(read_json(workdir.environment), workdir.environment)["data"]["sha256"]
     if (now := cached_sha256(dataset)) != trained_on:
         raise DataError(
             f"{dataset.source}: not the data this run was trained on (sha256 {now[:12]}, then {trained_on[:12]}), so "

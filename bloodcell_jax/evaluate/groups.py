@@ -1,6 +1,5 @@
 """Each group of an evaluated split, such as a patient or slide: its accuracy and its differential count."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from bloodcell_jax.evaluate.confusion import accuracy, confusion_matrix
+from bloodcell_jax.names import spreadsheet_cell
+from bloodcell_jax.workdir.output_files import csv_writer, open_text, read_csv
 
 
 @dataclass(frozen=True)
@@ -48,23 +49,37 @@ def score_groups(
     return scores
 
 
-def write_groups(path: Path, scores: Sequence[GroupScores], class_names: Sequence[str]) -> None:
-    """Write a row for each group: `group,n,accuracy`, then shares: `labeled CLASS,predicted CLASS` of every class."""
-    with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        columns = [f"{what} {name}" for name in class_names for what in ("labeled", "predicted")]
+def write_groups(
+    path: Path, scores: Sequence[GroupScores], class_names: Sequence[str], *, raw_names: bool = False
+) -> None:
+    """Write a row for each group: `group,n,accuracy`, then shares: `labeled CLASS,predicted CLASS` of every class.
+
+    Raises:
+      MachineError: the file cannot be written.
+    """
+    cell = str if raw_names else spreadsheet_cell
+    with open_text(path) as file:
+        writer = csv_writer(file)
+        columns = [cell(f"{what} {name}") for name in class_names for what in ("labeled", "predicted")]
         writer.writerow(["group", "n", "accuracy", *columns])
         for group in scores:
             pairs = zip(group.labeled, group.predicted, strict=True)
             shares = [group.accuracy, *(share for pair in pairs for share in pair)]
-            writer.writerow([group.name, group.n, *(f"{share:.6f}" for share in shares)])
+            writer.writerow([cell(group.name), group.n, *(f"{share:.6f}" for share in shares)])
 
 
 def read_groups(path: Path) -> list[GroupScores]:
-    """Return what `write_groups` wrote."""
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        rows = list(csv.reader(file))[1:]
-    return [
-        GroupScores(name, int(n), float(right), tuple(map(float, shares[::2])), tuple(map(float, shares[1::2])))
-        for name, n, right, *shares in rows
-    ]
+    """Return what `write_groups` wrote; names are those of the cells.
+
+    Raises:
+      DataError: another program wrote it.
+    """
+    return read_csv(path, _read_row)
+
+
+def _read_row(header: list[str], row: list[str]) -> GroupScores:
+    name, n, right, *shares = row
+    values = [float(share) for share in (right, *shares)]
+    if len(row) != len(header) or len(shares) % 2 or not all(0 <= value <= 1 for value in values):
+        raise ValueError("not a group, its images, and shares of each class")
+    return GroupScores(name, int(n), values[0], tuple(values[1::2]), tuple(values[2::2]))

@@ -69,9 +69,11 @@ class InputFiles:
       files: the images; their names differ.
       others: how many visible files are no images by their suffix, by suffix.
       passed_over: those of them that look like images all the same, if it was asked for.
+      paths: the files and zips that are read, and paths inside zips.
     """
 
     files: list[InputFile] = field(default_factory=list)
+    paths: set[str] = field(default_factory=set)
     others: Counter[str] = field(default_factory=Counter)
     passed_over: list[str] = field(default_factory=list)
 
@@ -95,6 +97,7 @@ def find_input_files(inputs: list[str], archives: ExitStack, *, strict: bool) ->
     for file in found:
         by_path.setdefault(f"{file.root}/{file.inside}", file)
     once = list(by_path.values())
+    result.paths = by_path.keys() | {str(file.root) for file in once}
     if len(once) < len(found):
         logger.warning(
             "--input: files that are given more than once: %s; each has one row", f"{len(found) - len(once):,}"
@@ -126,7 +129,7 @@ def looks_like_image(path: PurePosixPath, first_bytes: bytes) -> bool:
 
 def _find(text: str, archives: ExitStack, result: InputFiles, strict: bool) -> Iterator[_Found]:
     text = os.path.expanduser(text)
-    named = Path(text).exists()
+    named = os.path.exists(text)
     paths = [Path(text)] if named else [Path(match) for match in sorted(glob.glob(text, recursive=True))]
     if not paths:
         raise UsageError(f"--input={text}: no such file, folder or match")

@@ -191,8 +191,11 @@ def forced_choice(predictions: Predictions) -> Predictions:
 def quick_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:
     """Return the metrics that training logs: loss (mean negative log likelihood), accuracy and macro F1.
 
-    Probabilities that are not finite give a loss that is not finite; the training loop decides what follows.
+    If a probability is not finite, all are NaN: the largest column of such a row says nothing, and a checkpoint whose
+    metrics are not finite is never the best.
     """
+    if not np.isfinite(probabilities).all():
+        return dict.fromkeys(LOGGED, float("nan"))
     predictions = Predictions(labels, probabilities)
     return {name: metric.compute(predictions) for name, metric in _logged_metrics().items()}
 

@@ -4,7 +4,6 @@ If the examples have groups, there is also `groups.csv`.
 """
 
 import base64
-import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +15,10 @@ from PIL import Image
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.evaluate.groups import score_groups, write_groups
 from bloodcell_jax.evaluate.metrics import Scores, classification_metrics
+from bloodcell_jax.names import spreadsheet_cell
 from bloodcell_jax.workdir.files import write_json, writing
 from bloodcell_jax.workdir.layout import EvaluationFolder
+from bloodcell_jax.workdir.output_files import csv_writer, open_text
 
 GALLERY_SIZE = 24
 
@@ -30,6 +31,7 @@ def write_split(
     *,
     step: int,
     origin: Mapping[str, Any] | None = None,
+    raw_names: bool = False,
 ) -> Scores:
     """Write the files of one evaluated split and return its metrics; `metrics.json` comes last.
 
@@ -38,6 +40,7 @@ def write_split(
       probabilities: [len(indices), classes].
       step: step of the checkpoint that made them.
       origin: what else `metrics.json` says of the examples, such as their source.
+      raw_names: names in the CSVs are exact, even if a spreadsheet would run them as formulas.
 
     Raises:
       MachineError: a file cannot be written.
@@ -50,12 +53,10 @@ def write_split(
         folder.path.mkdir(parents=True, exist_ok=True)
         for earlier in (folder.page, folder.groups):
             earlier.unlink(missing_ok=True)
-    with writing(folder.predictions):
-        _write_predictions(folder.predictions, dataset, indices, probabilities)
+    _write_predictions(folder.predictions, dataset, indices, probabilities, raw_names=raw_names)
     if groups is not None:
-        with writing(folder.groups):
-            scores = score_groups(groups, labels, predicted, len(dataset.class_names))
-            write_groups(folder.groups, scores, dataset.class_names)
+        scores = score_groups(groups, labels, predicted, len(dataset.class_names))
+        write_groups(folder.groups, scores, dataset.class_names, raw_names=raw_names)
     write_json(folder.most_wrong, _most_wrong(dataset, indices, probabilities))
     write_json(folder.metrics, metrics)
     return metrics
@@ -77,15 +78,18 @@ def summary(scores: Scores) -> str:
     return line
 
 
-def _write_predictions(path: Path, dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray) -> None:
-    class_names, predicted = dataset.class_names, probabilities.argmax(axis=1)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
+def _write_predictions(
+    path: Path, dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray, *, raw_names: bool
+) -> None:
+    cell = str if raw_names else spreadsheet_cell
+    class_names, predicted = [cell(name) for name in dataset.class_names], probabilities.argmax(axis=1)
+    with open_text(path) as file:
+        writer = csv_writer(file)
         writer.writerow(["id", "label", "predicted", "confidence", *class_names])
         for index, guess, row in zip(indices, predicted, probabilities, strict=True):
             values = [f"{p:.6f}" for p in row]
             label = class_names[dataset.labels[index]]
-            writer.writerow([dataset.ids[int(index)], label, class_names[guess], values[guess], *values])
+            writer.writerow([cell(dataset.ids[int(index)]), label, class_names[guess], values[guess], *values])
 
 
 def _most_wrong(dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray) -> list[dict]:

@@ -85,9 +85,13 @@ def create_model(variant: str, num_classes: int, **overrides) -> Network:
 
 
 def build_model(config: ModelConfig) -> Network:
-    """Return the network of a resolved configuration."""
+    """Return the network of a resolved configuration.
+
+    Raises:
+      UsageError: it is not resolved, or as `create_model` says.
+    """
     if config.num_classes is None:
-        raise ValueError("the configuration is not resolved: model.num_classes is unset")
+        raise UsageError("config.model.num_classes: unset; a configuration that a run has resolved says it")
     names = ("drop_path", "layer_scale", "head_init_scale", "stem_stride", "norm_eps", "activation", "remat")
     # Only what differs from the defaults is passed on: a variant's own values stand, and a network without one of
     # these options refuses it by name.

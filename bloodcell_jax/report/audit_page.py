@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -72,7 +73,16 @@ def train_command(config: DataConfig, folder: Path) -> str:
     for path, field, value in leaves(dataclasses.replace(config, clean=str(folder / "clean.json"))):
         if value != field.default:
             words.append(f"--config.data.{path}={'none' if value is None else value}")
-    return shlex.join(words)
+    return " ".join(map(_shell_word, words))
+
+
+def _shell_word(word: str) -> str:
+    """Return a word as a shell reads it; what has no ink or is no UTF-8 stands there as the codes of its bytes."""
+    if word.isprintable():
+        return shlex.quote(word)
+    quoted = word.replace("\\", "\\\\").replace("'", "\\'")
+    codes = (c if c.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(c)) for c in quoted)
+    return f"$'{''.join(codes)}'"
 
 
 def _render(audit: Audit, command: str) -> str:

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from bloodcell_jax.evaluate.metrics import METRICS, Predictions, Scores, forced_choice
+from bloodcell_jax.names import names_by_cell
 from bloodcell_jax.report.evaluation_view import evaluation_view, read_predictions, split_to_show
 from bloodcell_jax.report.rendering import render, write_page
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.files import read_json
 from bloodcell_jax.workdir.layout import EvaluationFolder
+from bloodcell_jax.workdir.records import check_evaluation, check_scores
 
 
 def write_evaluation_page(folder: EvaluationFolder, variant: str, workdir: Workdir | None) -> Path:
@@ -26,10 +28,11 @@ def write_evaluation_page(folder: EvaluationFolder, variant: str, workdir: Workd
       DataError: a file does not have the format that this library writes.
       MachineError: the page cannot be written.
     """
-    metrics = read_json(folder.metrics)
+    metrics = check_evaluation(read_json(folder.metrics), folder.metrics)
     elsewhere = "class_map" in metrics
     on = _short(metrics["source"]) if elsewhere else metrics["split"]
     home_name, home = _home(workdir) if workdir and elsewhere else ("", None)
+    own = check_scores(read_json(home.metrics), home.metrics) if home else None
     html = render(
         "evaluation.html",
         variant=variant,
@@ -37,8 +40,8 @@ def write_evaluation_page(folder: EvaluationFolder, variant: str, workdir: Workd
         main=metrics,
         on=on,
         score_rows=METRICS,
-        columns={f"{home_name}, own data": read_json(home.metrics), on: metrics} if home else {on: metrics},
-        home=read_json(home.metrics) if home else None,
+        columns={f"{home_name}, own data": own, on: metrics} if own else {on: metrics},
+        home=own,
         home_name=home_name,
         forced=_forced_columns(metrics, on, home, home_name),
         **evaluation_view(folder, metrics),
@@ -63,7 +66,7 @@ def _forced_columns(
     metrics: Mapping[str, Any], on: str, home: EvaluationFolder | None, home_name: str
 ) -> dict[str, Scores]:
     """Return the scores of the forced choice, beside those of the run's own images of the same classes."""
-    forced = metrics["forced_choice"]
+    forced = metrics.get("forced_choice")
     if forced is None or len(metrics["present_classes"]) == len(metrics["per_class"]):
         return {}
     own = _forced_at_home(home, metrics["present_classes"], list(metrics["per_class"])) if home else None
@@ -72,9 +75,11 @@ def _forced_columns(
 
 def _forced_at_home(home: EvaluationFolder, present: list[str], class_names: list[str]) -> Scores | None:
     """Return the scores of the run's own images of the classes `present`, when the model chooses among these alone."""
-    rows = [row for row in read_predictions(home) if row[1] in present]
-    if {row[1] for row in rows} != set(present):
+    class_of = names_by_cell(class_names)
+    rows = [row for row in read_predictions(home) if class_of.get(row.label) in present]
+    whole = all(len(row.probabilities) == len(class_names) for row in rows)
+    if not whole or {class_of[row.label] for row in rows} != set(present):
         return None
-    labels = np.array([class_names.index(row[1]) for row in rows])
-    predictions = forced_choice(Predictions(labels, np.array([row[4:] for row in rows], np.float64)))
+    labels = np.array([class_names.index(class_of[row.label]) for row in rows])
+    predictions = forced_choice(Predictions(labels, np.array([row.probabilities for row in rows], np.float64)))
     return {"n": len(rows)} | {metric.key: metric.compute(predictions) for metric in METRICS}

@@ -1,17 +1,19 @@
 """What pages show of one evaluated split: its confusion matrix, calibration, worst mistakes and groups."""
 
-import csv
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
+from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.calibration import reliability
 from bloodcell_jax.evaluate.groups import GroupScores, read_groups
 from bloodcell_jax.report import plots
 from bloodcell_jax.workdir.files import read_json_if_present
 from bloodcell_jax.workdir.layout import EvaluationFolder
+from bloodcell_jax.workdir.output_files import read_csv
+from bloodcell_jax.workdir.records import check_most_wrong
 
 # Groups that a page lists; groups.csv has all of them.
 MOST_GROUPS = 40
@@ -24,21 +26,40 @@ def split_to_show(splits: Collection[str]) -> str | None:
 
 def evaluation_view(folder: EvaluationFolder, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the templates show of a split besides its `metrics.json`; what has no file is None."""
-    groups = read_groups(folder.groups) if folder.groups.exists() else None
+    groups = _read_groups(folder, metrics) if folder.groups.exists() else None
+    most_wrong = read_json_if_present(folder.most_wrong)
     return {
         "confusion": _confusion_rows(metrics),
         "reliability": _reliability(folder),
-        "most_wrong": read_json_if_present(folder.most_wrong),
+        "most_wrong": None if most_wrong is None else check_most_wrong(most_wrong, folder.most_wrong),
         "groups": _groups(groups, metrics) if groups else None,
     }
 
 
-def read_predictions(folder: EvaluationFolder) -> list[list[str]]:
-    """Return the rows of `predictions.csv` without its header; none if there is no such file."""
-    if not folder.predictions.exists():
-        return []
-    with folder.predictions.open(encoding="utf-8", errors="replace", newline="") as file:
-        return list(csv.reader(file))[1:]
+class Prediction(NamedTuple):
+    """A row of `predictions.csv`; the classes are as its cells say them."""
+
+    label: str
+    predicted: str
+    confidence: float
+    probabilities: tuple[float, ...]
+
+
+def read_predictions(folder: EvaluationFolder) -> list[Prediction]:
+    """Return the rows of `predictions.csv`; none if there is no such file.
+
+    Raises:
+      DataError: another program wrote it.
+    """
+    return read_csv(folder.predictions, _prediction) if folder.predictions.exists() else []
+
+
+def _prediction(header: list[str], row: list[str]) -> Prediction:
+    _, label, predicted, *numbers = row
+    values = tuple(float(number) for number in numbers)
+    if len(row) != len(header) or not all(0 <= value <= 1 for value in values):
+        raise ValueError("not an id, two classes, and probabilities")
+    return Prediction(label, predicted, values[0], values[1:])
 
 
 def _confusion_rows(metrics: Mapping[str, Any]) -> list[dict]:
@@ -55,11 +76,18 @@ def _reliability(folder: EvaluationFolder) -> Markup | None:
     rows = read_predictions(folder)
     if not rows:
         return None
-    confidence = np.array([float(row[3]) for row in rows])
-    correct = np.array([row[1] == row[2] for row in rows])
+    confidence = np.array([row.confidence for row in rows])
+    correct = np.array([row.label == row.predicted for row in rows])
     count, confidence, correct = reliability(confidence, correct)
     filled = count > 0
     return Markup(plots.reliability_diagram(confidence[filled] / count[filled], correct[filled] / count[filled]))
+
+
+def _read_groups(folder: EvaluationFolder, metrics: Mapping[str, Any]) -> list[GroupScores]:
+    groups, classes = read_groups(folder.groups), len(metrics["per_class"])
+    if any(len(group.labeled) != classes for group in groups):
+        raise DataError(f"{folder.groups}: does not have {classes} classes, as {folder.metrics}; evaluate again")
+    return groups
 
 
 def _groups(groups: list[GroupScores], metrics: Mapping[str, Any]) -> dict[str, Any]:

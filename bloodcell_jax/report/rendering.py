@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
+from bloodcell_jax.names import visible
 from bloodcell_jax.workdir.files import replacing
 
 
@@ -16,6 +18,7 @@ def render(template: str, **values: Any) -> str:
         loader=jinja2.PackageLoader("bloodcell_jax.report", ""),
         autoescape=True,
         undefined=jinja2.ChainableUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -26,6 +29,13 @@ def render(template: str, **values: Any) -> str:
         "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
     }
     return environment.get_template(template).render(values)
+
+
+def _shown(value: object) -> object:
+    """Return what a template shows: marks that turn the direction of writing, and the like, are escaped in names."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return visible(value, keep="\n\u00a0")
+    return value
 
 
 def _number(value: object, form: str) -> str:

@@ -15,6 +15,7 @@ The page shows what the run has written so far. It reads these files of the work
 """
 
 import base64
+import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -23,13 +24,16 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from bloodcell_jax.config import to_dict
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.metrics import METRICS
+from bloodcell_jax.regular_files import check_regular_file
 from bloodcell_jax.report import plots
 from bloodcell_jax.report.evaluation_view import evaluation_view, split_to_show
 from bloodcell_jax.report.rendering import render, write_page
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.files import read_json, read_json_if_present
+from bloodcell_jax.workdir.records import check_environment, check_scores, check_splits
 
 _SPLITS = ("train", "val", "test")
 
@@ -45,15 +49,16 @@ def write_report(workdir: Path) -> Path:
       MachineError: the page cannot be written.
     """
     folder = Workdir(workdir)
-    if not folder.path.is_dir():
+    if not os.path.isdir(folder.path):
         raise UsageError(f"{folder}: no such folder; give the --workdir of a run")
-    config = read_json_if_present(folder.config) or {}
+    config = to_dict(folder.read_config()) if folder.config.exists() else {}
+    environment, splits = read_json_if_present(folder.environment), read_json_if_present(folder.splits)
     html = render(
         "run.html",
         name=folder.path.resolve().name,
         config=config,
-        environment=read_json_if_present(folder.environment) or {},
-        by=(read_json_if_present(folder.splits) or {}).get("by") or {},
+        environment={} if environment is None else check_environment(environment, folder.environment),
+        by={} if splits is None else check_splits(splits, folder.splits).get("by") or {},
         log=_log_summary(folder.read_metrics(), config),
         training_images=_base64_if_present(folder.preview),
         score_rows=METRICS,
@@ -66,7 +71,7 @@ def write_report(workdir: Path) -> Path:
 def _log_summary(records: Sequence[Mapping], config: Mapping) -> dict | None:
     if not records:
         return None
-    stage_starts = [after for before, after in pairwise(records) if before["stage"] != after["stage"]]
+    stage_starts = [after for before, after in pairwise(records) if before.get("stage") != after.get("stage")]
     boundaries = [record["step"] for record in stage_starts]
     panels = (
         ("Loss", ("train/loss", "val/loss"), True),
@@ -83,7 +88,7 @@ def _log_summary(records: Sequence[Mapping], config: Mapping) -> dict | None:
             figures.append({"title": title, "svg": Markup(svg), "names": list(series)})
     # No image goes through the network in a stage on cached features, so its speed is another quantity.
     cached = {stage["name"] for stage in config.get("stages", ()) if stage.get("cached_views")}
-    _, speed = _column([record for record in records if record["stage"] not in cached], "perf/images_per_second")
+    _, speed = _column([record for record in records if record.get("stage") not in cached], "perf/images_per_second")
     return {
         "last": records[-1],
         "stage_starts": stage_starts,
@@ -101,19 +106,23 @@ def _column(records: Sequence[Mapping], field: str) -> tuple[list, list]:
 def _evaluations(workdir: Workdir) -> dict[str, Any]:
     """Return the metrics of every split, and the predictions and images of the split that the page is about."""
     evaluations = workdir.evaluations()
-    metrics = {split: read_json(files.metrics) for split, files in evaluations.items()}
+    metrics = {split: check_scores(read_json(files.metrics), files.metrics) for split, files in evaluations.items()}
     rank = {split: i for i, split in enumerate(_SPLITS)}
     splits = sorted(metrics, key=lambda split: (rank.get(split, len(rank)), split))
     shown = split_to_show(metrics)
     if shown is None:
         return {"metrics": {}, "shown": None}
+    before = read_json_if_present(evaluations[shown].before)
     return {
         "metrics": {split: metrics[split] for split in splits},
         "shown": shown,
-        "before": read_json_if_present(evaluations[shown].before),
+        "before": None if before is None else check_scores(before, evaluations[shown].before),
         **evaluation_view(evaluations[shown], metrics[shown]),
     }
 
 
 def _base64_if_present(path: Path) -> str | None:
-    return base64.b64encode(path.read_bytes()).decode() if path.exists() else None
+    if not path.exists():
+        return None
+    check_regular_file(path)
+    return base64.b64encode(path.read_bytes()).decode()

@@ -3,6 +3,7 @@
 import contextlib
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -19,6 +20,7 @@ from bloodcell_jax.weights.model_file import ModelRecord, read_model_record, wri
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
 from bloodcell_jax.workdir.files import read_json
+from bloodcell_jax.workdir.records import check_environment
 
 
 def step_of_model(workdir: Workdir) -> int | None:
@@ -55,7 +57,7 @@ def write_model(
         step,
         metrics=metrics,
         version=metadata.version("bloodcell_jax"),
-        view=read_json(workdir.environment)["data"].get("view"),
+        view=_environment(workdir)["data"].get("view"),
     )
     write_model_file(workdir.model, params, record, model_info(config, start))
 
@@ -88,18 +90,28 @@ def complete_model(path: str | Path) -> None:
     workdir = Workdir(Path(path).expanduser())
     if workdir.model.exists() or not (workdir.config.exists() and workdir.checkpoints.is_dir()):
         return
-    config, environment = workdir.read_config(), read_json(workdir.environment)
+    config, environment = workdir.read_config(), _environment(workdir)
+    steps, weights = environment.get("steps", 0), environment.get("weights")
     with contextlib.closing(Checkpoints(workdir.checkpoints, read_only=True)) as checkpoints:
         folders = checkpoints.folders
         last = max(folders.steps(), default=0)
         best = next(folders.usable(folders.best(ranking_of(config.train.best_metric))), None)
-        if last < environment["steps"] or best is None:
-            raise DataError(
-                f"{workdir}: a run that is not finished (step {last} of {environment['steps']}); run its command again"
-            )
+        if last < steps or best is None:
+            raise DataError(f"{workdir}: a run that is not finished (step {last} of {steps}); run its command again")
         shapes = param_shapes(build_model(config.model), config.data.image_size)
         sharding = create_parallel("jit", jax.device_count()).replicated
         params = restore_params(checkpoints, best, shapes, config.train.ema_decay, sharding)
-        start = info_from_dict(environment["weights"]) if environment["weights"] else None
+        start = _info(weights, workdir) if weights else None
         metrics = folders.record(best)["metrics"]
         write_model(workdir, config, params, start, step=best, metrics=metrics)
+
+
+def _environment(workdir: Workdir) -> dict[str, Any]:
+    return check_environment(read_json(workdir.environment), workdir.environment)
+
+
+def _info(values: Any, workdir: Workdir) -> WeightsInfo:
+    try:
+        return info_from_dict(values)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{workdir.environment}: weights cannot be read ({error}); delete it and run again") from error

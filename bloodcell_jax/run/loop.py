@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from bloodcell_jax.devices.processes import say_place, shared
-from bloodcell_jax.errors import DivergedError
+from bloodcell_jax.errors import DivergedError, MachineError
 from bloodcell_jax.evaluate.metrics import ranking_of
 from bloodcell_jax.run.compilation import compile_stage
 from bloodcell_jax.run.evaluation import RunEvaluator
@@ -18,10 +18,12 @@ from bloodcell_jax.run.step_memory import check_memory
 from bloodcell_jax.run.watch.meter import Line, StageMeter, TrainingClock
 from bloodcell_jax.run.watch.preemption import StopSignals
 from bloodcell_jax.run.watch.profiling import StepProfiler
+from bloodcell_jax.run.watch.skipped import SkippedSteps
 from bloodcell_jax.train.stages import TrainingStage, stage_of_step
 from bloodcell_jax.train.state import TrainState, begin_stage
 from bloodcell_jax.train.step import Data, Metrics
 from bloodcell_jax.workdir import Workdir
+from bloodcell_jax.workdir.bad_steps import write_bad_batch
 from bloodcell_jax.workdir.checkpoints import Checkpoints
 from bloodcell_jax.workdir.resume import step_to_resume
 
@@ -56,6 +58,8 @@ class Loop:
         self._first_step = shared("first step", lambda: step_to_resume(checkpoints.folders, run.total_steps))
         self._record = checkpoints.folders.record(self._first_step) if self._first_step else {}
         self._clock = TrainingClock(self._record.get("seconds", 0.0))
+        # Checkpoints of earlier versions do not have it.
+        self._skipped = SkippedSteps(self._record.get("skipped_steps", 0))
         self._journal = Journal(
             workdir,
             first_step=self._first_step,
@@ -108,6 +112,7 @@ class Loop:
                     state, metrics = train_step(state, data, batch, seed)
                 step += 1
                 say_place(f"at step {step} of {run.total_steps}")
+                self._skipped.note(step, metrics)
                 if self._waits:
                     jax.block_until_ready(metrics)
                 self._profiler.after_step(step, metrics)
@@ -115,7 +120,7 @@ class Loop:
 
                 due = self._due(stage, step)
                 lines = meter.lines(step, metrics, log=due.log, now=due.save or self._waits)
-                self._check_finite(lines)
+                self._check_skipped(step if due.save else lines[-1]["step"] if lines else 0, lines)
                 if due.save:
                     self._check_parameters(step, metrics)
                 with meter.paused(step, state) if due.save else contextlib.nullcontext():
@@ -149,7 +154,8 @@ class Loop:
             return run.initial_state()
         shapes = run.state_shapes(stage_of_step(run.stages, step))
         trees = self._checkpoints.restore(step, shapes.to_trees(), run.parallel.replicated)
-        return run.parallel.local_view(TrainState.from_trees(trees))
+        skipped = run.parallel.place_state(np.int32(self._skipped.total))
+        return run.parallel.local_view(TrainState.from_trees(trees, skipped))
 
     def _place_data(self, stage: TrainingStage, stage_input: StageInput, state: TrainState, step: int) -> Data:
         """Return what the stage's steps take as `data`; features that are computed for it count as training."""
@@ -173,16 +179,22 @@ class Loop:
         )
         return begin(state)
 
-    def _check_finite(self, lines: list[Line]) -> None:
-        """Check how many steps in a row were skipped, and take that count out of the lines.
+    def _check_skipped(self, step: int, lines: list[Line]) -> None:
+        """Log the steps up to `step` that were skipped, and check how many were so in a row.
 
         Raises:
-          DivergedError: too many.
+          DivergedError: too many. They are looked at late, so the message names the first and the last that counts;
+            of `lines` those up to that one are written.
         """
-        for line in lines:
-            bad_steps = line.pop("bad_steps")
-            if bad_steps > self._run.config.train.max_bad_steps:
-                raise self._diverged(f"step {line['step']}: {bad_steps} steps in a row had non-finite gradients")
+        most = self._run.config.train.max_bad_steps
+        for skipped in self._skipped.look(step):
+            self._journal.write_skipped(skipped, self._ids_of(skipped.step))
+            if skipped.in_a_row > most:
+                self._journal.write([line for line in lines if line["step"] <= skipped.step], {})
+                first = skipped.step - skipped.in_a_row + 1
+                where = f"steps {first} to {skipped.step}" if most else f"step {first}"
+                what = f"{where}: skipped, because {skipped.why}; more than max_bad_steps={most} in a row"
+                raise self._diverged(what, first)
 
     def _check_parameters(self, step: int, metrics: Metrics) -> None:
         """Refuse to save parameters that are not finite: no later step mends them.
@@ -192,16 +204,40 @@ class Loop:
         """
         norms = jax.device_get((metrics["norm/parameter"], metrics["norm/update"]))
         if not np.isfinite(norms).all():
-            raise self._diverged(f"step {step}: the parameters are not finite")
+            raise self._diverged(f"step {step}: the parameters are not finite", step)
 
-    def _diverged(self, what: str) -> DivergedError:
+    def _diverged(self, what: str, step: int) -> DivergedError:
+        """Save the batch of the step at which the run went wrong; return the error that names what is left."""
         self._checkpoints.wait()
-        steps = self._checkpoints.folders.steps()
-        left = f"the last checkpoint, of step {steps[-1]}, holds the state before" if steps else "no checkpoint is left"
-        return DivergedError(
-            f"{what}; {left}. Train with a lower learning_rate or with clip_norm: with --overwrite, or in another "
-            "--workdir"
-        )
+        self._journal.sync()
+        batch, steps = self._save_batch(step), self._checkpoints.folders.steps()
+        anew = "train anew with a lower learning_rate or with clip_norm, by --overwrite or in another --workdir"
+        if not steps:
+            return DivergedError(f"{what}{batch}; no checkpoint was saved before: {anew}")
+        last = f"{self._workdir.checkpoints / str(steps[-1])} is the last checkpoint, of step {steps[-1]}, and finite"
+        go_on = "to go on from it past these examples, run the same command with a larger --config.train.max_bad_steps"
+        return DivergedError(f"{what}{batch}; {last}; {go_on}; if the rate is at fault, {anew}")
+
+    def _save_batch(self, step: int) -> str:
+        """Write the batch of a step, and return a part of a sentence that says so; empty if the disk refuses."""
+        run, examples = self._run, self._run.examples_of(step - 1)
+        if jax.process_index() == 0:
+            try:
+                write_bad_batch(
+                    self._workdir,
+                    step=step,
+                    images=run.dataset.images[examples],
+                    labels=run.dataset.labels[examples],
+                    ids=self._ids_of(step),
+                    class_names=run.dataset.class_names,
+                )
+            except MachineError:
+                return ""
+        return f"; {self._workdir.bad_batch} holds the batch of step {step}"
+
+    def _ids_of(self, step: int) -> list[str]:
+        """Return the ids of the examples that finished step `step` was trained on."""
+        return [str(self._run.dataset.ids[index]) for index in self._run.examples_of(step - 1).tolist()]
 
     def _evaluate(self, state: TrainState) -> dict[str, float | None] | None:
         """Return the metrics of val; None if a signal came before they were there."""
@@ -233,7 +269,12 @@ class Loop:
         self._checkpoints.wait()
         self._prune()
         trees = self._run.parallel.global_view(state.to_trees())
-        record = {"metrics": val, "seconds": self._clock.seconds, "splits": self._run.splits_record["sha256"]}
+        record = {
+            "metrics": val,
+            "seconds": self._clock.seconds,
+            "skipped_steps": self._skipped.total,
+            "splits": self._run.splits_record["sha256"],
+        }
         self._checkpoints.save(step, trees, record | ({"unwritten": unwritten} if unwritten else {}))
         self._saved = step
 

@@ -16,6 +16,7 @@ from bloodcell_jax.devices.parallel import AXIS, DataParallel
 from bloodcell_jax.models.network import Network, Params
 from bloodcell_jax.models.registry import init_params
 from bloodcell_jax.train.class_balance import class_weights, logit_offset
+from bloodcell_jax.train.guard import Guard
 from bloodcell_jax.train.randomness import INIT, step_key
 from bloodcell_jax.train.stages import TrainingStage
 from bloodcell_jax.train.state import TrainState, begin_stage, create_state
@@ -84,6 +85,7 @@ class Run:
             first_step=stage.start,
             batch_size=train.batch_size,
             jsd=train.jsd,
+            guard=self._guard,
             ema_decay=train.ema_decay,
             axis_name=AXIS,
             class_weights=self._class_weights(),
@@ -104,12 +106,21 @@ class Run:
             batch["logit_offset"] = self._logit_offsets(positions)
         return batch
 
+    def examples_of(self, step: int) -> np.ndarray:
+        """Return the examples of the whole batch of a step, int32 [batch]."""
+        size = self.config.train.batch_size
+        return self.sampler.indices(step * size, (step + 1) * size)
+
     def place_seed(self) -> jax.Array:
         """Return the seed as a step takes it."""
         return self.parallel.place_state(np.uint32(self.config.seed))
 
+    @property
+    def _guard(self) -> Guard:
+        return Guard(self.config.train.max_bad_steps, self.config.train.spike_sigma)
+
     def _fresh_state(self, params: Params, stage: TrainingStage) -> TrainState:
-        state = create_state(params, with_ema=self.config.train.ema_decay is not None)
+        state = create_state(params, self._guard, with_ema=self.config.train.ema_decay is not None)
         return begin_stage(state, stage.optimizer, stage.mask)
 
     def _initial_params(self) -> Params:

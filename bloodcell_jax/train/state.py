@@ -12,6 +12,7 @@ import optax
 
 from bloodcell_jax.models.network import Params
 from bloodcell_jax.train.freezing import Mask, merge, partition
+from bloodcell_jax.train.guard import Guard, GuardState, begin_window
 
 
 @flax.struct.dataclass
@@ -23,14 +24,14 @@ class TrainState:
       params: all parameters, frozen ones too.
       opt_state: the optimizer's state in the stage that runs the next step, for its trainable parameters alone.
       ema: moving average of params, or None if it is off.
-      bad_steps: int32 [], consecutive updates skipped for non-finite gradients.
+      guard: what it has counted, and the losses that it knows.
     """
 
     step: jax.Array
     params: Params
     opt_state: Any
     ema: Params | None
-    bad_steps: jax.Array
+    guard: GuardState
 
     @property
     def evaluated_params(self) -> Params:
@@ -38,55 +39,67 @@ class TrainState:
         return self.params if self.ema is None else self.ema
 
     def to_trees(self) -> dict[str, Any]:
-        """Return the parts that a checkpoint stores by name."""
-        progress = {"step": self.step, "bad_steps": self.bad_steps}
+        """Return the parts that a checkpoint stores by name; the count of skipped steps stands in its record."""
+        progress = {"step": self.step, "bad_steps": self.guard.bad_steps}
+        if self.guard.losses is not None:
+            progress |= {"losses": self.guard.losses}
         trees = {"params": self.params, "optimizer": self.opt_state, "progress": progress}
         return trees if self.ema is None else trees | {"ema": self.ema}
 
     @classmethod
-    def from_trees(cls, trees: dict[str, Any]) -> "TrainState":
+    def from_trees(cls, trees: dict[str, Any], skipped_steps: jax.Array) -> "TrainState":
         """Return the state that `to_trees` took apart."""
-        return cls(params=trees["params"], opt_state=trees["optimizer"], ema=trees.get("ema"), **trees["progress"])
+        progress = trees["progress"]
+        guard = GuardState(progress["bad_steps"], skipped_steps, progress.get("losses"))
+        params, opt_state, ema = trees["params"], trees["optimizer"], trees.get("ema")
+        return cls(step=progress["step"], params=params, opt_state=opt_state, ema=ema, guard=guard)
 
 
-def create_state(params: Params, *, with_ema: bool) -> TrainState:
+def create_state(params: Params, guard: Guard, *, with_ema: bool) -> TrainState:
     """Return the state before the first step; the optimizer comes with `begin_stage`."""
     # Every leaf has a buffer of its own: a step donates them all.
     ema = jax.tree.map(jnp.copy, params) if with_ema else None
-    return TrainState(
-        step=jnp.zeros((), jnp.int32), params=params, opt_state=(), ema=ema, bad_steps=jnp.zeros((), jnp.int32)
-    )
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step=step, params=params, opt_state=(), ema=ema, guard=guard.create_state())
 
 
 def begin_stage(state: TrainState, optimizer: optax.GradientTransformation, mask: Mask) -> TrainState:
     """Return the state with a fresh optimizer state for the leaves that `mask` makes trainable."""
     trainable, _ = partition(state.params, mask)
-    return dataclasses.replace(state, opt_state=optimizer.init(trainable))
+    return dataclasses.replace(state, opt_state=optimizer.init(trainable), guard=begin_window(state.guard))
 
 
 def apply_gradients(
-    state: TrainState, gradients: dict, optimizer: optax.GradientTransformation, mask: Mask, ema_decay: float | None
+    state: TrainState,
+    loss: jax.Array,
+    gradients: dict,
+    optimizer: optax.GradientTransformation,
+    mask: Mask,
+    guard: Guard,
+    ema_decay: float | None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Return the state after one update and the norms of what moved it (trainable leaves only).
 
-    An update with a non-finite gradient is skipped and counted; the step counts all the same.
+    An update that `guard` refuses is skipped and counted, and the average stays too; the step counts all the same.
     """
     trainable, frozen = partition(state.params, mask)
     norms = {"norm/gradient": optax.tree.norm(gradients), "norm/parameter": optax.tree.norm(trainable)}
     # That both norms come before the update lets it overwrite what they read; XLA:CPU would copy every leaf.
-    good = jnp.isfinite(norms["norm/gradient"]) & jnp.isfinite(norms["norm/parameter"])
+    good = guard.is_good(state.guard, loss, *norms.values())
     updates, opt_state = _updates_where(good, optimizer, gradients, state.opt_state, trainable)
     norms["norm/update"] = optax.tree.norm(updates)
     params = merge(cast(dict[str, Any], optax.apply_updates(trainable, updates)), frozen)
     ema = state.ema
     if ema is not None and ema_decay is not None:
-        ema = jax.tree.map(lambda average, p: average + (1 - ema_decay) * (p - average), ema, params)
+        ema = jax.tree.map(
+            lambda average, p: jnp.where(good, average + (1 - ema_decay) * (p - average), average), ema, params
+        )
     new_state = TrainState(
         step=state.step + 1,
         params=params,
         opt_state=opt_state,
         ema=ema,
-        bad_steps=jnp.where(good, 0, state.bad_steps + 1),
+        guard=guard.after(state.guard, good, loss),
     )
     return new_state, norms
 

@@ -19,6 +19,7 @@ from bloodcell_jax.augment.policies import VIEWS, Augmentation, apply_mix, apply
 from bloodcell_jax.models.input import normalize, to_unit
 from bloodcell_jax.models.network import Network, Params
 from bloodcell_jax.train.freezing import Mask, merge, partition
+from bloodcell_jax.train.guard import Guard
 from bloodcell_jax.train.losses import classification_losses
 from bloodcell_jax.train.randomness import AUGMENT, DROP_PATH, MIX, step_key
 from bloodcell_jax.train.state import TrainState, apply_gradients
@@ -171,6 +172,7 @@ def make_train_step(
     first_step: int,
     batch_size: int,
     jsd: float | None,
+    guard: Guard,
     ema_decay: float | None,
     axis_name: str,
     class_weights: np.ndarray | None = None,
@@ -184,6 +186,7 @@ def make_train_step(
       first_step: the stage's first step.
       batch_size: global; the loss of a shard is its sum over this, so sums over shards are exact means.
       jsd: weight of AugMix's consistency loss if the augmentation has views.
+      guard: tells which updates are skipped.
       axis_name: the axis of the devices; each runs the step on its rows of the global batch.
       class_weights: weights in the loss, float32 [classes]; None weighs all alike.
 
@@ -206,12 +209,13 @@ def make_train_step(
         grad_fn = jax.value_and_grad(loss_and_hits, has_aux=True)
         (loss, hits), gradients = grad_fn(trainable, frozen, inputs, targets, batch.get("logit_offset", 0.0))
         loss, hits, gradients = jax.lax.psum((loss, hits, gradients), axis_name)
-        new_state, norms = apply_gradients(state, gradients, optimizer, mask, ema_decay)
+        new_state, norms = apply_gradients(state, loss, gradients, optimizer, mask, guard, ema_decay)
         metrics = {
             "train/loss": loss,
             "train/accuracy": hits / batch_size,
             "lr": schedule(state.step - first_step),
-            "bad_steps": new_state.bad_steps,
+            "bad_steps": new_state.guard.bad_steps,
+            "skipped_steps": new_state.guard.skipped_steps,
             **norms,
         }
         return new_state, metrics

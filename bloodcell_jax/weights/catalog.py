@@ -5,6 +5,7 @@ the accuracy on ImageNet-1k with a single crop, as the publishers give it.
 """
 
 import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -223,14 +224,14 @@ def find_weights(path: Path | str) -> Path:
     Raises:
       DataError: there is neither such a file nor such a name, or the folder holds no model, or the download failed.
     """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        if not (path / MODEL_NAME).exists():
+    path = Path(os.path.expanduser(path))
+    if os.path.isdir(path):
+        if not os.path.exists(path / MODEL_NAME):
             raise DataError(
                 f"{path}: a folder without {MODEL_NAME}; name a weights file, or the workdir of a finished run"
             )
         return path / MODEL_NAME
-    if path.exists():
+    if os.path.exists(path):
         return path
     name = path.as_posix()
     if name in CATALOG:

@@ -3,27 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from bloodcell_jax.errors import DataError
+from bloodcell_jax.regular_files import check_regular_file
 from bloodcell_jax.weights.info import WeightsInfo
+from bloodcell_jax.weights.parts import MAX_NAME_LENGTH
 from bloodcell_jax.weights.safetensors_file import read_safetensors, stored_info
 
-
-class Tensor(Protocol):
-    """A stored array, which `np.asarray` reads: a NumPy view of a mapped file, or an HDF5 dataset."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Length of each axis."""
-        ...
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of the elements."""
-        ...
+# A name is shown in messages, and patterns go over it. Dicts in dicts make the longest.
+_LONGEST_NAME = 5 * MAX_NAME_LENGTH
 
 
 @dataclass(frozen=True)
@@ -31,13 +21,13 @@ class StoredWeights:
     """The content of a file.
 
     Attributes:
-      tensors: the tensors by the file's own names.
+      tensors: the tensors by the file's own names, mostly views of the mapped file.
       info: the info that this library wrote; None in all other files.
       last_layers: classes of the layers after the last block, from the file's description; empty if it has none.
       metadata: the texts of a safetensors file by key.
     """
 
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, np.ndarray]
     info: WeightsInfo | None = None
     last_layers: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -49,6 +39,13 @@ def read_file(path: Path) -> StoredWeights:
     Raises:
       DataError: the file is of no such kind, or not whole.
     """
+    stored = _read(path)
+    if odd := [name for name in stored.tensors if len(name) > _LONGEST_NAME or not name.isprintable()]:
+        raise DataError(f"{path}: names a tensor {odd[0][:50]!r}, which no network does; download or write it again")
+    return stored
+
+
+def _read(path: Path) -> StoredWeights:
     start = _first_bytes(path)
     if start[8:9] == b"{":
         tensors, metadata = read_safetensors(path)
@@ -77,10 +74,9 @@ def read_file(path: Path) -> StoredWeights:
 
 
 def _first_bytes(path: Path) -> bytes:
+    check_regular_file(path)
     try:
         with path.open("rb") as file:
             return file.read(64)
-    except IsADirectoryError as error:
-        raise DataError(f"{path}: a folder; name the weights file in it") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give a readable file") from error

@@ -1,84 +1,92 @@
-"""HDF5 files as Keras and TensorFlow write them."""
+"""HDF5 files as Keras and TensorFlow write them, read by a process that may not harm this one."""
 
-from io import BytesIO
+import json
+import math
+import os
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import h5py
 import numpy as np
 
 from bloodcell_jax.errors import DataError
 
-# Keras' `save` keeps the weights in this group, and the optimizer's beside it.
-_SAVED_MODEL_GROUP = "model_weights"
+_CHILD = Path(__file__).with_name("h5_child.py")
+# Seconds of computing: any file may take the first, and one more for each so many bytes. Ordinary files take less than
+# one, because this process maps their tensors itself.
+_SECONDS, _BYTES_A_SECOND = 10, 20 * 2**20
+# Of the clock, for each second of computing: the disk may be slow and the cores busy.
+_PATIENCE = 6
 
 
-def read_h5(path: Path, content: BytesIO | None = None) -> dict[str, h5py.Dataset]:
-    """Return the HDF5 datasets of a file by name, unread.
-
-    Some files list their layers and the weights of each in order. Their names are `layer[i]/weight`, and i is the place
-    of the weight in its layer: the weights' own names differ between versions for some layers. In other files a name is
-    the path inside the file.
+def read_h5(path: Path, start: int = 0, size: int | None = None) -> dict[str, np.ndarray]:
+    """Return the tensors of an HDF5 file by name, read-only; those that are not compressed are views of the file.
 
     Args:
-      path: the file.
-      content: the HDF5 file inside `path`; None: `path` itself is one.
+      path: the file, or one that contains it.
+      start, size: the part of `path` that is the HDF5 file; by default all of it.
 
     Raises:
-      DataError: the file is damaged, or a dataset lies in another file.
+      DataError: the file is damaged, takes too much time or memory, or a tensor lies in another file.
     """
     try:
-        root = h5py.File(path if content is None else content, "r")
-        group = _group(root, _SAVED_MODEL_GROUP) if _SAVED_MODEL_GROUP in root else root
-        weights = _layer_weights(group) if {"layer_names", "layer_names0"} & group.attrs.keys() else _datasets(group)
-        for name, dataset in weights.items():
-            _check_inside(root, name, dataset)
-        return weights
-    # h5py reports damage by whatever exception the C library's error maps to; in memory, an address may be too large.
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        size = path.stat().st_size if size is None else size
+        with tempfile.TemporaryFile() as output:
+            _run_child(path, start, size, output)
+            return _read_answer(path, output)
+    except (OSError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: cannot be read as HDF5 ({error}); download or write it again") from error
 
 
-def _group(parent: h5py.Group, name: str) -> h5py.Group:
-    group = parent[name]
-    if not isinstance(group, h5py.Group):
-        raise ValueError(f"{name} is no group")
-    return group
+def _run_child(path: Path, start: int, size: int, output: IO[bytes]) -> None:
+    """Let the child write its answer.
+
+    Raises:
+      ValueError: the file took too long, or made it crash.
+    """
+    seconds = _SECONDS + size // _BYTES_A_SECOND
+    # No module that lies beside the child is imported (-P), and BLAS starts no threads that nobody needs.
+    command = [sys.executable, "-P", str(_CHILD), str(path.absolute()), *map(str, (start, size, seconds))]
+    settings = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    try:
+        code = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.DEVNULL,
+            env=settings,
+            timeout=_PATIENCE * seconds,
+        ).returncode
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"it takes longer than {_PATIENCE * seconds} seconds") from error
+    if code == -signal.SIGXCPU:
+        raise ValueError(f"it takes longer than {seconds} seconds of computing")
+    if code < 0:
+        raise ValueError("it crashes the HDF5 library")
+    if code:
+        raise ValueError(f"its reader ended with code {code}")
 
 
-def _layer_weights(group: h5py.Group) -> dict[str, h5py.Dataset]:
-    weights = {}
-    for layer in _names(group, "layer_names"):
-        members = _group(group, layer)
-        for i, name in enumerate(_names(members, "weight_names")):
-            weights[f"{layer}[{i}]/{name}"] = members[name]
-    return weights
+def _read_answer(path: Path, output: IO[bytes]) -> dict[str, np.ndarray]:
+    """Return the tensors that the child described."""
+    places = {"output": np.memmap(output, np.uint8, mode="r"), "file": np.memmap(path, np.uint8, mode="r")}
+    content = places["output"]
+    (length,) = struct.unpack("<Q", content[-8:].tobytes())
+    answer = json.loads(content[-8 - length : -8].tobytes())
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    return {tensor["name"]: _view(tensor, places) for tensor in answer["tensors"]}
 
 
-def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """Return a list of names; Keras spreads it over several attributes if it is too long for one."""
-    if attribute in group.attrs:
-        parts = [group.attrs[attribute]]
-    else:
-        count = sum(name.startswith(attribute) for name in group.attrs)
-        parts = [group.attrs[f"{attribute}{i}"] for i in range(count)]
-    return [name.decode() if isinstance(name, bytes) else str(name) for part in parts for name in np.asarray(part)]
-
-
-def _datasets(group: h5py.Group) -> dict[str, h5py.Dataset]:
-    found = {}
-
-    def visit(name: str, entry: Any) -> None:
-        if isinstance(entry, h5py.Dataset):
-            found[name] = entry
-
-    group.visititems(visit)
-    return found
-
-
-def _check_inside(root: h5py.File, name: str, dataset: Any) -> None:
-    """Check that an entry is a dataset whose bytes lie in this file, because HDF5 can point to any other file."""
-    if not isinstance(dataset, h5py.Dataset):
-        raise ValueError(f"{name} is no dataset")
-    if dataset.external or dataset.is_virtual or dataset.file.filename != root.filename:
-        raise ValueError(f"{name} lies in another file")
+def _view(tensor: dict[str, Any], places: dict[str, np.ndarray]) -> np.ndarray:
+    dtype, shape, at = np.dtype(tensor["dtype"]), tensor["shape"], tensor["at"]
+    if tensor["place"] is None:  # No numbers; whoever wants it as weights refuses the type.
+        return np.broadcast_to(np.zeros((), dtype), shape)
+    place, stop = places[tensor["place"]], at + math.prod(shape) * dtype.itemsize
+    if stop > len(place):
+        raise ValueError(f"{tensor['name']} goes past the end of the file")
+    return place[at:stop].view(np.ndarray).view(dtype).reshape(shape)

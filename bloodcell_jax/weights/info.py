@@ -1,6 +1,7 @@
 """The facts beside the tensors that a checkpoint needs to be used as it was trained."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,4 +66,21 @@ def info_from_dict(values: Any) -> WeightsInfo:
     if not isinstance(values, dict) or values.keys() - known:
         raise ValueError("not the fields of a WeightsInfo")
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return WeightsInfo(**given)
+    info = WeightsInfo(**given)
+    if not _is_sound(info):
+        raise ValueError("not the values of a WeightsInfo")
+    return info
+
+
+def _is_sound(info: WeightsInfo) -> bool:
+    """Return whether the fields have the types that they should; JSON may hold any."""
+    texts = (info.variant, info.licence, info.source, info.activation or "", *info.class_names)
+    counts = (1 if info.num_classes is None else info.num_classes, info.input_size, info.stem_stride)
+    numbers = (*info.mean, *info.std, 0.0 if info.norm_eps is None else info.norm_eps)
+    return (
+        isinstance(info.class_names, tuple)
+        and len(info.mean) == len(info.std) == 3
+        and all(isinstance(text, str) and text.isprintable() for text in texts)
+        and all(type(count) is int and 0 < count < 2**31 for count in counts)
+        and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+    )

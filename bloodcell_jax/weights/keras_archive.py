@@ -6,11 +6,10 @@ The description is read as data. Nothing that it names is built or called.
 import json
 import zipfile
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import h5py
+import numpy as np
 
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.weights.h5_reader import read_h5
@@ -38,19 +37,19 @@ def is_keras_archive(path: Path) -> bool:
         return False  # Whoever reads it next says what is wrong.
 
 
-def read_keras_archive(path: Path) -> tuple[dict[str, h5py.Dataset], tuple[str, ...]]:
-    """Return the HDF5 datasets by name, unread, and the classes of the last layers; see `last_layers`.
+def read_keras_archive(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Return the tensors by name, and the classes of the last layers; see `last_layers`.
 
     Raises:
       DataError: the archive is damaged or compressed, or a member is not what its name says.
     """
     try:
         members = ZipMembers(path)
-        config = _parse(members.read(CONFIG).tobytes())
-        content = BytesIO(members.read(WEIGHTS).data)
+        config = _parse(members.read(CONFIG))
+        start, size = members.find(WEIGHTS)
     except (ValueError, zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{path}: cannot be read as a Keras archive: {error}") from error
-    return read_h5(path, content), last_layers(list(_layer_classes(config)))
+    return read_h5(path, start, size), last_layers(list(_layer_classes(config)))
 
 
 def last_layers(classes: list[str]) -> tuple[str, ...]:
@@ -62,11 +61,11 @@ def last_layers(classes: list[str]) -> tuple[str, ...]:
     return tuple(name for name in classes[ends[-1] + 1 :] if name not in _NEUTRAL) if ends else ()
 
 
-def _parse(text: bytes) -> Any:
+def _parse(text: np.ndarray) -> Any:
     if len(text) > MAX_CONFIG_BYTES:
         raise ValueError(f"a {CONFIG} of {len(text):,} bytes; at most {MAX_CONFIG_BYTES:,} are read")
     try:
-        config = json.loads(text)
+        config = json.loads(text.tobytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"its {CONFIG} is not JSON; save the model again") from error
     if not isinstance(config, dict):

@@ -13,7 +13,7 @@ import numpy as np
 
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.weights import keras_naming, naming
-from bloodcell_jax.weights.files import StoredWeights, Tensor
+from bloodcell_jax.weights.files import StoredWeights
 from bloodcell_jax.weights.parts import choose_prefix, find_prefixes, part_name, without_wrappers
 
 
@@ -61,7 +61,7 @@ class NamedWeights:
     """
 
     layout: str
-    tensors: dict[str, Tensor]
+    tensors: dict[str, np.ndarray]
     original_names: dict[str, str]
     unknown: dict[str, tuple[int, ...]]
     norm_before_pool: bool | None = None
@@ -166,7 +166,7 @@ def _described_order(path: Path, last_layers: tuple[str, ...], prefix: str) -> b
     return keras_naming.NORM_BEFORE_POOL.get(last_layers)
 
 
-def _not_recognized(path: Path, tensors: Mapping[str, Tensor]) -> DataError:
+def _not_recognized(path: Path, tensors: Mapping[str, np.ndarray]) -> DataError:
     if any(re.fullmatch(r"(?!.*stages\.)(.*\.)?blocks\.0\.(dwconv|conv_dw)\.weight", name) for name in tensors):
         return DataError(f"{path}: an isotropic ConvNeXt, which has one stage; give a ConvNeXt with four stages")
     shown = ", ".join([*sorted(tensors)[:3], "..."])
@@ -176,8 +176,8 @@ def _not_recognized(path: Path, tensors: Mapping[str, Tensor]) -> DataError:
 
 
 def _divide(
-    tensors: Mapping[str, Tensor], prefix: str, others: tuple[str, ...], ignored: str | None
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    tensors: Mapping[str, np.ndarray], prefix: str, others: tuple[str, ...], ignored: str | None
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the tensors of a network, without its prefix, and those of none, without what is ignored in both."""
     # Another network may lie inside this one's prefix, but not the other way round.
     nested = tuple(other for other in others if other.startswith(prefix))
@@ -193,12 +193,12 @@ def _divide(
 def _apply(
     layout: Layout,
     path: Path,
-    tensors: dict[str, Tensor],
-    head: dict[str, tuple[Tensor, str]],
+    tensors: dict[str, np.ndarray],
+    head: dict[str, tuple[np.ndarray, str]],
     prefix: str,
 ) -> NamedWeights:
     ours = layout.rename(_shapes(tensors))
-    named: dict[str, Tensor] = {}
+    named: dict[str, np.ndarray] = {}
     original: dict[str, str] = {}
     entries = [(prefix + theirs, tensors[theirs], our) for theirs, our in ours.items()]
     for theirs, tensor, our in [*entries, *((name, *entry) for name, entry in head.items())]:
@@ -213,11 +213,11 @@ def _apply(
     return NamedWeights(layout.name, named, original, unknown, before_pool)
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def _shapes(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def our_shape(name: str, tensor: Tensor) -> tuple[int, ...]:
+def our_shape(name: str, tensor: np.ndarray) -> tuple[int, ...]:
     """Return the shape of a tensor under our name; some files store a vector with further axes of length 1."""
     shape = tuple(tensor.shape)
     if _rank(name) == 1 and sum(length != 1 for length in shape) == 1:

@@ -16,7 +16,7 @@ from bloodcell_jax.models.convnext import ConvNeXt
 from bloodcell_jax.models.network import Network, leaves_by_path
 from bloodcell_jax.models.registry import init_params, param_shapes
 from bloodcell_jax.weights.catalog import NON_COMMERCIAL_LICENSES, entry_of_file, find_part
-from bloodcell_jax.weights.files import Tensor, read_file
+from bloodcell_jax.weights.files import read_file
 from bloodcell_jax.weights.info import WeightsInfo, variant_info
 from bloodcell_jax.weights.layouts import NamedWeights, our_shape, recognize
 from bloodcell_jax.weights.parts import part_name
@@ -217,7 +217,7 @@ def rows_by_name(named: Sequence[str], wanted: Sequence[str]) -> list[int | None
     return [places.get(name.casefold()) for name in wanted]
 
 
-def _check_complete(path: Path, weights: NamedWeights, tensors: dict[str, Tensor], expected: Shapes) -> None:
+def _check_complete(path: Path, weights: NamedWeights, tensors: dict[str, np.ndarray], expected: Shapes) -> None:
     found = {name: our_shape(name, tensor) for name, tensor in tensors.items()}
     lines = [f"- {name} {list(shape)}" for name, shape in expected.items() if found.get(name) != shape]
     extra = {weights.original_names[name]: shape for name, shape in found.items() if expected.get(name) != shape}
@@ -227,7 +227,8 @@ def _check_complete(path: Path, weights: NamedWeights, tensors: dict[str, Tensor
     if lines:
         raise DataError(
             f"{path} ({weights.layout} layout) does not fit the model; choose the variant it was made for; "
-            "- marks what the model needs, + what the file has instead:\n" + "\n".join(lines)
+            "- marks what the model needs, + what the file has instead:",
+            lines,
         )
 
 
@@ -248,7 +249,7 @@ def _check_order_of_pooling(path: Path, weights: NamedWeights, model: Network) -
     )
 
 
-def _read(path: Path, tensor: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+def _read(path: Path, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Read one tensor as float32; this makes the only copy."""
     if not jnp.issubdtype(tensor.dtype, jnp.floating):
         raise DataError(f"{path}: a tensor of {tensor.dtype}; give weights of floating-point numbers")

@@ -12,6 +12,7 @@ from flax.traverse_util import unflatten_dict
 
 from bloodcell_jax.config import Config, from_dict, to_dict
 from bloodcell_jax.config.data import GEOMETRY
+from bloodcell_jax.data.geometry import View
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.models.network import Params, leaves_by_path
 from bloodcell_jax.models.registry import build_model, param_shapes
@@ -89,8 +90,6 @@ def _config_values(config: Config) -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[StoredWeights, ModelRecord]:
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
     stored = read_file(path)
     if RUN_KEY not in stored.metadata:
         named = stored.info is not None and stored.info.class_names
@@ -101,9 +100,32 @@ def _read(path: Path) -> tuple[StoredWeights, ModelRecord]:
         )
     try:
         values = json.loads(stored.metadata[RUN_KEY])
-        return stored, ModelRecord(**values | {"config": from_dict(values["config"])})
-    except (TypeError, ValueError, KeyError, UsageError) as error:
+        record = ModelRecord(**values | {"config": from_dict(values["config"])})
+        _check_types(record)
+        return stored, record
+    except (TypeError, ValueError, KeyError, RecursionError, UsageError) as error:
         raise DataError(
             f"{path}: its metadata {RUN_KEY} cannot be read ({error}); another version of the library wrote it, or it "
             "is damaged"
         ) from error
+
+
+def _check_types(record: ModelRecord) -> None:
+    """Check what dataclasses do not.
+
+    Raises:
+      TypeError: a field has another type than it should.
+    """
+    if type(record.step) is not int or not isinstance(record.version, str):
+        raise TypeError("step is no number, or version no text")
+    if record.view is not None and not (
+        isinstance(record.view, dict)
+        and record.view.keys() == set(View._fields)
+        and all(type(pixels) is int and 0 < pixels < 2**31 for pixels in record.view.values())
+    ):
+        raise TypeError("view is none")
+    values = record.metrics.values() if isinstance(record.metrics, dict) else ["none"]
+    if not all(isinstance(value, int | float | None) for value in values):
+        raise TypeError("metrics hold other values than numbers")
+    if not record.config.data.class_names or record.config.model.num_classes != len(record.config.data.class_names):
+        raise TypeError("it does not name each class")

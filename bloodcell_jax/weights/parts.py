@@ -4,6 +4,7 @@ A dict in a dict and a module in a module both show as a prefix of the names: `m
 `layers/functional/`. `PATH#NAME` asks for the network under one of them.
 """
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ _PREFERRED = (
 def split_part(source: Path | str) -> tuple[Path | str, str | None]:
     """Return the file, or name, and the part of it that `source` asks for by `FILE#PART`; None: it asks for none."""
     name, mark, part = str(source).rpartition("#")
-    if not mark or Path(source).expanduser().exists():
+    if not mark or os.path.exists(os.path.expanduser(source)):
         return source, None
     return name, part
 

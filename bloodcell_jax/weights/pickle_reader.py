@@ -16,6 +16,8 @@ from bloodcell_jax.weights.pickled_values import CALLABLES, STORAGES, Name, Pick
 
 # The pickle of a ConvNeXt-XXLarge has 0.1 MB, that of a training checkpoint with its optimizer 1 MB.
 MAX_PICKLE_BYTES = 16 * 2**20
+# That checkpoint has 0.2 million. Each may leave an empty dict, which takes 64 bytes for the one in the file.
+MAX_OPCODES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ def read_pickle(data: bytes) -> Pickle:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python warns of escapes in the text of a malformed pickle.
-            for opcode, argument, _ in pickletools.genops(file):
+            for count, (opcode, argument, _) in enumerate(pickletools.genops(file), 1):
+                if count > MAX_OPCODES:
+                    raise PickleError(f"a pickle of more than {MAX_OPCODES:,} operations; save a state_dict() alone")
                 machine.execute(opcode.name, argument)
         return Pickle(machine.result(), machine.storages, file.tell())
     except PickleError:

@@ -64,16 +64,20 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Ten
     """Describe a tensor from the arguments of `torch._utils._rebuild_tensor_v2`; its storage must be large enough."""
     if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise PickleError("a malformed tensor")
-    numbers = (offset, *shape, *strides)
     # Without these bounds, hostile numbers could make even the arithmetic of the checks below take forever.
-    if len(numbers) > 17 or not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+    if len(shape) + len(strides) > 16:
+        raise PickleError("a malformed tensor")
+    numbers = (offset, *shape, *strides)
+    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise PickleError("a malformed tensor")
     if len(shape) != len(strides) or math.prod(shape) > storage.length:
         raise PickleError("a tensor larger than its storage")
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if math.prod(shape) and last >= storage.length:
         raise PickleError("a tensor past the end of its storage")
-    return TensorRecord(storage, offset, shape, strides)
+    # Where an axis has one element, or the tensor none, any stride is right, and NumPy takes no stride of 2**62.
+    used = [stride if size > 1 and math.prod(shape) else 0 for size, stride in zip(shape, strides, strict=True)]
+    return TensorRecord(storage, offset, shape, tuple(used))
 
 
 def _parameter(tensor: Any, *_: Any) -> Any:

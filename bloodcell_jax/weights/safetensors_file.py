@@ -17,8 +17,10 @@ import numpy as np
 from bloodcell_jax.errors import DataError, MachineError
 from bloodcell_jax.weights.info import WeightsInfo, info_from_dict, info_to_dict
 
-# The limit of the reference implementation.
-MAX_HEADER_BYTES = 100_000_000
+# The header of a ConvNeXt-XXLarge has 0.1 MB. JSON takes up to thirty times its length in memory.
+MAX_HEADER_BYTES = 16 * 2**20
+# An array has no more axes and no longer one; the product of longer numbers would take forever.
+_MOST_AXES, _LONGEST_AXIS = 32, 2**63
 
 # The key of the metadata that keeps the WeightsInfo, as JSON because safetensors' metadata holds only strings.
 INFO_KEY = "bloodcell_jax.weights_info"
@@ -48,7 +50,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
     metadata = header.pop("__metadata__", {})
     data = mapped[8 + _header_length(mapped) :]
     try:
-        return {name: _view(data, **entry) for name, entry in header.items()}, dict(metadata)
+        return {name: _view(data, **entry) for name, entry in header.items()}, metadata
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a whole safetensors file ({error}); download or write it again") from error
 
@@ -59,21 +61,29 @@ def _header_length(mapped: np.ndarray) -> int:
 
 def _header(path: Path, mapped: np.ndarray) -> dict[str, Any]:
     length = _header_length(mapped) if len(mapped) >= 8 else len(mapped)
-    if length > min(MAX_HEADER_BYTES, len(mapped) - 8):
+    if length > len(mapped) - 8:
         raise DataError(f"{path}: its safetensors header is longer than the file; download or write it again")
+    if length > MAX_HEADER_BYTES:
+        raise DataError(
+            f"{path}: a safetensors header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read, so save the "
+            "network alone"
+        )
     try:
         header = json.loads(mapped[8 : 8 + length].tobytes())
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: its safetensors header is not JSON; download or write it again") from error
-    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise DataError(f"{path}: its safetensors header is not a table of tensors; download or write it again")
     return header
 
 
 def _view(data: np.ndarray, dtype: str, shape: list[int], data_offsets: list[int]) -> np.ndarray:
     if dtype not in _DTYPES:
-        raise ValueError(f"dtype {dtype}")
-    if not all(isinstance(value, int) and value >= 0 for value in (*shape, *data_offsets)):
+        raise ValueError(f"dtype {dtype[:20]!r}")
+    if len(shape) > _MOST_AXES or len(data_offsets) != 2:
+        raise ValueError("a shape or offsets of a length that no tensor has")
+    if not all(isinstance(value, int) and 0 <= value < _LONGEST_AXIS for value in (*shape, *data_offsets)):
         raise ValueError("a shape or offset is not a whole number")
     start, stop = data_offsets
     if stop > len(data) or stop - start != math.prod(shape) * _DTYPES[dtype].itemsize:
@@ -102,7 +112,9 @@ def write_safetensors(
     metadata = {INFO_KEY: json.dumps(info_to_dict(info), sort_keys=True)} | (metadata or {})
     try:
         # safetensors' own save_file makes files that nobody but their owner can read, whatever the umask.
-        with temporary.open("wb") as file:
+        # Another program's link at this name would lead to another file.
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:
             file.writelines(_with_metadata(save(contiguous), metadata))
         os.replace(temporary, path)
     except OSError as error:
@@ -131,7 +143,7 @@ def stored_info(path: Path, metadata: dict[str, str]) -> WeightsInfo | None:
         return None
     try:
         return info_from_dict(json.loads(metadata[INFO_KEY]))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: its metadata {INFO_KEY} cannot be read ({error}); convert the weights again"
         ) from error

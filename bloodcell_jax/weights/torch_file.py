@@ -50,7 +50,7 @@ def _named_errors(path: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> 
     except zipfile.BadZipFile as error:
         raise DataError(f"{path}: not a whole PyTorch checkpoint ({error}); download it again") from error
     # Our own errors are ValueErrors; struct raises the other on damaged files.
-    except (ValueError, struct.error, OSError) as error:
+    except (ValueError, OverflowError, struct.error, OSError) as error:
         raise DataError(f"{path}: cannot be read as a PyTorch checkpoint: {error}") from error
 
 

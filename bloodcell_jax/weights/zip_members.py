@@ -21,9 +21,8 @@ class ZipMembers:
         try:
             with zipfile.ZipFile(path) as archive:
                 self._members = {info.filename: info for info in archive.infolist()}
-        # A damaged directory asks for features that zipfile does not have.
-        except (NotImplementedError, struct.error) as error:
-            raise zipfile.BadZipFile(str(error)) from error
+        except Exception as error:  # zipfile raises nearly everything on malformed files.
+            raise zipfile.BadZipFile(" ".join(str(error).split())) from error
 
     @property
     def names(self) -> list[str]:
@@ -31,7 +30,12 @@ class ZipMembers:
         return list(self._members)
 
     def read(self, name: str) -> np.ndarray:
-        """Return the bytes of a member [n]; its claims are checked against the file.
+        """Return the bytes of a member [n]; raises as `find`."""
+        start, size = self.find(name)
+        return self._mapped[start : start + size].view(np.ndarray)
+
+    def find(self, name: str) -> tuple[int, int]:
+        """Return the first byte of a member in the file, and its size; its claims are checked against the file.
 
         Raises:
           ValueError: there is no such member, it is compressed or encrypted, or it goes past the end of the file.
@@ -42,10 +46,10 @@ class ZipMembers:
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x1 or info.compress_size != info.file_size:
             raise ValueError(f"{name} is compressed or encrypted, which neither PyTorch nor Keras does")
         header = self._mapped[info.header_offset : info.header_offset + _LOCAL_HEADER_BYTES].tobytes()
-        if header[:4] != b"PK\x03\x04":
+        if info.header_offset < 0 or header[:4] != b"PK\x03\x04":
             raise ValueError(f"no member where {name} should be")
         name_length, extra_length = struct.unpack("<HH", header[26:30])
         start = info.header_offset + _LOCAL_HEADER_BYTES + name_length + extra_length
         if start + info.file_size > len(self._mapped):
             raise ValueError(f"{name} goes past the end of the file; download it again")
-        return self._mapped[start : start + info.file_size].view(np.ndarray)
+        return start, info.file_size

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bloodcell_jax.errors import DataError, MachineError
+from bloodcell_jax.regular_files import check_regular_file
+from bloodcell_jax.workdir.records import parse_json
 
 
 @contextlib.contextmanager
@@ -90,12 +92,14 @@ def read_json(path: Path) -> Any:
     Raises:
       DataError: it is missing or not JSON.
     """
+    if not os.path.lexists(path):
+        raise DataError(f"{path}: no such file; is {path.parent} the workdir of a run?")
+    check_regular_file(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; is {path.parent} the workdir of a run?") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error}); put an earlier copy in its place, or use --overwrite") from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not JSON ({error}); delete it and run the command that wrote it") from error
+    return parse_json(text, str(path))
 
 
 def read_json_if_present(path: Path) -> Any:

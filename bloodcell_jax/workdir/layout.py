@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from bloodcell_jax.config import Config, from_dict
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 from bloodcell_jax.weights.info import MODEL_NAME
 from bloodcell_jax.workdir.files import read_json
+from bloodcell_jax.workdir.records import check_metrics_line, check_splits, read_lines
 
 # What a run writes into its lock: its folder is known as its own by this.
 _MARK = "a run of bloodcell_jax\n"
@@ -51,6 +51,7 @@ class Workdir:
         self.environment = self.path / "environment.json"
         self.splits = self.path / "splits.json"
         self.metrics = self.path / "metrics.jsonl"
+        self.bad_steps, self.bad_batch = self.path / "bad_steps.jsonl", self.path / "bad_batch.npz"
         self.events = self.path / "events"  # TensorBoard's own names, which end with EVENTS_END
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / MODEL_NAME
@@ -63,7 +64,8 @@ class Workdir:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that stand by themselves; evaluations, checkpoints, events and profiles are folders of files."""
-        return self.config, self.environment, self.splits, self.metrics, self.model, self.report, self.preview
+        data = (self.config, self.environment, self.splits, self.metrics, self.bad_steps, self.bad_batch, self.model)
+        return (*data, self.report, self.preview)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -137,22 +139,13 @@ class Workdir:
         Raises:
           DataError: there are none.
         """
-        splits = read_json(self.splits)["splits"]
+        splits = check_splits(read_json(self.splits), self.splits)["splits"]
         return {name: np.array(indices, np.int32) for name, indices in splits.items()}
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the lines of `metrics.jsonl`, in order; a last line that is still being written is left out.
 
         Raises:
-          DataError: another line is not JSON.
+          DataError: another line is not JSON, or not the values of a step.
         """
-        if not self.metrics.exists():
-            return []
-        *lines, _unfinished = self.metrics.read_text(encoding="utf-8", errors="replace").split("\n")
-        records = []
-        for number, line in enumerate(lines, 1):
-            try:
-                records.append(json.loads(line))
-            except ValueError as error:
-                raise DataError(f"{self.metrics}, line {number}: not JSON ({error}); delete that line") from error
-        return records
+        return read_lines(self.metrics, check_metrics_line)

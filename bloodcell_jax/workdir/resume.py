@@ -8,6 +8,7 @@ from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders
 from bloodcell_jax.workdir.files import read_json, read_json_if_present
 from bloodcell_jax.workdir.layout import Workdir
+from bloodcell_jax.workdir.records import check_environment, check_splits
 
 
 def check_resumable(workdir: Workdir, config: Config, data_hash: str, steps: int) -> bool:
@@ -33,6 +34,8 @@ def check_resumable(workdir: Workdir, config: Config, data_hash: str, steps: int
     old = workdir.read_config()
     changed = _changed_fields(old, config)
     environment = read_json_if_present(workdir.environment)
+    if environment is not None:
+        check_environment(environment, workdir.environment)
     if environment and environment["data"]["sha256"] != data_hash:
         changed.append(f"the data of data.source: {old.data.source} -> {config.data.source} (their hashes differ)")
     if environment and environment.get("steps", 0) > steps:
@@ -68,9 +71,9 @@ def _hash_of_splits(workdir: Workdir) -> str | None:
 
     Each checkpoint keeps it too: without that, who lost splits.json could train on what the run is tested on.
     """
-    with contextlib.suppress(DataError, KeyError, TypeError):
+    with contextlib.suppress(DataError):
         if workdir.splits.exists():
-            return read_json(workdir.splits)["sha256"]
+            return check_splits(read_json(workdir.splits), workdir.splits)["sha256"]
     folders = CheckpointFolders(workdir.checkpoints)
     newest = next(folders.usable(folders.steps()[::-1]), None)
     if newest is None:

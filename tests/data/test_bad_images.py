@@ -170,7 +170,7 @@ def test_links_in_a_folder_are_followed_once(tmp_path):
     (tmp_path / "cells" / "a" / "gone.png").symlink_to("nowhere.png")
     os.mkfifo(tmp_path / "cells" / "b" / "pipe.png")
     data = load(f"folder:{tmp_path / 'cells'}", skip_bad=True)
-    assert data.skipped == {"a/gone.png": "a link to nothing", "b/pipe.png": "no regular file"}
+    assert data.skipped == {"a/gone.png": "a link to nothing", "b/pipe.png": "a pipe"}
 
 
 def test_every_folder_that_differs_from_the_configuration_is_named(tmp_path):

@@ -86,7 +86,7 @@ def test_other_data_are_refused_with_both_values(clean):
         ("{", "not JSON"),
         ("[]", "no list remove"),
         ('{"remove": 3}', "no list remove"),
-        (None, "No such file"),
+        (None, "no such file"),
     ],
 )
 def test_a_file_that_is_no_clean_json_is_refused(tmp_path, content, said):

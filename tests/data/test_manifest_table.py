@@ -94,7 +94,7 @@ def test_what_is_no_table_is_refused(manifest, four_images):
     (four_images / "folder.csv").mkdir()
     manifest.refused(f"csv:{four_images / 'folder.csv'}", "no table")
     os.mkfifo(four_images / "pipe.csv")
-    manifest.refused(f"csv:{four_images / 'pipe.csv'}", "no regular file")
+    manifest.refused(f"csv:{four_images / 'pipe.csv'}", "a pipe")
     manifest.refused(f"csv:{four_images / 'absent.csv'}", "no such file")
 
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import re
 import shlex
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -215,3 +217,12 @@ def test_the_suggested_command_reads_the_source_as_the_audit_did(tmp_path):
     words = shlex.split(train_command(config, Path("out")))
     _, read = parse(flags.FlagValues(), [word for word in words[1:] if not word.startswith("--workdir")])
     assert read.data == dataclasses.replace(config, clean="out/clean.json")
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2Jb", "it's\n\\x41", "caf\udce9", "\u202egnp\x85\xa0", "plain 'q'"])
+def test_the_command_steers_no_terminal_and_a_shell_reads_the_name(name):
+    command = train_command(DataConfig(source=f"folder:{name}"), Path("out"))
+    assert command.isprintable()
+    script = f'bloodcell() {{ printf "%s\\0" "$@"; }}; {command}'
+    words = subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout.split(b"\0")
+    assert os.fsencode(f"--config.data.source=folder:{name}") in words

@@ -162,7 +162,7 @@ def test_what_was_trained_on_what_is_on_the_page(workdir):
 )
 def test_the_warning_about_patients_follows_the_splits(workdir, by, said, not_said):
     by |= {"per_split": {"train": 20, "val": 5}}
-    (workdir / "splits.json").write_text(json.dumps({"by": by, "splits": {}}))
+    (workdir / "splits.json").write_text(json.dumps({"sha256": "ab12", "by": by, "splits": {}}))
     page = _page(workdir)
     assert said in page.text
     assert not_said not in page.text
@@ -180,11 +180,14 @@ def test_the_page_loads_nothing_and_escapes_what_it_shows(workdir):
     assert "<b>granulocyte" not in html
 
 
-def test_an_id_that_is_not_utf8_is_written(workdir):
+def test_an_id_that_is_not_utf8_or_turns_the_line_is_shown_as_it_is(workdir):
     path = workdir / "eval" / "test" / "most_wrong.json"
     (image,) = json.loads(path.read_text())
-    path.write_text(json.dumps([image | {"id": "cell-\udce9.jpg"}]))
-    assert "cell-?.jpg" in _page(workdir).text
+    path.write_text(json.dumps([image | {"id": "cell-\udce9.jpg"}, image | {"id": "gpj.\u202egnp"}]))
+    text = _page(workdir).text
+    assert r"cell-\xe9.jpg" in text
+    assert r"gpj.\u202egnp" in text
+    assert "\u202e" not in text
 
 
 @pytest.mark.parametrize("missing", ["config.json", "environment.json", "metrics.jsonl", "eval/test/most_wrong.json"])

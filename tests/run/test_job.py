@@ -44,6 +44,7 @@ def test_the_log_has_one_line_per_logged_step(trained):
         "train/loss",
         "train/accuracy",
         "lr",
+        "skipped_steps",
         "perf/images_per_second",
         "perf/mfu",
         "perf/data_wait",

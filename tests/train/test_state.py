@@ -8,6 +8,7 @@ import pytest
 
 from bloodcell_jax.config import OptimizerConfig
 from bloodcell_jax.train.freezing import partition
+from bloodcell_jax.train.guard import Guard
 from bloodcell_jax.train.optimizers import create_optimizer
 from bloodcell_jax.train.state import apply_gradients, begin_stage, by_branch, by_choice, create_state
 
@@ -25,8 +26,9 @@ def assert_equal(a, b):
 def test_an_update_is_the_optimizers_or_none(name, moment_dtype):
     config = OptimizerConfig(name=name, weight_decay=0.1, clip_norm=1.0, moment_dtype=moment_dtype)
     optimizer = create_optimizer(config, optax.constant_schedule(0.1))
-    apply = jax.jit(lambda state, gradients: apply_gradients(state, gradients, optimizer, MASK, None))
-    start = begin_stage(create_state(PARAMS, with_ema=False), optimizer, MASK)
+    guard, loss = Guard(max_bad_steps=10), jnp.ones(())
+    apply = jax.jit(lambda state, gradients: apply_gradients(state, loss, gradients, optimizer, MASK, guard, None))
+    start = begin_stage(create_state(PARAMS, guard, with_ema=False), optimizer, MASK)
 
     trainable, _ = partition(PARAMS, MASK)
     updates, opt_state = jax.jit(optimizer.update)(GRADIENTS, start.opt_state, trainable)
@@ -37,12 +39,12 @@ def test_an_update_is_the_optimizers_or_none(name, moment_dtype):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2), after.opt_state, opt_state)
     np.testing.assert_allclose(norms["norm/update"], optax.tree.norm(updates), rtol=1e-6)
     np.testing.assert_allclose(norms["norm/parameter"], np.sqrt(6), rtol=1e-6)
-    assert after.bad_steps == 0
+    assert after.guard.bad_steps == 0
 
     for bad in (np.nan, np.inf):
         skipped, norms = apply(after, {"head/kernel": GRADIENTS["head/kernel"].at[1].set(bad)})
         assert_equal((skipped.params, skipped.opt_state), (after.params, after.opt_state))
-        assert (skipped.step, skipped.bad_steps, norms["norm/update"]) == (2, 1, 0)
+        assert (skipped.step, skipped.guard.bad_steps, norms["norm/update"]) == (2, 1, 0)
 
 
 @pytest.mark.parametrize("way", [by_branch, by_choice])

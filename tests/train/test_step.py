@@ -18,6 +18,7 @@ from bloodcell_jax.models.convnext import ConvNeXt, drop_path
 from bloodcell_jax.models.registry import init_params
 from bloodcell_jax.models.variants import Variant
 from bloodcell_jax.train.freezing import trainable_mask
+from bloodcell_jax.train.guard import Guard
 from bloodcell_jax.train.optimizers import create_optimizer
 from bloodcell_jax.train.randomness import MIX, step_key
 from bloodcell_jax.train.schedules import create_schedule
@@ -84,6 +85,7 @@ class Trainer:
             first_step=0,
             batch_size=BATCH,
             jsd=None,
+            guard=Guard(max_bad_steps=10),
             ema_decay=0.9,
             axis_name=AXIS,
         )
@@ -93,7 +95,7 @@ class Trainer:
         self.compiled = self.parallel.compile_step(step, self.start(), self._data, batch, self._seed)
 
     def start(self, params=None):
-        state = create_state(initial_params() if params is None else params, with_ema=True)
+        state = create_state(initial_params() if params is None else params, Guard(10), with_ema=True)
         return self.parallel.place_state(begin_stage(state, self._optimizer, self._mask))
 
     def run(self, steps, state=None):
@@ -215,8 +217,9 @@ def test_a_step_with_a_non_finite_gradient_is_skipped_and_counted():
     start = trained.start({**initial_params(), "head": head})
     before = jax.device_get(start)
     after, metrics = trained.run(2, start)
-    assert (after.step, after.bad_steps, metrics["bad_steps"]) == (2, 2, 2)
-    jax.tree.map(np.testing.assert_array_equal, (after.params, after.opt_state), (before.params, before.opt_state))
+    assert (after.step, metrics["bad_steps"], metrics["skipped_steps"]) == (2, 2, 2)
+    for part in ("params", "opt_state", "ema"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, part), getattr(before, part))
 
 
 def test_the_loss_is_the_cross_entropy_of_smoothed_and_mixed_targets_over_the_whole_batch():

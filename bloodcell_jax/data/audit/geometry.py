@@ -27,11 +27,16 @@ def image_sizes(dataset: Dataset) -> tuple[np.ndarray, bool] | None:
     path = source_path(dataset.source)
     if path is None or not zipfile.is_zipfile(path):
         return None
-    with zipfile.ZipFile(path) as archive, archive.open("images.npy") as file:
+    with zipfile.ZipFile(path) as archive, archive.open(_member(archive)) as file:
         major, _ = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
         (_, height, width, _), _, _ = read(file)
         return np.array([[width, height]]), False
+
+
+def _member(archive: zipfile.ZipFile) -> str:
+    """Return the member that holds the images; NumPy finds it with and without the suffix."""
+    return next(name for name in ("images.npy", "images") if name in archive.namelist())
 
 
 def warnings_of(dataset: Dataset) -> list[str]:

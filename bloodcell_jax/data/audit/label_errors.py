@@ -9,6 +9,8 @@ import numpy as np
 
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.errors import DataError
+from bloodcell_jax.names import names_by_cell
+from bloodcell_jax.regular_files import check_regular_file
 
 # The probabilities of a hundred classes, written with 6 digits, add up to 1 within this.
 _SUM_TOLERANCE = 1e-3
@@ -83,21 +85,24 @@ def read_predictions(path: Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarr
     Raises:
       DataError: the file cannot be read, or is not of these examples, labels and classes; names the line.
     """
+    check_regular_file(path)
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = list(csv.reader(file))
-    except (OSError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be read ({reason}); give a predictions.csv of this source") from error
+    class_of = names_by_cell(dataset.class_names)
     expected = ["id", "label", "predicted", "confidence", *dataset.class_names]
-    if not rows or rows[0] != expected:
+    if not rows or [*rows[0][:4], *(class_of.get(cell) for cell in rows[0][4:])] != expected:
         found = ",".join(rows[0]) if rows else "nothing"
         raise DataError(f"{path}: its header is {found}; the predictions of this source have {','.join(expected)}")
-    index_of = {name: i for i, name in enumerate(dataset.ids)}
+    place = {name: i for i, name in enumerate(dataset.ids)}
+    index_of = {cell: place[name] for cell, name in names_by_cell(dataset.ids).items()}
     indices, probabilities = [], []
     for number, row in enumerate(rows[1:], 2):
         try:
-            indices.append(_checked_index(row, index_of, dataset))
+            indices.append(_checked_index(row, index_of, class_of, dataset))
             probabilities.append(_probabilities(row[4:], len(dataset.class_names)))
         except ValueError as error:
             raise DataError(f"{path}, line {number}: {error}; give predictions of this very source") from error
@@ -111,12 +116,12 @@ def read_predictions(path: Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarr
     return np.array(indices), np.array(probabilities)
 
 
-def _checked_index(row: list[str], index_of: dict[str, int], dataset: Dataset) -> int:
+def _checked_index(row: list[str], index_of: dict[str, int], class_of: dict[str, str], dataset: Dataset) -> int:
     if len(row) < 2 or row[0] not in index_of:
         raise ValueError(f"{row[0] if row else 'an empty line'} is no example of {dataset.source}")
     index = index_of[row[0]]
     label = dataset.class_names[dataset.labels[index]]
-    if row[1] != label:
+    if class_of.get(row[1]) != label:
         raise ValueError(f"{row[0]} is labeled {row[1]}, in {dataset.source} {label}")
     return index
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from bloodcell_jax.data.file_trees import FileTree, printable
+from bloodcell_jax.data.file_trees import FileTree, example_id, printable
 from bloodcell_jax.data.manifest.columns import FilePattern
 from bloodcell_jax.data.manifest.table import shown
 
@@ -34,11 +34,15 @@ class FileFinder:
 
     def __init__(self, tree: FileTree, root: Path, pattern: FilePattern | None):
         self._tree, self._pattern = tree, pattern
-        self._roots = {root.resolve().as_posix(), Path(os.path.abspath(root)).as_posix()} if root.is_dir() else set()
+        roots = (root.resolve(), Path(os.path.abspath(root))) if os.path.isdir(root) else ()
+        self._roots = {folder.as_posix() for folder in roots}
         self._by_path = defaultdict(list)
         self._by_name = defaultdict(list)
         for path in tree.files:
             self._by_path[_normal(str(path))].append(path)
+            # A table is UTF-8, and a file's name may be none: its id stands for it.
+            if not str(path).isprintable():
+                self._by_path[example_id(path)].append(path)
             self._by_name[_normal(path.name)].append(path)
 
     def find(self, cells: Mapping[str, str]) -> Found:
@@ -95,7 +99,7 @@ class FileFinder:
             folder = "" if len(file.parts) == 1 else "**/"
             if file.stem == path.name:
                 return f"{folder}{{file}}{file.suffix}"
-            if path.name.isdecimal() and file.stem.isdecimal() and int(file.stem) == int(path.name):
+            if path.name.isdecimal() and file.stem.isdecimal() and file.stem.lstrip("0") == path.name.lstrip("0"):
                 return f"{folder}{{file:0{len(file.stem)}d}}{file.suffix}"
         return None
 

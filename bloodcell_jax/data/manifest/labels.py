@@ -1,6 +1,7 @@
 """The labels of a manifest: names, numbers with or without names, or a column of 0 and 1 for each class."""
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -143,7 +144,7 @@ def _check_names(labels: Iterable[str], column: str, source: str) -> None:
 def _table_of_names(path: str) -> dict[str, str]:
     """Return label -> class name, in the order of the table."""
     source = f"data.columns: class_names={path}"
-    table = read_table(Path(path).expanduser(), source)
+    table = read_table(Path(os.path.expanduser(path)), source)
     by_name = {name.casefold(): cells for name, cells in table.columns.items()}
     if by_name.keys() != {"label", "name"}:
         raise DataError(f"{source}: its columns are {shown(table.columns)}; they must be label,name")

@@ -1,6 +1,7 @@
 """A manifest as a data source: a table that names image files with their labels, splits and groups."""
 
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.class_tree import Entry, example_order, select_paths
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.decoded_files import decode_dataset, is_image, not_images
-from bloodcell_jax.data.file_trees import FileTree, open_zip, printable, read_folder
+from bloodcell_jax.data.file_trees import FileTree, example_id, open_zip, printable, read_folder
 from bloodcell_jax.data.manifest.columns import find_columns, parse_columns, parse_file_pattern
 from bloodcell_jax.data.manifest.files import FileFinder, Found, OutsideRoot
 from bloodcell_jax.data.manifest.labels import Labels, check_spelling, is_empty, plain_cell, read_labels
@@ -33,12 +34,13 @@ def load_manifest(place: str, source: str, config: DataConfig) -> Dataset:
 
     Examples are ordered by split (train, val, test), then by path in byte order of UTF-8.
     """
-    path = Path(place).expanduser()
+    path = Path(os.path.expanduser(place))
     named = parse_columns(config.columns)
     table, manifests = read_tables(path, source, config)
     columns = find_columns(table, named, source)
     pattern = None if config.file_pattern is None else parse_file_pattern(config.file_pattern, table.columns)
-    root = Path(config.root).expanduser() if config.root is not None else path if path.is_dir() else path.parent
+    beside = path if os.path.isdir(path) else path.parent
+    root = beside if config.root is None else Path(os.path.expanduser(config.root))
     with _open_root(root) as tree:
         finder = FileFinder(tree, root, pattern)
         files = _find_files(table, columns.file, finder, source)
@@ -57,6 +59,8 @@ def load_manifest(place: str, source: str, config: DataConfig) -> Dataset:
             for i, file in enumerate(files)
             if not file.fault and i not in labels.faults
         ]
+        if not examples:
+            raise DataError(f"{source}: no row has both a file and a label; correct them")
         _check_once(table, examples, source)
         examples.sort(key=lambda example: example_order(example.entry))
         rows = [example.row for example in examples]
@@ -77,13 +81,11 @@ def load_manifest(place: str, source: str, config: DataConfig) -> Dataset:
 
 @contextmanager
 def _open_root(root: Path) -> Iterator[FileTree]:
-    if root.is_dir():
+    if os.path.isdir(root):
         yield read_folder(root)
-    elif root.is_file():
+    else:
         with open_zip(root, f"data.root={root}") as tree:
             yield tree
-    else:
-        raise DataError(f"data.root={root}: no such folder or zip archive")
 
 
 def _groups(table: Table, column: str, source: str) -> list[str]:
@@ -153,7 +155,7 @@ def _missing(
         advice = finder.advice(next(iter(missing.values())).path)
         more = "" if len(missing) == len(files) else "; --skip_bad leaves these rows out"
         raise DataError(f"{source}: {len(missing):,} of {len(files):,} files are missing ({named}); {advice}{more}")
-    return {printable(file.path): file.fault for file in missing.values()}
+    return {example_id(file.path): file.fault for file in missing.values()}
 
 
 def _check_once(table: Table, examples: Sequence[_Example], source: str) -> None:

@@ -1,5 +1,6 @@
 """The splits of a manifest: a column of the table, or a folder that holds one table for each split."""
 
+import os
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +19,7 @@ def read_tables(path: Path, source: str, config: DataConfig) -> tuple[Table, lis
     Raises:
       DataError: a table of the folder is no split, or two are the same split and nobody named them.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return read_table(path, source), [path]
     exclude = patterns_of(config.exclude)
     names = sorted(

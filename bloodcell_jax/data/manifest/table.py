@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from bloodcell_jax.errors import DataError
+from bloodcell_jax.regular_files import check_regular_file
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 # An error is one line, so it names only this many rows or columns.
 NAMED = 5
+# Cells for each character of JSON lines; a row that names all columns has less than one. Ten thousand lines that name a
+# column each would be a hundred million cells.
+_MOST_EMPTY = 10
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
@@ -86,8 +90,7 @@ def shown(items: Iterable[str]) -> str:
 
 
 def _text(path: Path, source: str) -> str:
-    if not path.is_file():
-        raise DataError(f"{source}: no regular file; give the path of a table ({', '.join(SUFFIXES)})")
+    check_regular_file(path, source)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -150,14 +153,17 @@ def _json_lines(text: str, source: str) -> tuple[list[str], list[Sequence[str]],
         try:
             row = json.loads(line, object_pairs_hook=_pairs)
             json.dumps(row, ensure_ascii=False).encode()  # JSON can hold halves of characters, which UTF-8 cannot.
+            cells = {name: _cell(value) for name, value in row.items()} if isinstance(row, dict) else None
         except (ValueError, RecursionError) as error:
             raise DataError(f"{source}: line {number} is no JSON ({error}); write one object a line") from error
-        if not isinstance(row, dict):
+        if cells is None:
             raise DataError(f'{source}: line {number} is no object such as {{"file": "a.png", "label": "x"}}')
-        objects.append(row)
+        objects.append(cells)
         lines.append(number)
-    header = list(dict.fromkeys(name for row in objects for name in row))
-    return header, [[_cell(row.get(name)) for name in header] for row in objects], lines
+    header = list(dict.fromkeys(name for cells in objects for name in cells))
+    if len(header) * len(objects) > _MOST_EMPTY * len(text):
+        raise DataError(f"{source}: {len(objects):,} rows name {len(header):,} columns; give all rows the same keys")
+    return header, [[cells.get(name, "") for name in header] for cells in objects], lines
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class StageMeter:
         if self._pending is None:
             return []
         (step, metrics), self._pending = self._pending, None
-        values = {name: value.item() for name, value in jax.device_get(metrics).items()}
+        values = {name: value.item() for name, value in jax.device_get(metrics).items() if name != "bad_steps"}
         seconds, batch_size = self._clock.lap(), self._run.config.train.batch_size
         images_per_second = (step - self._measured_step) * batch_size / seconds
         waited, self._waited, self._measured_step = self._waited, 0.0, step

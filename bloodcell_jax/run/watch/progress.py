@@ -4,6 +4,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from bloodcell_jax.names import visible
+
 _SECONDS_BETWEEN_NOTES = 10
 
 
@@ -58,7 +60,8 @@ class Progress:
         return show
 
     def note(self, text: str) -> None:
-        """Print a line, above the bar if there is one."""
+        """Print a line, above the bar if there is one; no name in it can steer the terminal."""
+        text = visible(text, keep="\n")
         if self._bar:
             self._bar.console.print(text, highlight=False, markup=False)
         elif not self._quiet:

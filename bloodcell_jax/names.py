@@ -1,0 +1,43 @@
+"""Names that come from outside, such as those of files and classes: on a terminal, on a page and in a spreadsheet."""
+
+import re
+from collections.abc import Iterable
+
+# A spreadsheet runs a cell that begins with one of these, and an Asian one also their full-width forms. A semicolon
+# begins a cell as well: where the comma divides decimals, spreadsheets cut a CSV there.
+_FORMULA = re.compile(r"(^'*|;'*)(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+
+
+def visible(text: str, keep: str = "") -> str:
+    r"""Return a text in which control characters and what has no ink are escaped, as in `\x1b`.
+
+    Among these are new lines, sequences that steer a terminal, marks that turn the direction of writing, and bytes
+    that are no UTF-8 (which Python reads as lone surrogates).
+
+    Args:
+      text: any text.
+      keep: characters that stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def spreadsheet_cell(name: str) -> str:
+    """Return a name as the cell of a CSV: in one visible line, with an apostrophe before what would be a formula.
+
+    Visible names stay distinct: one that begins with apostrophes and then a formula gets one more.
+    """
+    return _FORMULA.sub(r"\1'", visible(name))
+
+
+def names_by_cell(names: Iterable[str]) -> dict[str, str]:
+    """Return each name by its cell of a CSV, whether that was written by `spreadsheet_cell` or as it is."""
+    names = list(names)
+    return {name: name for name in names} | {spreadsheet_cell(name): name for name in names}

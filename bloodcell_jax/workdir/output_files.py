@@ -1,0 +1,163 @@
+"""What a user names for results: never an input, and written in a way that suits files, devices and pipes."""
+
+import contextlib
+import csv
+import io
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from bloodcell_jax.errors import DataError, MachineError, UsageError
+from bloodcell_jax.regular_files import check_regular_file
+from bloodcell_jax.workdir.files import replacing, writing
+
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+
+Row = TypeVar("Row")
+
+
+def check_unlike(output: Path, inputs: Iterable[str | os.PathLike]) -> None:
+    """Check that a file for results is none of the inputs, by any path or link.
+
+    Raises:
+      UsageError: it is; names the input.
+    """
+    with contextlib.suppress(OSError):  # What is not there is no input.
+        own = os.stat(output)
+        for path in inputs:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(own, os.stat(path)):
+                    raise UsageError(f"--output={output}: is the input {os.fspath(path)}; name another file")
+
+
+def check_folder(
+    output: Path, files: Iterable[Path], source: str | None, inputs: Iterable[str | os.PathLike] = ()
+) -> None:
+    """Check a folder for results, before hours of work.
+
+    Args:
+      files: what will be written.
+      source: the data source that is read.
+      inputs: other files that are read.
+
+    Raises:
+      UsageError: it is a file, lies in the folder that is read, or a file in it is an input.
+    """
+    if os.path.exists(output) and not os.path.isdir(output):
+        raise UsageError(f"--output={output}: is a file; name a folder")
+    read = "" if source is None else os.path.expanduser(source.partition(":")[2] or source)
+    if read and os.path.isdir(read):
+        root, own = os.path.realpath(read), os.path.realpath(output)
+        if os.path.commonpath((root, own)) == root:
+            raise UsageError(f"--output={output}: lies in the source {source}, and would be read with it; name another")
+    for file in files:
+        check_unlike(file, [read, *inputs] if read else inputs)
+
+
+@contextlib.contextmanager
+def open_text(path: Path) -> Iterator[IO[str]]:
+    """Open a file for text, which appears whole or not at all; bytes that are no UTF-8 are written as they were read.
+
+    Raises:
+      MachineError: it cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("w", **_TEXT) as file:
+        yield file
+
+
+def csv_writer(file: IO[str]) -> Any:
+    """Return what writes rows to a CSV; each ends in one new line, and any cell is read as it was written.
+
+    Before Python 3.13 csv quotes a carriage return only if its line ends hold one.
+    """
+
+    class Lines:
+        def write(self, line: str) -> None:
+            file.write(line.removesuffix("\r\n") + "\n")
+
+    return csv.writer(Lines(), lineterminator="\r\n")
+
+
+def read_csv(path: Path, read_row: Callable[[list[str], list[str]], Row]) -> list[Row]:
+    """Return what `read_row` makes of the header and each row of a CSV that this library wrote.
+
+    Raises:
+      DataError: the file cannot be read, or `read_row` raises ValueError; names the line.
+    """
+    advice = "delete it and run the command that wrote it"
+    check_regular_file(path)
+    rows, reader = [], None
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            rows = [read_row(header, row) for row in reader]
+    except (ValueError, csv.Error) as error:
+        place = f"{path}, line {reader.line_num}" if reader else path
+        raise DataError(f"{place}: cannot be read ({error}); {advice}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); make it readable") from error
+    return rows
+
+
+@contextlib.contextmanager
+def open_output(path: Path) -> Iterator[IO[str]]:
+    """Open what a user named for a result, as `open_text` does.
+
+    A link is followed. A device or pipe, such as /dev/stdout, is written to at the end and never replaced.
+
+    Raises:
+      MachineError: it cannot be written.
+    """
+    if not is_stdout(path) and not _is_stream(path):
+        with open_text(Path(os.path.realpath(path))) as file:
+            yield file
+        return
+    with tempfile.TemporaryFile() as content:
+        text = io.TextIOWrapper(content, **_TEXT)
+        yield text
+        text.detach()
+        content.seek(0)
+        with _open_stream(path) as stream:
+            shutil.copyfileobj(content, stream)
+
+
+def is_stdout(path: Path) -> bool:
+    """Return whether a path is what standard output goes to, so that nothing else may be printed there."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError, AttributeError):  # closed, or what stands in for it is no file
+        return False
+
+
+def _is_stream(path: Path) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+@contextlib.contextmanager
+def _open_stream(path: Path) -> Iterator[IO[bytes]]:
+    if is_stdout(path):
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        sys.stdout.flush()
+        return
+    with writing(path):
+        try:
+            # A pipe that nobody reads would be waited for without end.
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if not path.is_fifo():
+                raise
+            raise MachineError(f"{path}: nobody reads from this pipe; start its reader first") from error
+        os.set_blocking(descriptor, True)
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
