@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
 from bloodcell_jax.errors import DataError, one_line
 from bloodcell_jax.regular_files import check_regular_file, fault_of_file
@@ -169,7 +170,7 @@ def _open(path: Path) -> zipfile.ZipFile:
         with path.open("rb") as file:
             content = _MappedFile(file.fileno(), 0, access=mmap.ACCESS_COPY)
         _unmark_names(content)
-        return zipfile.ZipFile(content)  # pyright: ignore[reportArgumentType]  # A mapped file has what it needs.
+        return zipfile.ZipFile(cast(IO[bytes], content))
 
 
 class _MappedFile(mmap.mmap):

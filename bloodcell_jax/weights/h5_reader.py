@@ -73,8 +73,8 @@ def _run_child(path: Path, start: int, size: int, output: IO[bytes]) -> None:
 
 def _read_answer(path: Path, output: IO[bytes]) -> dict[str, np.ndarray]:
     """Return the tensors that the child described."""
-    places = {"output": np.memmap(output, np.uint8, mode="r"), "file": np.memmap(path, np.uint8, mode="r")}
-    content = places["output"]
+    content = np.memmap(output, np.uint8, mode="r")
+    places: dict[str, np.ndarray] = {"output": content, "file": np.memmap(path, np.uint8, mode="r")}
     (length,) = struct.unpack("<Q", content[-8:].tobytes())
     answer = json.loads(content[-8 - length : -8].tobytes())
     if "error" in answer:
