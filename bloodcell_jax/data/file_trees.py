@@ -36,7 +36,7 @@ class UnreadableFile(DataError):
 
     def __init__(self, name: str, reason: str):
         super().__init__(f"{name}: cannot be read as an image ({reason}); replace or remove it")
-        self.name, self.reason = name, reason
+        self.name, self.reason = name, one_line(reason)
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,8 @@ def open_zip(path: Path, source: str) -> Iterator[FileTree]:
         def read(name: PurePosixPath) -> bytes:
             try:
                 return _unpacked(archive, files[name])
+            except MemoryError:
+                raise  # The limits hold for the file, so it is the machine's fault.
             except Exception as error:  # zipfile and its decompressors raise nearly everything on malformed files.
                 raise UnreadableFile(printable(name), str(error) or type(error).__name__) from error
 
