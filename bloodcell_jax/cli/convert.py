@@ -1,6 +1,6 @@
 """The verb `convert`."""
 
-from pathlib import Path
+import os
 
 from absl import flags
 
@@ -23,7 +23,7 @@ def _convert(values: flags.FlagValues) -> None:
     from bloodcell_jax.weights import convert
 
     source, target = required(values, "input"), required_path(values, "output")
-    if Path(source).expanduser().is_dir():
+    if os.path.isdir(os.path.expanduser(source)):
         from bloodcell_jax.run.finished_model import complete_model
 
         complete_model(source)

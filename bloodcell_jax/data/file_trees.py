@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.names import visible
@@ -36,7 +37,7 @@ class UnreadableFile(DataError):
 
     def __init__(self, name: str, reason: str):
         super().__init__(f"{name}: cannot be read as an image ({reason}); replace or remove it")
-        self.name, self.reason = name, reason
+        self.name, self.reason = name, one_line(reason)
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,8 @@ def open_zip(path: Path, source: str) -> Iterator[FileTree]:
         def read(name: PurePosixPath) -> bytes:
             try:
                 return _unpacked(archive, files[name])
+            except MemoryError:
+                raise  # The limits hold for the file, so it is the machine's fault.
             except Exception as error:  # zipfile and its decompressors raise nearly everything on malformed files.
                 raise UnreadableFile(printable(name), str(error) or type(error).__name__) from error
 
@@ -170,7 +173,7 @@ def _open(path: Path) -> zipfile.ZipFile:
         with path.open("rb") as file:
             content = _MappedFile(file.fileno(), 0, access=mmap.ACCESS_COPY)
         _unmark_names(content)
-        return zipfile.ZipFile(content)  # pyright: ignore[reportArgumentType]  # A mapped file has what it needs.
+        return zipfile.ZipFile(cast(IO[bytes], content))
 
 
 class _MappedFile(mmap.mmap):

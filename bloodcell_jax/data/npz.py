@@ -72,6 +72,7 @@ def read_array(archive: np.lib.npyio.NpzFile, key: str, source: str) -> np.ndarr
       MachineError: it claims more bytes than fit into memory.
     """
     # A member may be named with the suffix or without; NumPy returns one that holds no array as its bytes.
+    assert archive.zip is not None  # It is open.
     members = {info.filename.removesuffix(".npy"): info.file_size for info in archive.zip.infolist()}
     check_fits(members.get(key, 0), source)
     array = archive[key]

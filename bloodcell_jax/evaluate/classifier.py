@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,7 +84,7 @@ class Classifier:
         Raises:
           DataError: the file is missing, damaged or no model of a run; names what it lacks.
         """
-        params, record = read_model_file(Path(path).expanduser())
+        params, record = read_model_file(Path(os.path.expanduser(path)))
         params = jax.device_put(params, create_parallel("jit", jax.device_count()).replicated)
         view = View(**record.view) if record.view else None
         return cls(record.config, params, step=record.step, workdir=None, view=view)

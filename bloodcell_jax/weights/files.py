@@ -12,8 +12,8 @@ from bloodcell_jax.weights.info import WeightsInfo
 from bloodcell_jax.weights.parts import MAX_NAME_LENGTH
 from bloodcell_jax.weights.safetensors_file import read_safetensors, stored_info
 
-# A name is shown in messages, and patterns go over it. Dicts in dicts make the longest.
-_LONGEST_NAME = 5 * MAX_NAME_LENGTH
+# Names are shown in messages, and patterns go over each, from each of its parts. Dicts in dicts make the longest.
+_MOST_TENSORS, _LONGEST_NAME, _MOST_PARTS = 100_000, 5 * MAX_NAME_LENGTH, 64
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,15 @@ def read_file(path: Path) -> StoredWeights:
       DataError: the file is of no such kind, or not whole.
     """
     stored = _read(path)
-    if odd := [name for name in stored.tensors if len(name) > _LONGEST_NAME or not name.isprintable()]:
-        raise DataError(f"{path}: names a tensor {odd[0][:50]!r}, which no network does; download or write it again")
+    if len(stored.tensors) > _MOST_TENSORS:
+        raise DataError(f"{path}: {len(stored.tensors):,} tensors; a network has a few hundred, so save it alone")
+    if odd := next(filter(_is_odd, stored.tensors), None):
+        raise DataError(f"{path}: names a tensor {odd[:50]!r}, which no network does; download or write it again")
     return stored
+
+
+def _is_odd(name: str) -> bool:
+    return len(name) > _LONGEST_NAME or name.count("/") + name.count(".") > _MOST_PARTS or not name.isprintable()
 
 
 def _read(path: Path) -> StoredWeights:

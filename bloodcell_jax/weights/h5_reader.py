@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from bloodcell_jax.errors import DataError
+from bloodcell_jax.errors import DataError, MachineError
 
 _CHILD = Path(__file__).with_name("h5_child.py")
 # Seconds of computing: any file may take the first, and one more for each so many bytes. Ordinary files take less than
@@ -32,7 +32,12 @@ def read_h5(path: Path, start: int = 0, size: int | None = None) -> dict[str, np
 
     Raises:
       DataError: the file is damaged, takes too much time or memory, or a tensor lies in another file.
+      MachineError: there is no place for temporary files.
     """
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise MachineError(f"{path}: no temporary file can be made ({error}); make room, or set TMPDIR") from error
     try:
         size = path.stat().st_size if size is None else size
         with tempfile.TemporaryFile() as output:
@@ -73,8 +78,8 @@ def _run_child(path: Path, start: int, size: int, output: IO[bytes]) -> None:
 
 def _read_answer(path: Path, output: IO[bytes]) -> dict[str, np.ndarray]:
     """Return the tensors that the child described."""
-    places = {"output": np.memmap(output, np.uint8, mode="r"), "file": np.memmap(path, np.uint8, mode="r")}
-    content = places["output"]
+    content = np.memmap(output, np.uint8, mode="r")
+    places: dict[str, np.ndarray] = {"output": content, "file": np.memmap(path, np.uint8, mode="r")}
     (length,) = struct.unpack("<Q", content[-8:].tobytes())
     answer = json.loads(content[-8 - length : -8].tobytes())
     if "error" in answer:

@@ -193,13 +193,13 @@ def torch_legacy(tmp_path):
 PARSERS = {
     npz: 1000,
     medmnist: 500,
-    archive: 1000,
+    archive: 500,
     csv: 1000,
     json_lines: 1000,
     clean_list: 2000,
     safetensors: 2000,
     network: 2000,
-    record: 2000,
+    record: 1000,
     torch_zip: 2000,
     torch_legacy: 2000,
 }

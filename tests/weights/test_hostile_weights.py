@@ -54,6 +54,8 @@ HEADERS = {
     "deep": '{"w": ' + DEEP + "}",
     "a name of two lines": {"w\nbloodcell: all is well": entry()},
     "a long name": {"w" * 100_000: entry()},
+    "a name of many parts": {"/" * 400: entry()},
+    "many tensors": dict.fromkeys(map(str, range(100_001)), entry([0], offsets=(0, 0))),
     "metadata of numbers": {"w": entry(), "__metadata__": {"a": 3}},
     "metadata of lists": {"w": entry(), "__metadata__": []},
 }
