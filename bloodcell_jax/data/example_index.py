@@ -1,7 +1,6 @@
 """Labels, ids and groups of a dataset's examples, kept in a file of their own: two million are read in a moment."""
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -11,6 +10,7 @@ from numpy.lib.npyio import NpzFile
 
 from bloodcell_jax.data.npz import open_npz, read_array
 from bloodcell_jax.errors import DataError
+from bloodcell_jax.whole_files import replacing
 
 
 class Names(Sequence[str]):
@@ -60,18 +60,16 @@ class ExampleIndex(NamedTuple):
         """Write the index; a reader never sees half a file.
 
         Raises:
-          OSError: the file cannot be written.
+          MachineError: the file cannot be written.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.npz")
         arrays: dict[str, Any] = {"labels": self.labels, "letters": self.ids.letters, "ends": self.ids.ends}
         if self.groups is not None:
             # A few names stand for many examples.
             names, numbers = np.unique(np.asarray(self.groups), return_inverse=True)
             packed = Names.of(names.tolist())
             arrays |= {"groups": numbers, "group_letters": packed.letters, "group_ends": packed.ends}
-        np.savez(temporary, **arrays)
-        temporary.replace(path)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
 
     @classmethod
     def load(cls, path: Path, count: int) -> "ExampleIndex | None":

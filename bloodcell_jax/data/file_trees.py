@@ -37,7 +37,7 @@ class UnreadableFile(DataError):
 
     def __init__(self, name: str, reason: str):
         super().__init__(f"{name}: cannot be read as an image ({reason}); replace or remove it")
-        self.name, self.reason = name, one_line(reason)
+        self.name, self.reason = name, visible(reason)
 
 
 @dataclass(frozen=True)

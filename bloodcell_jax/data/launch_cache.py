@@ -3,15 +3,17 @@
 import contextlib
 import hashlib
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from bloodcell_jax.data import duplicates
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.download import cache_folder
+from bloodcell_jax.errors import MachineError
+from bloodcell_jax.whole_files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +27,7 @@ def cached_duplicate_groups(dataset: Dataset, data_hash: str) -> np.ndarray:
     if groups is not None:
         return groups
     found = duplicates.duplicate_groups(dataset.image_array())
-    _keep(_duplicates_path(data_hash), lambda temporary: np.save(temporary, found))
+    _keep(_duplicates_path(data_hash), lambda file: np.save(file, found))
     return found
 
 
@@ -49,7 +51,7 @@ def cached_sha256(dataset: Dataset) -> str:
             return known
     logger.info("%s: hashing %s images, once", dataset.source, f"{len(dataset):,}")
     data_hash = dataset.sha256()
-    _keep(path, lambda temporary: temporary.write_text(data_hash, encoding="ascii"))
+    _keep(path, lambda file: file.write(data_hash.encode("ascii")))
     return data_hash
 
 
@@ -58,10 +60,7 @@ def _duplicates_path(data_hash: str) -> Path:
     return cache_folder("data") / "duplicates" / f"{data_hash[:32]}-{version[:8]}.npy"
 
 
-def _keep(path: Path, write: Callable[[Path], object]) -> None:
+def _keep(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file of the cache; a file that cannot be written costs only time."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}{path.suffix}")
-        write(temporary)
-        temporary.replace(path)
+    with contextlib.suppress(MachineError), replacing(path) as temporary, temporary.open("wb") as file:
+        write(file)

@@ -23,7 +23,7 @@ from bloodcell_jax.weights.model_file import read_model_file
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders, Ranking
 from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
-from bloodcell_jax.workdir.files import read_json_if_present
+from bloodcell_jax.workdir.json_files import read_json_if_present
 from bloodcell_jax.workdir.records import check_environment
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.metrics import Scores
 from bloodcell_jax.evaluate.outputs import write_split
 from bloodcell_jax.workdir import Workdir
-from bloodcell_jax.workdir.files import read_json
+from bloodcell_jax.workdir.json_files import read_json
 from bloodcell_jax.workdir.layout import EvaluationFolder
 from bloodcell_jax.workdir.records import check_environment
 

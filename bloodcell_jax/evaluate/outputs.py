@@ -16,7 +16,8 @@ from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.evaluate.groups import score_groups, write_groups
 from bloodcell_jax.evaluate.metrics import Scores, classification_metrics
 from bloodcell_jax.names import spreadsheet_cell
-from bloodcell_jax.workdir.files import write_json, writing
+from bloodcell_jax.whole_files import writing
+from bloodcell_jax.workdir.json_files import write_json
 from bloodcell_jax.workdir.layout import EvaluationFolder
 from bloodcell_jax.workdir.output_files import csv_writer, open_text
 

@@ -19,7 +19,7 @@ from bloodcell_jax.data.cleaning import clean_file
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.errors import MachineError, UsageError
 from bloodcell_jax.report.rendering import render, write_page
-from bloodcell_jax.workdir.files import write_json
+from bloodcell_jax.workdir.json_files import write_json
 
 # Findings of one kind, and images of one cluster, that the page shows. audit.json lists all of them.
 _MOST_SHOWN, _MOST_OF_A_CLUSTER = 24, 8

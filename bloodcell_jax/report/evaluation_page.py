@@ -11,7 +11,7 @@ from bloodcell_jax.names import names_by_cell
 from bloodcell_jax.report.evaluation_view import evaluation_view, read_predictions, split_to_show
 from bloodcell_jax.report.rendering import render, write_page
 from bloodcell_jax.workdir import Workdir
-from bloodcell_jax.workdir.files import read_json
+from bloodcell_jax.workdir.json_files import read_json
 from bloodcell_jax.workdir.layout import EvaluationFolder
 from bloodcell_jax.workdir.records import check_evaluation, check_scores
 

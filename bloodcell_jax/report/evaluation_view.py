@@ -10,7 +10,7 @@ from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.calibration import reliability
 from bloodcell_jax.evaluate.groups import GroupScores, read_groups
 from bloodcell_jax.report import plots
-from bloodcell_jax.workdir.files import read_json_if_present
+from bloodcell_jax.workdir.json_files import read_json_if_present
 from bloodcell_jax.workdir.layout import EvaluationFolder
 from bloodcell_jax.workdir.output_files import read_csv
 from bloodcell_jax.workdir.records import check_most_wrong

@@ -8,7 +8,7 @@ import jinja2
 from markupsafe import Markup
 
 from bloodcell_jax.names import visible
-from bloodcell_jax.workdir.files import replacing
+from bloodcell_jax.whole_files import replacing
 
 
 def render(template: str, **values: Any) -> str:

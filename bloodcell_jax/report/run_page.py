@@ -32,7 +32,7 @@ from bloodcell_jax.report import plots
 from bloodcell_jax.report.evaluation_view import evaluation_view, split_to_show
 from bloodcell_jax.report.rendering import render, write_page
 from bloodcell_jax.workdir import Workdir
-from bloodcell_jax.workdir.files import read_json, read_json_if_present
+from bloodcell_jax.workdir.json_files import read_json, read_json_if_present
 from bloodcell_jax.workdir.records import check_environment, check_scores, check_splits
 
 _SPLITS = ("train", "val", "test")

@@ -19,7 +19,7 @@ from bloodcell_jax.weights.info import info_from_dict
 from bloodcell_jax.weights.model_file import ModelRecord, read_model_record, write_model_file
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
-from bloodcell_jax.workdir.files import read_json
+from bloodcell_jax.workdir.json_files import read_json
 from bloodcell_jax.workdir.records import check_environment
 
 

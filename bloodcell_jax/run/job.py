@@ -29,7 +29,7 @@ from bloodcell_jax.run.run import Run
 from bloodcell_jax.run.watch.preemption import StopSignals
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
-from bloodcell_jax.workdir.files import read_json, read_json_if_present, update_json, write_json
+from bloodcell_jax.workdir.json_files import read_json, read_json_if_present, update_json, write_json
 from bloodcell_jax.workdir.own_files import check_own, delete_run, delete_temporaries
 from bloodcell_jax.workdir.resume import check_resumable, check_same_splits
 

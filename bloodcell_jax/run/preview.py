@@ -9,7 +9,7 @@ from PIL import Image
 from bloodcell_jax.augment.policies import VIEWS
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.train.step import training_batch
-from bloodcell_jax.workdir.files import replacing
+from bloodcell_jax.whole_files import replacing
 
 IMAGES, DRAWS = 8, 7
 _GAP = 4

@@ -3,10 +3,9 @@
 Tensors are NumPy views of the mapped file, so reading costs no memory until one is used.
 """
 
-import contextlib
+import hashlib
 import json
 import math
-import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from bloodcell_jax.errors import DataError, MachineError
+from bloodcell_jax.errors import DataError
 from bloodcell_jax.weights.info import WeightsInfo, info_from_dict, info_to_dict
+from bloodcell_jax.whole_files import replacing
 
 # The header of a ConvNeXt-XXLarge has 0.1 MB. JSON takes up to thirty times its length in memory.
 MAX_HEADER_BYTES = 16 * 2**20
@@ -24,6 +24,10 @@ _MOST_AXES, _LONGEST_AXIS = 32, 2**63
 
 # The key of the metadata that keeps the WeightsInfo, as JSON because safetensors' metadata holds only strings.
 INFO_KEY = "bloodcell_jax.weights_info"
+
+# The key of the metadata that keeps the sha256 of the file, computed with zeros in its place.
+SUM_KEY = "bloodcell_jax.sha256"
+_NO_SUM = b"0" * 64
 
 _DTYPES = {
     "F64": np.dtype("<f8"),
@@ -48,6 +52,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
     mapped = np.memmap(path, np.uint8, mode="r")
     header = _header(path, mapped)
     metadata = header.pop("__metadata__", {})
+    if SUM_KEY in metadata:
+        _check_sum(path, mapped, metadata[SUM_KEY])
     data = mapped[8 + _header_length(mapped) :]
     try:
         return {name: _view(data, **entry) for name, entry in header.items()}, metadata
@@ -107,21 +113,11 @@ def write_safetensors(
     """
     from safetensors.numpy import save
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    metadata = {INFO_KEY: json.dumps(info_to_dict(info), sort_keys=True)} | (metadata or {})
-    try:
-        # safetensors' own save_file makes files that nobody but their owner can read, whatever the umask.
-        # Another program's link at this name would lead to another file.
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as file:
-            file.writelines(_with_metadata(save(contiguous), metadata))
-        os.replace(temporary, path)
-    except OSError as error:
-        raise MachineError(f"{path}: cannot be written ({error}); free space or choose another place") from error
-    finally:
-        with contextlib.suppress(OSError):  # A read-only folder refuses to delete even a file that does not exist.
-            temporary.unlink(missing_ok=True)
+    metadata = {INFO_KEY: json.dumps(info_to_dict(info), sort_keys=True), SUM_KEY: _NO_SUM.decode()} | (metadata or {})
+    # safetensors' own save_file makes files that nobody but their owner can read, whatever the umask.
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.writelines(_with_metadata(save(contiguous), metadata))
 
 
 def _with_metadata(content: bytes, metadata: dict[str, str]) -> tuple[bytes, memoryview]:
@@ -130,7 +126,24 @@ def _with_metadata(content: bytes, metadata: dict[str, str]) -> tuple[bytes, mem
     header = {"__metadata__": dict(sorted(metadata.items()))} | json.loads(content[8:data_start])
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
-    return struct.pack("<Q", len(text)) + text, memoryview(content)[data_start:]
+    head, data = struct.pack("<Q", len(text)) + text, memoryview(content)[data_start:]
+    return head.replace(_NO_SUM, _sha256(head, data), 1), data
+
+
+def _sha256(head: bytes, data: Any) -> bytes:
+    digest = hashlib.sha256(head)
+    digest.update(data)
+    return digest.hexdigest().encode()
+
+
+def _check_sum(path: Path, mapped: np.ndarray, digest: str) -> None:
+    """Check that a file is as it was written: its own sum is that of the file with zeros in place of the sum."""
+    end = 8 + _header_length(mapped)
+    head = mapped[:end].tobytes().replace(digest.encode(), _NO_SUM, 1)
+    if _sha256(head, mapped[end:]) != digest.encode():
+        raise DataError(
+            f"{path}: damaged; its content has changed since it was written; take a copy, or write it again"
+        )
 
 
 def stored_info(path: Path, metadata: dict[str, str]) -> WeightsInfo | None:

@@ -6,7 +6,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from bloodcell_jax.workdir.files import replacing, writing
+from bloodcell_jax.whole_files import replacing, writing
 from bloodcell_jax.workdir.layout import Workdir
 from bloodcell_jax.workdir.records import check_bad_step, read_lines
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bloodcell_jax.errors import DataError
+from bloodcell_jax.whole_files import sync
 from bloodcell_jax.workdir.checksums import find_damage, has_checksums, write_checksums
-from bloodcell_jax.workdir.files import read_json, sync
+from bloodcell_jax.workdir.json_files import read_json
 
 logger = logging.getLogger(__name__)
 

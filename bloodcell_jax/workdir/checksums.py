@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from bloodcell_jax.workdir.files import replacing, sync
+from bloodcell_jax.whole_files import replacing, sync
 
 # As `sha256sum` writes it: `cd checkpoints/STEP && sha256sum --check SHA256SUMS`.
 NAME = "SHA256SUMS"

@@ -12,7 +12,7 @@ import numpy as np
 from bloodcell_jax.config import Config, from_dict
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 from bloodcell_jax.weights.info import MODEL_NAME
-from bloodcell_jax.workdir.files import read_json
+from bloodcell_jax.workdir.json_files import read_json
 from bloodcell_jax.workdir.records import check_metrics_line, check_splits, read_lines
 
 # What a run writes into its lock: its folder is known as its own by this.

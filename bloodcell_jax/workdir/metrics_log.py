@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bloodcell_jax.workdir.files import replacing, writing
+from bloodcell_jax.whole_files import replacing, writing
 from bloodcell_jax.workdir.layout import EVENTS_END, Workdir
 
 

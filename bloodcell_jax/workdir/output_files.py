@@ -14,7 +14,7 @@ from typing import IO, Any, TypeVar
 
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 from bloodcell_jax.regular_files import check_regular_file
-from bloodcell_jax.workdir.files import replacing, writing
+from bloodcell_jax.whole_files import replacing, writing
 
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 

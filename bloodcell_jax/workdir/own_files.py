@@ -6,8 +6,8 @@ from pathlib import Path
 
 from bloodcell_jax.data.dataset import SPLITS
 from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.whole_files import temporaries_of
 from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders
-from bloodcell_jax.workdir.files import temporaries_of
 from bloodcell_jax.workdir.layout import EVENTS_END, Workdir
 
 # What `evaluate` may name a folder below eval/.

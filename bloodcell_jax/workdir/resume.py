@@ -6,7 +6,7 @@ from typing import Any
 from bloodcell_jax.config import Config, leaves
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders
-from bloodcell_jax.workdir.files import read_json, read_json_if_present
+from bloodcell_jax.workdir.json_files import read_json, read_json_if_present
 from bloodcell_jax.workdir.layout import Workdir
 from bloodcell_jax.workdir.records import check_environment, check_splits
 

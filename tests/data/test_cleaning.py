@@ -15,7 +15,7 @@ from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.evaluate_source import evaluate_source
 from bloodcell_jax.run.create import create_run
-from bloodcell_jax.workdir.files import read_json, write_json
+from bloodcell_jax.workdir.json_files import read_json, write_json
 
 rng = np.random.default_rng(0)
 DATA = Dataset(

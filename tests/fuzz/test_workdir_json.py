@@ -17,7 +17,7 @@ from bloodcell_jax.weights import WeightsInfo
 from bloodcell_jax.weights.model_file import RUN_KEY, read_model_record
 from bloodcell_jax.weights.safetensors_file import read_safetensors, write_safetensors
 from bloodcell_jax.workdir import Workdir
-from bloodcell_jax.workdir.files import read_json
+from bloodcell_jax.workdir.json_files import read_json
 from bloodcell_jax.workdir.records import check_evaluation, check_most_wrong, check_scores
 from bloodcell_jax.workdir.resume import check_resumable, check_same_splits
 

@@ -9,7 +9,7 @@ import pytest
 from bloodcell_jax.errors import MachineError
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints
-from bloodcell_jax.workdir.files import write_json
+from bloodcell_jax.workdir.json_files import write_json
 from bloodcell_jax.workdir.metrics_log import MetricsLog
 
 

@@ -18,7 +18,7 @@ import pytest
 from bloodcell_jax.errors import MachineError
 from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders, Ranking
 from bloodcell_jax.workdir.checkpoints import Checkpoints
-from bloodcell_jax.workdir.files import read_json, write_json
+from bloodcell_jax.workdir.json_files import read_json, write_json
 from bloodcell_jax.workdir.resume import step_to_resume
 
 RANKING = Ranking("val/f1_macro", higher_is_better=True)

@@ -6,8 +6,9 @@ import pytest
 
 from bloodcell_jax.config import Config, to_dict
 from bloodcell_jax.errors import MachineError, UsageError
+from bloodcell_jax.whole_files import replacing
 from bloodcell_jax.workdir import Workdir
-from bloodcell_jax.workdir.files import replacing, write_json
+from bloodcell_jax.workdir.json_files import write_json
 from bloodcell_jax.workdir.metrics_log import MetricsLog
 from bloodcell_jax.workdir.own_files import check_own, delete_run, delete_temporaries
 
