@@ -23,7 +23,7 @@ from bloodcell_jax.data.image_files import DECODING_THREADS
 from bloodcell_jax.data.stored_images import StoredImages, damage_named
 from bloodcell_jax.data.tfds_files import check_prepared_files
 from bloodcell_jax.download import cache_folder
-from bloodcell_jax.errors import DataError
+from bloodcell_jax.errors import DataError, MachineError
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ def _example_index(parts: list[_Records], folder: Path, fingerprint: str, source
     logger.info("%s: reading the labels of %s examples; the next start finds them in %s", source, f"{count:,}", cached)
     index = _read_index(parts, source)
     # A cache that cannot be written costs only time.
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(MachineError):
         index.save(cached)
     return index
 
