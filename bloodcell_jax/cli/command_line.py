@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from importlib import metadata
+from typing import Any
 
 from absl import flags
 from absl import logging as absl_logging
@@ -89,6 +90,20 @@ def _refused(error: OSError) -> int:
     mistake = error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
     print(f"bloodcell: {name}: {error.strerror}; {'name another' if mistake else 'mend that'}", file=sys.stderr)
     return UsageError.exit_code if mistake else MachineError.exit_code
+
+
+def _hide_closed_loops() -> None:
+    """Hide what TensorStore's threads print, dozens of times, after a checkpoint that could not be written.
+
+    The failure itself is raised. What is late for its event loop has nothing to add.
+    """
+    show = sys.unraisablehook
+
+    def unraisable(fault: Any) -> None:
+        if str(fault.exc_value) != "Event loop is closed":
+            show(fault)
+
+    sys.unraisablehook = unraisable
 
 
 class _Messages(logging.Handler):
@@ -179,4 +194,5 @@ def _help(name: str, verb: Verb) -> str:
 def console() -> None:
     """Run the console script `bloodcell`, or `launch.py`."""
     tune_allocator()
+    _hide_closed_loops()
     sys.exit(main(sys.argv))

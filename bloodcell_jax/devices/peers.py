@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from bloodcell_jax.errors import MachineError, StoppedError, UserError
+from bloodcell_jax.names import visible
 
 _ALIVE, _FAILED, _LEFT, _VALUE = (f"bloodcell/{name}/" for name in ("alive", "failed", "left", "value"))
 
@@ -127,7 +128,7 @@ class Peers:
         if say:
             # A progress bar hides the cursor, and nothing else will bring it back.
             cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
-            print(f"{cursor}bloodcell: {error}", file=sys.stderr, flush=True)
+            print(f"{cursor}bloodcell: {visible(str(error))}", file=sys.stderr, flush=True)
         with contextlib.suppress(RuntimeError):  # of a service that is gone
             self._client.key_value_set(f"{_LEFT}{self._index}", "", True)
             while self._index == 0 and self._alive():

@@ -54,6 +54,7 @@ def test_the_umask_says_who_may_read(tmp_path):
 
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "nowhere").touch()
     with pytest.raises(MachineError, match=r"nowhere\S*a\.safetensors: "):
         write_safetensors(tmp_path / "nowhere" / "a.safetensors", TENSORS, WeightsInfo("convnext_atto", 8))
 
