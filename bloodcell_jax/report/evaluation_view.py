@@ -57,7 +57,7 @@ def read_predictions(folder: EvaluationFolder) -> list[Prediction]:
 def _prediction(header: list[str], row: list[str]) -> Prediction:
     _, label, predicted, *numbers = row
     values = tuple(float(number) for number in numbers)
-    if len(row) != len(header) or not all(0 <= value <= 1 for value in values):
+    if len(row) != len(header) or not values or not all(0 <= value <= 1 for value in values):
         raise ValueError("not an id, two classes, and probabilities")
     return Prediction(label, predicted, values[0], values[1:])
 

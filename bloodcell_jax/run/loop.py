@@ -194,7 +194,7 @@ class Loop:
                 first = skipped.step - skipped.in_a_row + 1
                 where = f"steps {first} to {skipped.step}" if most else f"step {first}"
                 what = f"{where}: skipped, because {skipped.why}; more than max_bad_steps={most} in a row"
-                raise self._diverged(what, first)
+                raise self._diverged(what, first, past=skipped.reason != "parameters")
 
     def _check_parameters(self, step: int, metrics: Metrics) -> None:
         """Refuse to save parameters that are not finite: no later step mends them.
@@ -204,10 +204,16 @@ class Loop:
         """
         norms = jax.device_get((metrics["norm/parameter"], metrics["norm/update"]))
         if not np.isfinite(norms).all():
-            raise self._diverged(f"step {step}: the parameters are not finite", step)
+            raise self._diverged(f"step {step}: the parameters are not finite", step, past=False)
 
-    def _diverged(self, what: str, step: int) -> DivergedError:
-        """Save the batch of the step at which the run went wrong; return the error that names what is left."""
+    def _diverged(self, what: str, step: int, *, past: bool) -> DivergedError:
+        """Save the batch of the step at which the run went wrong; return the error that names what is left.
+
+        Args:
+          what: happened.
+          step: at which it began.
+          past: other examples may be good, so that the run can go on past these.
+        """
         self._checkpoints.wait()
         self._journal.sync()
         batch, steps = self._save_batch(step), self._checkpoints.folders.steps()
@@ -216,7 +222,7 @@ class Loop:
             return DivergedError(f"{what}{batch}; no checkpoint was saved before: {anew}")
         last = f"{self._workdir.checkpoints / str(steps[-1])} is the last checkpoint, of step {steps[-1]}, and finite"
         go_on = "to go on from it past these examples, run the same command with a larger --config.train.max_bad_steps"
-        return DivergedError(f"{what}{batch}; {last}; {go_on}; if the rate is at fault, {anew}")
+        return DivergedError(f"{what}{batch}; {last}; {f'{go_on}; if the rate is at fault, ' if past else ''}{anew}")
 
     def _save_batch(self, step: int) -> str:
         """Write the batch of a step, and return a part of a sentence that says so; empty if the disk refuses."""
