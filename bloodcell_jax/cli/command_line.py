@@ -93,14 +93,14 @@ def _refused(error: OSError) -> int:
 
 
 def _hide_closed_loops() -> None:
-    """Hide what TensorStore's threads print, dozens of times, after a checkpoint that could not be written.
+    """Hide what is printed of event loops, dozens of times, after a checkpoint that could not be written.
 
-    The failure itself is raised. What is late for its event loop has nothing to add.
+    The failure itself is raised. What is late for its loop, or a loop that got no file handle, has nothing to add.
     """
     show = sys.unraisablehook
 
     def unraisable(fault: Any) -> None:
-        if str(fault.exc_value) != "Event loop is closed":
+        if not any(words in str(fault.exc_value) for words in ("Event loop is closed", "EventLoop' object has no")):
             show(fault)
 
     sys.unraisablehook = unraisable

@@ -11,7 +11,7 @@ import jax
 
 from bloodcell_jax.config import Config, to_dict
 from bloodcell_jax.devices.processes import check_equal_everywhere, say_place, shared, wait_for_all
-from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.errors import DivergedError, UsageError
 from bloodcell_jax.evaluate.metrics import Scores, ranking_of
 from bloodcell_jax.evaluate.outputs import write_split
 from bloodcell_jax.models.network import Params
@@ -144,7 +144,10 @@ def _finish(
     folders, ranking = checkpoints.folders, ranking_of(run.config.train.best_metric)
     best = shared("best", lambda: next(folders.usable(folders.best(ranking)), None))
     if best is None:
-        raise DataError(f"{workdir.checkpoints}: no evaluated checkpoint is left; run again with --overwrite")
+        raise DivergedError(
+            f"{workdir.checkpoints}: no checkpoint is left whose metrics are finite; train anew with a lower "
+            "learning_rate or with clip_norm, by --overwrite or in another --workdir"
+        )
     splits = [name for name in ("val", "test") if name in run.splits]
     missing = [name for name in splits if _evaluated_step(workdir, name) != best]
     has_model = step_of_model(workdir) == best
