@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-faults test-fuzz test-parity test-real lint format clean
+.PHONY: demo test test-exhaustive test-faults test-fuzz test-parity test-real lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python launch.py train --config=quickstart --workdir=runs/demo
@@ -11,8 +11,13 @@ demo: $(VENV)/.installed
 
 test: lint
 	# XLA compiles a small program on one core, so two workers take little more than half the time of one. In the order
-	# of the folders long files come neither first nor last.
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+	# of the folders long files come neither first nor last. A group is a file, or all files that need one trained run.
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+
+test-exhaustive: $(VENV)/.installed-test
+	# Every case of every kind, and all programs compiled as users have them.
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder \
+		-m "not parity and not real and not faults and not fuzz"
 
 test-parity: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --editable '.[peers]'
@@ -25,7 +30,7 @@ test-real: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m real
 
 test-faults: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m faults -s
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m faults -s
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -29,7 +29,7 @@ from bloodcell_jax.run.environment import describe_machine
 from bloodcell_jax.weights.catalog import find_weights
 from bloodcell_jax.weights.model_file import read_model_record
 from bloodcell_jax.workdir import Workdir
-from bloodcell_jax.workdir.files import read_json
+from bloodcell_jax.workdir.json_files import read_json
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run", None, "workdir or model file to start from", required=True)

@@ -24,6 +24,17 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "compilation")
 os.environ["BLOODCELL_JAX_DATA"] = str(CACHE / "data")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+# Compiling is most of the time of the tests, and half of it is LLVM's optimization: these programs run for moments.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Deal out whole files, and all files that need the trained run to one worker, so that it is trained once."""
+    if config.pluginmanager.hasplugin("xdist"):
+        training = {item.path for item in items if "trained" in item.fixturenames}
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group("trained" if item.path in training else str(item.path)))
+
 
 CONFIG = """
     from bloodcell_jax.config import *
@@ -91,6 +102,17 @@ def start(config_file):
         )
 
     return start
+
+
+@pytest.fixture(scope="module")
+def full_compiler():
+    """Compile as users do: for the promise that different programs, as of two backends, agree to the bit."""
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

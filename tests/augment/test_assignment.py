@@ -1,5 +1,7 @@
 """Images are assigned to operations: exact shares, exact probabilities, and each operation on its own rows."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,19 +12,26 @@ from bloodcell_jax.augment.assignment import PARTS, Group, apply_groups, assign,
 KEY = jax.random.key(0)
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def choice_of(key, numbers, block, weights):
+    return assign(key, numbers, block, weights).choice
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def share_of(key, numbers, block, share):
+    return assign_share(key, numbers, block, share).choice == 0
+
+
 def choices(weights, block, blocks, key=KEY):
-    return np.asarray(jax.jit(lambda: assign(key, jnp.arange(blocks), block, weights).choice)()).reshape(blocks, block)
+    return np.asarray(choice_of(key, jnp.arange(blocks), block, weights)).reshape(blocks, block)
 
 
 @pytest.mark.parametrize(
     ("weights", "block"),
     [
         ((1,) * 14, 32),
-        ((1,) * 15, 32),
         ((1,) * 9, 8),
-        ((1,) * 4, 32),
         ((3, 1, 5), 7),
-        ((1,) * 10 + (10,), 32),
         ((5,), 4),
     ],
 )
@@ -57,17 +66,17 @@ def test_the_rule_is_that_of_the_design():
 def test_a_block_s_choice_depends_on_its_number_alone():
     weights, numbers = (1,) * 5, block_numbers(jnp.arange(96, dtype=jnp.int32), 16)
     np.testing.assert_array_equal(numbers, range(6))
-    whole = assign(KEY, numbers, 16, weights).choice
+    whole = choice_of(KEY, numbers, 16, weights)
     for start in range(0, 6, 2):
-        part = assign(KEY, numbers[start : start + 2], 16, weights).choice
+        part = choice_of(KEY, numbers[start : start + 2], 16, weights)
         np.testing.assert_array_equal(part, whole[start * 16 : (start + 2) * 16])
     assert not np.array_equal(whole[:16], whole[16:32])
-    assert not np.array_equal(assign(jax.random.key(1), numbers, 16, weights).choice, whole)
+    assert not np.array_equal(choice_of(jax.random.key(1), numbers, 16, weights), whole)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.3333, 0.5, 1.0])
 def test_a_share_is_exact(share):
-    taken = np.asarray(assign_share(KEY, jnp.arange(200), 32, share).choice == 0).reshape(200, 32).sum(axis=1)
+    taken = np.asarray(share_of(KEY, jnp.arange(200), 32, share)).reshape(200, 32).sum(axis=1)
     assert taken.min() >= np.floor(share * 32)
     assert taken.max() <= np.ceil(share * 32)
     assert abs(taken.mean() - share * 32) < 4 * 0.5 / np.sqrt(200) + 32 / PARTS

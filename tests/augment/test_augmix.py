@@ -1,5 +1,7 @@
 """AugMix: its chains, and how it mixes them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,7 @@ KEY, BLOCK_KEY = jax.random.key(3), jax.random.key(4)
 
 def test_augmix_is_algorithm_1_with_what_it_drew():
     """Each chain has one operation. The test repeats the draws with the same keys, and mixes the chains in NumPy."""
-    count, width, block = 16, 3, 8
+    count, width, block = 16, 2, 8
     slots = jnp.arange(count, dtype=jnp.int32)
     images = np.random.default_rng(0).random((count, 10, 10, 3)).astype(np.float32)
     found = jax.jit(lambda: augmix(KEY, BLOCK_KEY, slots, jnp.asarray(images), block=block, depth=1))()
@@ -24,17 +26,22 @@ def test_augmix_is_algorithm_1_with_what_it_drew():
     choices = [
         assign_operation(plan, jax.random.fold_in(BLOCK_KEY, number), jnp.arange(2), block).choice for number in numbers
     ]
-    for slot in range(0, count, 3):
-        weights, part = _draw_weights(jax.random.fold_in(weights_key, slot), width, 1.0)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def apply(choice, key, image):
+        level = plan.draw_level(jax.random.fold_in(key, 0))
+        sign = jax.random.rademacher(jax.random.fold_in(key, 1), (), jnp.float32)
+        parameters = plan.space[choice](level, sign)
+        return search_spaces.KERNELS[type(parameters)](image, parameters, "reflect")
+
+    draw_weights = jax.jit(lambda slot: _draw_weights(jax.random.fold_in(weights_key, slot), width, 1.0))
+    for slot in range(0, count, 5):
+        weights, part = draw_weights(slot)
         assert abs(float(weights.sum()) - 1) < 1e-5
         chains = []
         for chain, number in enumerate(numbers):
             key = jax.random.fold_in(jax.random.fold_in(level_key, number), slot)
-            level = plan.draw_level(jax.random.fold_in(key, 0))
-            sign = jax.random.rademacher(jax.random.fold_in(key, 1), (), jnp.float32)
-            parameters = plan.space[int(choices[chain][slot])](level, sign)
-            kernel = search_spaces.KERNELS[type(parameters)]
-            chains.append(np.asarray(kernel(jnp.asarray(images[slot]), parameters, "reflect")))
+            chains.append(np.asarray(apply(int(choices[chain][slot]), key, images[slot])))
         mixed = sum(weight * image for weight, image in zip(np.asarray(weights), chains, strict=True))
         expected = (1 - float(part)) * images[slot] + float(part) * mixed
         np.testing.assert_allclose(found[slot], expected, atol=1e-5)

@@ -83,7 +83,7 @@ def test_mistakes_are_named_with_the_policy(text, parts):
 
 def test_the_change_of_an_image_depends_only_on_its_slot():
     policy = parse_policy(DEFAULT.replace("hue:", "hue:p=0.5,"))
-    apply = jax.jit(lambda slots, images: apply_policy(policy, KEY, slots, images))
+    apply = jax.jit(lambda slots, images, key=KEY: apply_policy(policy, key, slots, images))
     whole = np.asarray(apply(SLOTS, IMAGES))
     order = np.random.default_rng(1).permutation(16)
     np.testing.assert_array_equal(apply(SLOTS[order], IMAGES[order]), whole[order])
@@ -91,14 +91,14 @@ def test_the_change_of_an_image_depends_only_on_its_slot():
         part = slice(start, start + 4)
         np.testing.assert_array_equal(apply(SLOTS[part], IMAGES[part]), whole[part])
     assert not np.array_equal(apply(SLOTS + 16, IMAGES), whole)
-    other = jax.jit(lambda: apply_policy(policy, jax.random.key(6), SLOTS, IMAGES))()
-    assert not np.array_equal(other, whole)
+    assert not np.array_equal(apply(SLOTS, IMAGES, jax.random.key(6)), whole)
 
 
 def test_dtype_and_range_are_kept():
     policy = parse_policy("d4|brightness:delta=1|contrast:delta=1|saturation:delta=1|hue:delta=0.5")
+    apply = jax.jit(lambda images: apply_policy(policy, KEY, SLOTS, images))
     for dtype in (jnp.float32, jnp.bfloat16):
-        found = apply_policy(policy, KEY, SLOTS, jnp.asarray(IMAGES, dtype))
+        found = apply(jnp.asarray(IMAGES, dtype))
         assert (found.dtype, found.shape) == (dtype, IMAGES.shape)
         assert 0 <= found.min() <= found.max() <= 1
 
@@ -121,8 +121,8 @@ def test_the_same_operation_twice_draws_twice():
     twice = parse_policy("brightness:delta=0.2|brightness:delta=0.2")
     images = jnp.full((4, 2, 2, 3), 0.5)
     slots = jnp.arange(4)
-    first = apply_policy(once, KEY, slots, images) - 0.5
-    both = apply_policy(twice, KEY, slots, images) - 0.5
+    apply = jax.jit(lambda: [apply_policy(policy, KEY, slots, images) - 0.5 for policy in (once, twice)])
+    first, both = apply()
     assert not np.allclose(both, 2 * first, atol=1e-3)
 
 
@@ -139,7 +139,7 @@ def test_an_assigned_operation_depends_only_on_slot_and_block():
         np.testing.assert_array_equal(apply(SLOTS[part], IMAGES[part]), whole[part])
 
 
-@pytest.mark.parametrize("name", ["affine", "equalize", "autocontrast", "sharpness:factor=3"])
+@pytest.mark.parametrize("name", ["affine", "sharpness:factor=3"])
 def test_p_of_an_assigned_operation_is_its_share_of_each_block(name):
     images = jnp.asarray(np.random.default_rng(0).random((40, 8, 8, 3)) * 0.5, jnp.float32)
     separator = "," if ":" in name else ":"

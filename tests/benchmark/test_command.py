@@ -195,7 +195,7 @@ def task_of(variant, **changes):
 
 
 @needs_torch
-@pytest.mark.parametrize("variant", ["convnextv2_atto", "test_convnext3"])
+@pytest.mark.parametrize("variant", [pytest.param("convnextv2_atto", marks=pytest.mark.exhaustive), "test_convnext3"])
 def test_pytorchs_network_is_ours(variant):
     """The network has as many parameters as ours, and its step runs in bfloat16 with Lion."""
     programs = build_programs("torch", task_of(variant))

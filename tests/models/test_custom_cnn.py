@@ -5,10 +5,20 @@ import numpy as np
 from bloodcell_jax.models import create_model
 
 
+def drawn(model):
+    """Return variables of the model's shapes; how it initializes them takes long to compile, and is not the subject."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(1), jnp.zeros((1, 32, 32, 3))))
+    spread = lambda shape: (2 / np.prod(shape[:-1])) ** 0.5 if len(shape) > 1 else 0.3  # noqa: E731
+    return jax.tree.map(
+        lambda leaf: np.float32(spread(leaf.shape)) * rng.standard_normal(leaf.shape, np.float32), shapes
+    )
+
+
 def test_it_classifies_and_keeps_no_batch_statistics():
     model = create_model("custom_cnn", 8)
     images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
-    variables = jax.jit(model.init)(jax.random.key(1), images)
+    variables = drawn(model)
     assert list(variables) == ["params"]
     apply = jax.jit(lambda x: model.apply(variables, x))
     logits, features = apply(images)
@@ -21,7 +31,7 @@ def test_it_classifies_and_keeps_no_batch_statistics():
 def test_dropout_follows_each_example_s_key():
     model = create_model("custom_cnn", 8)
     images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
-    variables = jax.jit(model.init)(jax.random.key(1), images)
+    variables = drawn(model)
     keys = jax.random.split(jax.random.key(2), 2)
     train = jax.jit(lambda x, k: model.apply(variables, x, train=True, keys=k)[0])
     np.testing.assert_allclose(train(images[::-1], keys[::-1])[::-1], train(images, keys), atol=1e-5)

@@ -25,14 +25,27 @@ def draw(shape, kernel_size, dtype=np.float32):
 
 
 # 3x3 is the last map of a 96 px image: smaller than the kernel.
-@pytest.mark.parametrize("shape", [(2, 12, 12, 8), (3, 3, 3, 5), (1, 9, 14, 3), (2, 1, 1, 4), (3, 6, 6, 2)])
-@pytest.mark.parametrize("kernel_size", [(7, 7), (3, 3), (5, 7)])
+SHAPES = [(2, 12, 12, 8), (3, 3, 3, 5), (1, 9, 14, 3), (2, 1, 1, 4), (3, 6, 6, 2)]
+
+
+@jax.jit
+def outputs_and_gradients(images, kernel, cotangent):
+    """Return (outputs, gradients) of our convolution and of XLA's."""
+
+    def of(convolution):
+        outputs, vjp = jax.vjp(convolution, images, kernel)
+        return outputs, vjp(cotangent)
+
+    return of(depthwise_conv), of(grouped_conv)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel_size"), [*((shape, (7, 7)) for shape in SHAPES), (SHAPES[0], (3, 3)), (SHAPES[2], (5, 7))]
+)
 def test_outputs_and_both_gradients_equal_a_grouped_convolution(shape, kernel_size):
-    images, kernel, cotangent = draw(shape, kernel_size)
-    ours, our_vjp = jax.vjp(depthwise_conv, images, kernel)
-    theirs, their_vjp = jax.vjp(grouped_conv, images, kernel)
+    (ours, our_gradients), (theirs, their_gradients) = outputs_and_gradients(*draw(shape, kernel_size))
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=2e-5)
-    for our_gradient, their_gradient in zip(our_vjp(cotangent), their_vjp(cotangent), strict=True):
+    for our_gradient, their_gradient in zip(our_gradients, their_gradients, strict=True):
         assert our_gradient.shape == their_gradient.shape
         np.testing.assert_allclose(our_gradient, their_gradient, rtol=1e-5, atol=5e-5)
 
@@ -40,12 +53,18 @@ def test_outputs_and_both_gradients_equal_a_grouped_convolution(shape, kernel_si
 @pytest.mark.parametrize("shape", [(2, 12, 12, 8), (3, 3, 3, 5), (1, 5, 9, 3)])
 def test_every_form_computes_the_same(shape):
     """Which of them runs depends on the size of the map; none is right for some sizes only."""
-    images, kernel, cotangent = draw(shape, (7, 7))
-    for form in (dense_conv, shifted_sum):
-        np.testing.assert_allclose(form(images, kernel), grouped_conv(images, kernel), rtol=1e-5, atol=2e-5)
-    expected = grouped_gradient(images, cotangent, kernel)
-    for form in (accumulated_gradient, dense_gradient):
-        np.testing.assert_allclose(form(images, cotangent, kernel), expected, rtol=1e-5, atol=5e-5)
+
+    @jax.jit
+    def all_forms(images, kernel, cotangent):
+        outputs = [form(images, kernel) for form in (grouped_conv, dense_conv, shifted_sum)]
+        forms = (grouped_gradient, accumulated_gradient, dense_gradient)
+        return outputs, [form(images, cotangent, kernel) for form in forms]
+
+    outputs, gradients = all_forms(*draw(shape, (7, 7)))
+    for found in outputs[1:]:
+        np.testing.assert_allclose(found, outputs[0], rtol=1e-5, atol=2e-5)
+    for found in gradients[1:]:
+        np.testing.assert_allclose(found, gradients[0], rtol=1e-5, atol=5e-5)
 
 
 def test_bfloat16_is_summed_in_float32():

@@ -42,17 +42,21 @@ def test_classify_of_extract_is_the_network(name):
     images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
     keys = jax.random.split(jax.random.key(2), 2)
 
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0), 32))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: 0.1 * rng.standard_normal(leaf.shape, np.float32), shapes)
+
     @jax.jit
-    def both_ways(images):
-        params = init_params(model, jax.random.key(0), 32)
+    def both_ways(params, images):
 
         def apply(method, x):
             return model.apply({"params": params}, x, train=True, keys=keys, method=method)[0]
 
         return apply("__call__", images), apply("classify", apply("extract", images)), apply("extract", images)
 
-    logits, again, extracted = both_ways(images)
+    logits, again, extracted = both_ways(params, images)
     np.testing.assert_allclose(logits, again, rtol=1e-6)
+    assert np.ptp(logits) > 0
     behind = jax.eval_shape(lambda: model.init(jax.random.key(0), extracted, method="classify"))["params"]
     assert {path.split("/")[0] for path in leaves_by_path(behind)} <= {"head", "head_norm"}
 

@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 
 from bloodcell_jax.augment import apply_mix, parse_mix, parse_policy
 from bloodcell_jax.augment.policies import Augmentation
-from bloodcell_jax.config import AugmentConfig, OptimizerConfig
-from bloodcell_jax.devices.parallel import AXIS, ROWS, WHOLE, DataParallel
-from bloodcell_jax.models.convnext import ConvNeXt, drop_path
+from bloodcell_jax.config import OptimizerConfig
+from bloodcell_jax.devices.parallel import AXIS, DataParallel
+from bloodcell_jax.models.convnext import ConvNeXt
 from bloodcell_jax.models.registry import init_params
 from bloodcell_jax.models.variants import Variant
 from bloodcell_jax.train.freezing import trainable_mask
@@ -23,11 +23,10 @@ from bloodcell_jax.train.optimizers import create_optimizer
 from bloodcell_jax.train.randomness import MIX, step_key
 from bloodcell_jax.train.schedules import create_schedule
 from bloodcell_jax.train.state import begin_stage, create_state
-from bloodcell_jax.train.step import images_input, make_train_step, training_batch
+from bloodcell_jax.train.step import images_input, make_train_step
 from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
 
 BATCH, SIZE, CLASSES, SEED = 16, 32, 3, 7
-POLICY = AugmentConfig().policy
 # Each is compared with one device under jit.
 SETUPS = [("pmap", 8), ("jit", 8)]
 
@@ -45,16 +44,17 @@ def batch_of(parallel, step):
     return parallel.shard_batch({"indices": indices, "slots": np.arange(BATCH, dtype=np.int32)})
 
 
-MODEL = ConvNeXt(Variant((1, 1, 1, 1), (8, 16, 24, 32), layer_scale=1.0), CLASSES, drop_path=0.5)
+# Two blocks and small kernels: what is compiled grows with the number of parameters and the side of a kernel.
+MODEL = ConvNeXt(Variant((1, 0, 0, 1), (8, 8, 16, 16), 1.0, kernel_sizes=(3, 3, 3, 3)), CLASSES, drop_path=0.5)
 STILL = MODEL.clone(drop_path=0.0)
 # A warm-up as any recipe has it: Adam divides by the gradient's size, so rounding counts by the rate.
 ADAMW = OptimizerConfig(name="adamw", learning_rate=1e-3, warmup_steps=10, weight_decay=0.05, clip_norm=1.0)
 LION = OptimizerConfig(name="lion", learning_rate=1e-4, schedule="constant")
 RECIPES = {
-    "adamw": (MODEL, ADAMW, POLICY, (".*",)),
+    "adamw": (MODEL, ADAMW, "d4", (".*",)),
     # What is frozen has no gradient to compile.
-    "lion": (MODEL, LION, POLICY, ("(head|stage_3)/.*", "!.*")),
-    "head": (MODEL, ADAMW, POLICY, ("head/.*", "!.*")),
+    "lion": (MODEL, LION, "d4", ("(head|head_norm)/.*", "!.*")),
+    "head": (MODEL, ADAMW, "d4", ("head/.*", "!.*")),
     "mixed": (STILL, ADAMW, "none", ("head/.*", "!.*")),
 }
 
@@ -112,45 +112,6 @@ class Trainer:
 @functools.cache
 def trainer(recipe, backend, devices):
     return Trainer(recipe, backend, devices)
-
-
-def drawn_on(backend, devices):
-    """Return what step 3 draws per slot: labels, augmented images, and which branches drop path keeps."""
-    parallel = parallel_of(backend, devices)
-
-    def draw(data, batch, seed, step):
-        images, targets, keys = training_batch(
-            data,
-            batch,
-            seed,
-            step,
-            augmentation=Augmentation(parse_policy(POLICY)),
-            num_classes=len(IMAGES),
-            label_smoothing=0.0,
-        )
-        kept = [drop_path(jnp.ones((len(images), 1, 1, 1)), keys, block, 0.5) for block in range(4)]
-        return targets, images, jnp.stack(kept, 1).reshape(len(images), 4)
-
-    # Each image is a class of its own, so its label says which one a slot got.
-    data = parallel.place_state({"images": IMAGES, "labels": np.arange(len(IMAGES), dtype=np.int32)})
-    seed, step = parallel.place_state(np.uint32(SEED)), parallel.place_state(np.int32(3))
-    if backend == "pmap":
-        mapped = jax.pmap(draw, axis_name=AXIS, in_axes=(None, 0, None, None))
-    else:
-        mapped = jax.jit(parallel.on_each_device(draw, (WHOLE, ROWS, WHOLE, WHOLE), ROWS))
-    targets, augmented, kept = jax.device_get(mapped(data, batch_of(parallel, 3), seed, step))
-    chosen = targets.reshape(BATCH, -1).argmax(1)
-    return chosen, augmented.reshape(BATCH, SIZE, SIZE, 3), kept.reshape(BATCH, 4)
-
-
-def test_examples_augmentation_and_drop_path_follow_the_slot_exactly():
-    chosen, augmented, kept = drawn_on("jit", 1)
-    for backend, devices in SETUPS:
-        for ours, theirs in zip(drawn_on(backend, devices), (chosen, augmented, kept), strict=True):
-            np.testing.assert_array_equal(ours, theirs)
-    assert 0.2 < (kept > 0).mean() < 0.8
-    assert len(set(chosen)) == BATCH
-    assert not np.array_equal(augmented, IMAGES[chosen] / np.float32(255)), "something is drawn"
 
 
 def test_five_steps_of_adamw_agree_on_every_parameter():

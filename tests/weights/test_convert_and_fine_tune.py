@@ -15,7 +15,7 @@ from bloodcell_jax.config import *
 def get_config(arg=""):
     return Config(
         data=DataConfig(source="npz:{cells}", image_size=32),
-        model=ModelConfig(variant="test_convnext2", weights="{weights}", dtype="float32"),
+        model=ModelConfig(variant="test_convnext3", weights="{weights}", dtype="float32"),
         stages=[
             StageConfig(name="head", steps=1, trainable=("head/.*", "!.*")),
             StageConfig(name="late", steps=1, trainable=("head.*", "stage_3/.*", "!.*")),
@@ -29,14 +29,14 @@ def get_config(arg=""):
 def converted(random_params, written_as, tmp_path, capsys):
     """Return the path of our safetensors, converted from a file in timm's layout."""
     source, target = tmp_path / "timm.safetensors", tmp_path / "ours.safetensors"
-    params = random_params(create_model("test_convnext2", 10))
+    params = random_params(create_model("test_convnext3", 10))
     save_file(written_as("timm", params), source)
     assert cli.main(["bloodcell", "convert", f"--input={source}", f"--output={target}"]) == 0
     output = capsys.readouterr()
     assert re.fullmatch(
-        rf"{re.escape(str(target))}: test_convnext2, 10 classes, .*not known, from timm\.safetensors\n", output.out
+        rf"{re.escape(str(target))}: test_convnext3, 10 classes, .*not known, from timm\.safetensors\n", output.out
     )
-    assert re.search(r"timm\.safetensors: test_convnext2 .*ImageNet's mean and std", output.err)
+    assert re.search(r"timm\.safetensors: test_convnext3 .*ImageNet's mean and std", output.err)
     return target
 
 
@@ -60,7 +60,7 @@ def test_fine_tuning_from_a_converted_file_trains_the_parameters_that_the_config
 
     import bloodcell_jax as bc
 
-    start = bc.load_weights(converted, create_model("test_convnext2", 3))
+    start = bc.load_weights(converted, create_model("test_convnext3", 3))
     trained = bc.Classifier.from_workdir(workdir, checkpoint="last")._params
     for stage in ("stage_0", "stage_1", "stage_2", "stage_3"):
         before = start[stage]["block_0"]["expand"]["kernel"]

@@ -20,13 +20,13 @@ SMALL = "test_convnext"
 POOL, NORM, HEAD = "GlobalAveragePooling2D", "LayerNormalization", "Dense"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def params(random_params):
     return random_params(create_model(SMALL, 7))
 
 
-@pytest.fixture
-def tiny(random_params, params):
+@pytest.fixture(scope="module")
+def tiny(random_params):
     """Return the parameters of convnext_tiny; both orders have the same."""
     return random_params(create_model("convnext_tiny", 7))
 

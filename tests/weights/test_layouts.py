@@ -18,6 +18,12 @@ V1, V2 = ["test_convnext", "convnext_atto"], ["convnextv2_atto", "convnextv2_fem
 CLASSES = 7
 
 
+def cases(*arguments):
+    """Return arguments of a test; those with the second variant of a version are for the exhaustive suite."""
+    second = {V1[1], V2[1]}
+    return [pytest.param(*each, marks=[pytest.mark.exhaustive] * bool(second & {*each})) for each in arguments]
+
+
 def assert_loads(path, variant, params):
     assert read_weights_info(path).variant == variant
     loaded = flatten_dict(load_weights(path, create_model(variant, CLASSES)), sep="/")
@@ -35,7 +41,7 @@ def params_of(random_params):
 
 @pytest.mark.parametrize(
     ("variant", "wrapper"),
-    [*[("test_convnext", wrapper) for wrapper in (None, "model_ema", "state_dict")], *[(v, "model") for v in V1 + V2]],
+    cases(*(("test_convnext", each) for each in (None, "model_ema", "state_dict")), *((v, "model") for v in V1 + V2)),
 )
 def test_facebook(variant, wrapper, params_of, written_as, torch, tmp_path):
     params = params_of(variant)
@@ -46,12 +52,12 @@ def test_facebook(variant, wrapper, params_of, written_as, torch, tmp_path):
 
 @pytest.mark.parametrize(
     ("layout", "variant"),
-    [
-        *[("facebook", variant) for variant in V1 + V2],
-        *[("timm", variant) for variant in V1 + V2],
-        *[("torchvision", variant) for variant in V1],
-        *[("hugging face", variant) for variant in V1 + V2],
-    ],
+    cases(
+        *(("facebook", variant) for variant in V1 + V2),
+        *(("timm", variant) for variant in V1 + V2),
+        *(("torchvision", variant) for variant in V1),
+        *(("hugging face", variant) for variant in V1 + V2),
+    ),
 )
 def test_torch_names_in_safetensors(layout, variant, params_of, written_as, tmp_path):
     params = params_of(variant)
@@ -99,7 +105,7 @@ def test_1x1_convolutions_are_dense_layers(variant, params_of, written_as, tmp_p
 
 
 @pytest.mark.parametrize("grn", ["weight bias", "gamma beta"])
-@pytest.mark.parametrize("variant", V2)
+@pytest.mark.parametrize("variant", cases(*((variant,) for variant in V2)))
 def test_hugging_face_without_prefix_and_with_either_name_of_grn(variant, grn, params_of, written_as, tmp_path):
     params = params_of(variant)
     names = dict(zip(["weight", "bias"], grn.split(), strict=True))
@@ -138,7 +144,7 @@ def sparse(tensors):
 
 
 @pytest.mark.parametrize("form", [lambda tensors: tensors, sparse], ids=["dense", "sparse"])
-@pytest.mark.parametrize("variant", V2)
+@pytest.mark.parametrize("variant", cases(*((variant,) for variant in V2)))
 def test_fcmae_lacks_head_and_final_norm(variant, form, params_of, written_as, tmp_path, caplog):
     params = {name: array for name, array in params_of(variant).items() if not name.startswith("head")}
     save_file(form(written_as("facebook", params)), tmp_path / "fcmae.safetensors")
@@ -154,7 +160,7 @@ def test_fcmae_lacks_head_and_final_norm(variant, form, params_of, written_as, t
 
 
 @pytest.mark.parametrize("is_listed", [False, True])
-@pytest.mark.parametrize("variant", V1)
+@pytest.mark.parametrize("variant", cases(*((variant,) for variant in V1)))
 def test_hugging_face_tensorflow(variant, is_listed, params_of, written_as, tmp_path):
     params = params_of(variant)
     weights = written_as("hugging face tensorflow", params)
@@ -208,7 +214,7 @@ def write_keras_2(path, layers):
                 group[f"{name}:0"] = array
 
 
-@pytest.mark.parametrize("variant", V1)
+@pytest.mark.parametrize("variant", cases(*((variant,) for variant in V1)))
 def test_keras_2(variant, params_of, tmp_path):
     params = params_of(variant)
     write_keras_2(tmp_path / "weights.h5", keras_layers(params, variant))
@@ -216,7 +222,7 @@ def test_keras_2(variant, params_of, tmp_path):
 
 
 @pytest.mark.parametrize("trained", [False, True])
-@pytest.mark.parametrize("variant", V1)
+@pytest.mark.parametrize("variant", cases(*((variant,) for variant in V1)))
 def test_keras_without_the_top_says_that_its_norm_was_never_trained(variant, trained, params_of, tmp_path, caplog):
     params = params_of(variant)
     if not trained:
@@ -275,7 +281,7 @@ def test_a_head_without_its_norm_is_refused(params_of, written_as, tmp_path):
 
 
 @pytest.mark.parametrize("prefix", ["", "layers/functional/"])
-@pytest.mark.parametrize("variant", V1)
+@pytest.mark.parametrize("variant", cases(*((variant,) for variant in V1)))
 def test_keras_3_by_number(variant, prefix, params_of, write_keras_3, tmp_path):
     params = params_of(variant)
     with h5py.File(tmp_path / "model.weights.h5", "w") as file:
