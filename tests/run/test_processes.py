@@ -52,7 +52,7 @@ def start_together(start, config, workdir, *flags, own_flags=((), ())):
         start(
             workdir,
             "--distributed=env",
-            "--expected_devices=2",
+            f"--expected_devices={len(own_flags)}",
             *flags,
             *own,
             config=config,
@@ -120,25 +120,31 @@ def test_two_processes_are_resumed_by_the_other_backend_and_back(start, config, 
         np.testing.assert_allclose(ours["train/loss"], theirs["train/loss"], rtol=1e-3)
 
 
-def test_a_process_that_dies_ends_the_other_with_one_line_and_the_run_goes_on(start, config, together, tmp_path):
-    workdir = tmp_path / "run"
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.faults)])
+def test_a_process_that_dies_ends_the_others_with_one_line_and_the_run_goes_on(
+    start, config, together, tmp_path, count
+):
+    workdir, undisturbed, own_flags = tmp_path / "run", together[0], ((),) * count
+    if count > 2:
+        undisturbed = tmp_path / "undisturbed"
+        finish_together(start_together(start, config, undisturbed, own_flags=own_flags))
     for victim, step in ((1, 2), (0, 6)):
-        processes = start_together(start, config, workdir, "--heartbeat_seconds=15")
+        processes = start_together(start, config, workdir, "--heartbeat_seconds=15", own_flags=own_flags)
         wait_for_step(workdir, step, processes)
         processes[victim].kill()
         processes[victim].communicate()
         began = time.monotonic()
-        _, errors = processes[1 - victim].communicate(timeout=60)
-        assert time.monotonic() - began < 2 * 15
-        assert processes[1 - victim].returncode == 5, errors
-        said = [line for line in errors.splitlines() if line.startswith("bloodcell: process")]
-        assert re.fullmatch(rf"bloodcell: process {victim} stopped answering at step \d+ of 10; .*", said[-1]), errors
-        assert len(said) == 1
-        assert not re.search("Traceback|stack trace", errors), errors
-    finish_together(start_together(start, config, workdir))
-    assert metrics_of(workdir) == metrics_of(together[0])
+        for other in processes[:victim] + processes[victim + 1 :]:
+            _, errors = other.communicate(timeout=60)
+            assert time.monotonic() - began < 2 * 15
+            assert other.returncode == 5, errors
+            (said,) = [line for line in errors.splitlines() if line.startswith("bloodcell: process")]
+            assert re.search(rf"process {victim} stopped answering at step \d+ of 10; ", said), errors
+            assert not re.search("Traceback|stack trace", errors), errors
+    finish_together(start_together(start, config, workdir, own_flags=own_flags))
+    assert metrics_of(workdir) == metrics_of(undisturbed)
     for name in ("eval/val/predictions.csv", "eval/test/predictions.csv"):
-        assert (workdir / name).read_bytes() == (together[0] / name).read_bytes()
+        assert (workdir / name).read_bytes() == (undisturbed / name).read_bytes()
 
 
 def test_an_error_of_one_process_ends_the_other_with_its_code_in_seconds(start, config, tmp_path):
