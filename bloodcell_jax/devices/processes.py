@@ -53,7 +53,7 @@ def join_processes(mode: str, *, connect_seconds: float = 300, heartbeat_seconds
     logger.info("--distributed=%s: waiting for the other processes, for at most %g s", mode, connect_seconds)
     told = NativeAborts(lambda text: _end_unjoined(mode, connect_seconds, text))
     # Peers find a dead process first: the client of jax.distributed would abort.
-    limits = {
+    limits: dict[str, Any] = {
         "initialization_timeout": round(connect_seconds),
         "heartbeat_timeout_seconds": round(3 * heartbeat_seconds),
     }

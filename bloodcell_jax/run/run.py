@@ -85,7 +85,7 @@ class Run:
             first_step=stage.start,
             batch_size=train.batch_size,
             jsd=train.jsd,
-            guard=self._guard,
+            guard=self.guard,
             ema_decay=train.ema_decay,
             axis_name=AXIS,
             class_weights=self._class_weights(),
@@ -116,11 +116,12 @@ class Run:
         return self.parallel.place_state(np.uint32(self.config.seed))
 
     @property
-    def _guard(self) -> Guard:
+    def guard(self) -> Guard:
+        """What tells which updates are skipped."""
         return Guard(self.config.train.max_bad_steps, self.config.train.spike_sigma)
 
     def _fresh_state(self, params: Params, stage: TrainingStage) -> TrainState:
-        state = create_state(params, self._guard, with_ema=self.config.train.ema_decay is not None)
+        state = create_state(params, self.guard, with_ema=self.config.train.ema_decay is not None)
         return begin_stage(state, stage.optimizer, stage.mask)
 
     def _initial_params(self) -> Params:

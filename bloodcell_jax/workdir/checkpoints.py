@@ -155,7 +155,7 @@ class Checkpoints:
     def _check_names(self, step: int, abstract: dict[str, Any]) -> None:
         """Compare names and shapes first: Orbax's own message hides the cause."""
         with self._reading(step):
-            stored = self._orbax.metadata(self.folders.of_step(step)).item_metadata
+            stored: Any = self._orbax.metadata(self.folders.of_step(step)).item_metadata
             found = _shapes_by_name({name: getattr(stored[name], "tree", stored[name]) for name in abstract})
         expected = _shapes_by_name(abstract)
         missing = [f"-{name} {expected[name]}" for name in expected if found.get(name) != expected[name]]
