@@ -70,3 +70,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error of Python or XLA means that the memory of the host or of a device is full."""
     said = isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY_FULL)
     return said or isinstance(error, MemoryError)
+
+
+def memory_error(error: BaseException) -> MachineError:
+    """Return the line for an error of which `is_out_of_memory` holds."""
+    where = "" if isinstance(error, MemoryError) else "device "
+    return MachineError(f"out of {where}memory; lower the batch size, or set --config.model.remat")

@@ -24,7 +24,7 @@ from bloodcell_jax.cli.prepare import PREPARE
 from bloodcell_jax.cli.report import REPORT
 from bloodcell_jax.cli.train import TRAIN
 from bloodcell_jax.cli.verb import Verb
-from bloodcell_jax.errors import MachineError, UsageError, UserError, is_out_of_memory
+from bloodcell_jax.errors import MachineError, UsageError, UserError, is_out_of_memory, memory_error
 from bloodcell_jax.names import visible
 
 VERBS = {
@@ -55,8 +55,7 @@ def main(argv: Sequence[str]) -> int:
         # Everything else is a bug and keeps its traceback.
         if not is_out_of_memory(error):
             raise
-        where = "" if isinstance(error, MemoryError) else "device "
-        print(f"bloodcell: out of {where}memory; lower the batch size, or set --config.model.remat", file=sys.stderr)
+        print(f"bloodcell: {memory_error(error)}", file=sys.stderr)
         return MachineError.exit_code
     except KeyboardInterrupt:
         print("bloodcell: interrupted", file=sys.stderr)

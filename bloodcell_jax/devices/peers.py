@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from bloodcell_jax.errors import MachineError, StoppedError, UserError
+from bloodcell_jax.errors import MachineError, StoppedError, UserError, is_out_of_memory, memory_error
 from bloodcell_jax.names import visible
 
 _ALIVE, _FAILED, _LEFT, _VALUE = (f"bloodcell/{name}/" for name in ("alive", "failed", "left", "value"))
@@ -61,7 +61,7 @@ class Peers:
         self._client, self._index, self._count = client, index, count
         self._timeout = heartbeat_seconds
         self._shared = collections.Counter[str]()
-        self._leaving = threading.Event()
+        self._leaving = threading.Lock()
         self._done = threading.Event()
         self._others_seen: dict[int, tuple[str, float]] = {}
 
@@ -96,6 +96,8 @@ class Peers:
         except UserError as error:
             self.fail(error)
         except Exception as error:
+            if is_out_of_memory(error):
+                self.fail(memory_error(error))
             if isinstance(error, RuntimeError | ValueError | OSError):
                 # Mostly a collective operation in which another process died. The thread that watches ends this one.
                 self._timeout = min(self._timeout, _SUSPECT_SECONDS)
@@ -119,8 +121,8 @@ class Peers:
 
     def leave(self, error: UserError, *, say: bool = True) -> NoReturn:
         """End this process, process 0 after the others."""
-        self._wait_if_leaving()
-        self._leaving.set()
+        if not self._leaving.acquire(blocking=False):
+            self._wait_if_leaving()
         # The service may be gone, and its client may answer no more.
         code, timer = error.exit_code, threading.Timer(_PATIENCE, lambda: os._exit(error.exit_code))
         timer.daemon = True
@@ -139,7 +141,7 @@ class Peers:
 
     def _wait_if_leaving(self) -> None:
         """Wait for the thread that ends the process, if one does."""
-        while self._leaving.is_set():
+        while self._leaving.locked():
             time.sleep(1)
 
     @property
