@@ -57,6 +57,7 @@ def read_tensors(path):
 
 def hdf5(tmp_path, monkeypatch):
     monkeypatch.setattr(h5_reader, "_SECONDS", 1)
+    monkeypatch.setattr(h5_reader, "_PATIENCE", 60)  # Other tests may keep all cores busy.
     seeds = []
     for version in ("earliest", "latest"):
         buffer = io.BytesIO()
