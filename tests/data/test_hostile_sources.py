@@ -233,6 +233,12 @@ def test_json_lines(case, tmp_path):
     refused(f"csv:{tmp_path / 'table.jsonl'}", "table.jsonl: ")
 
 
+@pytest.mark.parametrize("content", ["", "\n \n", ",,,\n", '""\n'])
+def test_a_table_of_nothing(content, tmp_path):
+    (tmp_path / "table.csv").write_text(content)
+    refused(f"csv:{tmp_path / 'table.csv'}", "is empty")
+
+
 def test_a_table_whose_rows_lack_now_the_file_and_now_the_label(tmp_path):
     root = fill(tmp_path / "cells")
     (root / "table.csv").write_text("file,label\na/1.png,\nb/absent.png,b\n")

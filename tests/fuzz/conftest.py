@@ -22,6 +22,7 @@ import pytest
 
 from bloodcell_jax.errors import UserError
 
+# What an input may take.
 SECONDS, MEBIBYTES = 2, 256
 
 TOKENS = (
@@ -138,6 +139,7 @@ def fuzz(tmp_path):
       seeds: contents, or dicts of contents that `pack` makes a file of; then half of the inputs are whole but for one.
       count, seconds: one of them is given.
       watch: False if the reader starts a process that it answers for.
+      limits: seconds of computing and mebibytes that an input may take.
     """
 
     def inputs(seeds, pack, count, seconds):
@@ -158,7 +160,7 @@ def fuzz(tmp_path):
             else:
                 yield number, mutator.change(pack(members))
 
-    def run(read, name, seeds, pack=None, *, count=None, seconds=None, watch=True):
+    def run(read, name, seeds, pack=None, *, count=None, seconds=None, watch=True, limits=(SECONDS, MEBIBYTES)):
         place, done = tmp_path / name, 0
         for seed in seeds:
             place.write_bytes(pack(seed) if pack else seed)
@@ -170,7 +172,7 @@ def fuzz(tmp_path):
         try:
             for number, content in inputs(seeds, pack, count, seconds):
                 place.write_bytes(content)
-                _check(read, place, number, peak, watch)
+                _check(read, place, number, peak, watch, limits)
                 done += 1
         finally:
             signal.signal(signal.SIGVTALRM, handler)
@@ -181,10 +183,11 @@ def fuzz(tmp_path):
     return run
 
 
-def _check(read, place, number, peak, watch):
+def _check(read, place, number, peak, watch, limits):
+    seconds, mebibytes = limits
     if watch:
         _watched.append("reading")
-    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -194,7 +197,7 @@ def _check(read, place, number, peak, watch):
         assert text.isprintable(), f"input {number}: {text[:300]!r}"
         assert len(text) < 10_000, f"input {number}: a message of {len(text)} letters"
     except TooLong:
-        pytest.fail(f"input {number}: takes more than {SECONDS} seconds")
+        pytest.fail(f"input {number}: takes more than {seconds} seconds")
     except Exception as error:
         raise AssertionError(f"input {number}: {type(error).__name__}: {str(error)[:300]}") from error
     finally:
@@ -202,4 +205,4 @@ def _check(read, place, number, peak, watch):
         done = _watched[1:]
         _watched.clear()
     assert not done, f"input {number}: {done}"
-    assert _peak() < peak + MEBIBYTES, f"input {number}: {_peak() - peak:.0f} MiB"
+    assert _peak() < peak + mebibytes, f"input {number}: {_peak() - peak:.0f} MiB"

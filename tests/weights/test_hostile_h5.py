@@ -15,12 +15,6 @@ from bloodcell_jax.weights import h5_reader
 from bloodcell_jax.weights.files import read_file
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    """Grant one second of computing instead of ten."""
-    monkeypatch.setattr(h5_reader, "_SECONDS", 1)
-
-
 @pytest.fixture
 def groups(tmp_path):
     """Return the path and the bytes of a file of 20 groups."""
@@ -58,7 +52,8 @@ def tree_whose_child_is_itself(content):
 @pytest.mark.parametrize(
     "damage", [heap_whose_free_block_follows_itself, tree_whose_sibling_is_itself, tree_whose_child_is_itself]
 )
-def test_a_node_that_points_to_itself_neither_hangs_nor_crashes(groups, damage):
+def test_a_node_that_points_to_itself_neither_hangs_nor_crashes(groups, damage, monkeypatch):
+    monkeypatch.setattr(h5_reader, "_SECONDS", 1)  # of computing, instead of ten
     path, content = groups
     damage(content)
     path.write_bytes(content)

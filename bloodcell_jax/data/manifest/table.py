@@ -126,8 +126,6 @@ def _csv_rows(text: str, source: str) -> tuple[list[str], list[Sequence[str]], l
 def _delimiters(text: str, source: str) -> list[str]:
     """Return the delimiters that divide the header."""
     first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
-    if not first:
-        raise DataError(f"{source}: is empty; its first line names the columns, such as file,label")
     dividing = [delimiter for delimiter in _DELIMITERS if delimiter in first]
     return [d for d in dividing if len(_parse(text, d, source)[0]) > 1] or [","]
 
@@ -142,6 +140,8 @@ def _parse(text: str, delimiter: str, source: str) -> tuple[list[str], list[Sequ
                 lines.append(reader.line_num)
     except csv.Error as error:
         raise DataError(f"{source}: line {reader.line_num}: {error}; check its quotes") from error
+    if not rows:
+        raise DataError(f"{source}: is empty; its first line names the columns, such as file,label")
     return [name.strip() for name in rows[0]], rows[1:], lines[1:]
 
 
