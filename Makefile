@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-exhaustive test-faults test-fuzz test-parity test-real lint format clean
+.PHONY: demo test test-exhaustive test-faults test-fuzz test-lowest test-parity test-real lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python launch.py train --config=quickstart --workdir=runs/demo
@@ -31,6 +31,14 @@ test-real: $(VENV)/.installed-test
 
 test-faults: $(VENV)/.installed-test
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m faults -s
+
+test-lowest:
+	# The lowest versions that setup.cfg allows, in an environment of their own; uv resolves to them.
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/python -m pip install --quiet uv
+	build/lowest/bin/uv pip install --python=build/lowest/bin/python --resolution=lowest-direct --editable '.[test]'
+	build/lowest/bin/python -m pip install --quiet --no-deps timm==1.0.31
+	build/lowest/bin/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
