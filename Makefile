@@ -11,12 +11,12 @@ demo: $(VENV)/.installed
 
 test: lint
 	# XLA compiles a small program on one core, so two workers take little more than half the time of one. In the order
-	# of the folders long files come neither first nor last. A group is a file, or all files that need one trained run.
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+	# of the folders long files come neither first nor last.
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 test-exhaustive: $(VENV)/.installed-test
 	# Every case of every kind, and all programs compiled as users have them.
-	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder \
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder \
 		-m "not parity and not real and not faults and not fuzz"
 
 test-parity: $(VENV)/.installed-test
@@ -38,7 +38,9 @@ test-lowest:
 	build/lowest/bin/python -m pip install --quiet uv
 	build/lowest/bin/uv pip install --python=build/lowest/bin/python --resolution=lowest-direct --editable '.[test]'
 	build/lowest/bin/python -m pip install --quiet --no-deps timm==1.0.31
-	build/lowest/bin/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+	# Old versions call what newer ones warn of.
+	build/lowest/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder \
+		-W "ignore::DeprecationWarning"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -28,14 +28,6 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
-def pytest_collection_modifyitems(config, items):
-    """Deal out whole files, and all files that need the trained run to one worker, so that it is trained once."""
-    if config.pluginmanager.hasplugin("xdist"):
-        training = {item.path for item in items if "trained" in item.fixturenames}
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group("trained" if item.path in training else str(item.path)))
-
-
 CONFIG = """
     from bloodcell_jax.config import *
 

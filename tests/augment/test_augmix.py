@@ -19,7 +19,7 @@ def test_augmix_is_algorithm_1_with_what_it_drew():
     count, width, block = 16, 2, 8
     slots = jnp.arange(count, dtype=jnp.int32)
     images = np.random.default_rng(0).random((count, 10, 10, 3)).astype(np.float32)
-    found = jax.jit(lambda: augmix(KEY, BLOCK_KEY, slots, jnp.asarray(images), block=block, depth=1))()
+    found = jax.jit(lambda: augmix(KEY, BLOCK_KEY, slots, jnp.asarray(images), block=block, width=width, depth=1))()
     plan = _plan(3.0, "augmix", "none")
     weights_key, level_key = (jax.random.fold_in(KEY, use) for use in range(2))
     numbers = [chain * MAX_DEPTH for chain in range(width)]

@@ -148,7 +148,10 @@ def network(tmp_path):
 
 def record(tmp_path):
     record = {
-        "config": {"data": {"image_size": 32}, "model": {"variant": "convnext_tiny", "num_classes": 2}},
+        "config": {
+            "data": {"image_size": 32, "class_names": ["a", "b"]},
+            "model": {"variant": "convnext_tiny", "num_classes": 2},
+        },
         "step": 3,
         "metrics": {"accuracy": 0.5},
         "version": "1",
