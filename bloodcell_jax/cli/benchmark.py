@@ -38,7 +38,7 @@ def _benchmark(values: flags.FlagValues, config: Config) -> None:
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise UsageError(f"--parts={unknown[0]}: no such part; there are {', '.join(PARTS)}, or none")
-    output = Path(value_of(values, "output")).expanduser() if value_of(values, "output") else None
+    output = Path(os.path.expanduser(value_of(values, "output"))) if value_of(values, "output") else None
     if output is not None and os.path.isdir(output):
         raise UsageError(f"--output={output}: is a folder; name a JSON file")
     check_peers(peers)

@@ -1,5 +1,6 @@
 """The verb `evaluate`."""
 
+import os
 from pathlib import Path
 
 from absl import flags
@@ -39,7 +40,7 @@ def _evaluate(values: flags.FlagValues) -> None:
     mapped = None if class_map is None else parse_class_map(class_map)
     if output is not None:
         read = [*model_files(values), *([class_map] if class_map else [])]
-        folder = EvaluationFolder(Path(output).expanduser())
+        folder = EvaluationFolder(Path(os.path.expanduser(output)))
         check_folder(folder.path, folder.files, source, read)
     classifier = load_classifier(values)
     folder, scores = evaluate_source(

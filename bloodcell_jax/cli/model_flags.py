@@ -1,5 +1,6 @@
 """The flags of the verbs that use a trained model."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,9 +27,9 @@ def model_files(values: flags.FlagValues) -> list[Path]:
     from bloodcell_jax.workdir import Workdir
 
     workdir, model = (value_of(values, name) for name in ("workdir", "model"))
-    run = Workdir(Path(workdir).expanduser()) if workdir else None
+    run = Workdir(Path(os.path.expanduser(workdir))) if workdir else None
     own = [run.config, run.environment, run.splits, run.metrics, run.model] if run else []
-    return [*own, Path(model).expanduser()] if model else own
+    return [*own, Path(os.path.expanduser(model))] if model else own
 
 
 def load_classifier(values: flags.FlagValues) -> "Classifier":
@@ -55,6 +56,6 @@ def load_classifier(values: flags.FlagValues) -> "Classifier":
     if model:
         classifier = Classifier.from_file(model)
     else:
-        classifier = Classifier.from_workdir(Path(workdir).expanduser(), checkpoint=checkpoint or "best")
+        classifier = Classifier.from_workdir(Path(os.path.expanduser(workdir)), checkpoint=checkpoint or "best")
     classifier.config.data = with_scale(values, classifier.config.data)
     return classifier

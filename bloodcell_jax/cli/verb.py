@@ -1,5 +1,6 @@
 """What a verb is, and flags that several verbs share."""
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def required(values: flags.FlagValues, name: str) -> str:
 
 def required_path(values: flags.FlagValues, name: str) -> Path:
     """Return the path that a flag must give; a tilde is the home folder."""
-    return Path(required(values, name)).expanduser()
+    return Path(os.path.expanduser(required(values, name)))
 
 
 def define_raw_names(values: flags.FlagValues) -> None:

@@ -1,6 +1,7 @@
 """What the verb `evaluate` does: a classifier's metrics on one split of a source."""
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def evaluate_source(
         dataset, indices, mapped = _under_model_names(dataset, indices, classifier.class_names, class_map or {})
         origin |= mapped
     probabilities = classifier.predict_examples(dataset.images, indices)
-    folder = EvaluationFolder(Path(output).expanduser()) if output else classifier.run.evaluation(split)
+    folder = EvaluationFolder(Path(os.path.expanduser(output))) if output else classifier.run.evaluation(split)
     scores = write_split(
         folder, dataset, indices, probabilities, step=classifier.step, origin=origin, raw_names=raw_names
     )

@@ -1,5 +1,6 @@
 """Images that a caller gives in Python: arrays, PIL images or paths, brought to the model's geometry as files are."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def _one(image: GivenImage, name: str, geometry: Geometry, *, cropped: bool) -> 
         _check_array(image, image.ndim == 3, "[height, width, 3]")
         image = Image.fromarray(image)
     elif not isinstance(image, Image.Image):
-        content, name = read_file(Path(image).expanduser(), str(image)), str(image)
+        content, name = read_file(Path(os.path.expanduser(image)), str(image)), str(image)
         return decode_sized(content, name, geometry, whole=cropped).pixels
     try:
         return to_geometry(image, geometry, whole=cropped).pixels

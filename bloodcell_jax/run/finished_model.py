@@ -1,6 +1,7 @@
 """The model of a finished run as one file, which needs nothing else of the workdir."""
 
 import contextlib
+import os
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def complete_model(path: str | Path) -> None:
       DataError: the run is not finished, or its files cannot be read.
       MachineError: the workdir cannot be written to.
     """
-    workdir = Workdir(Path(path).expanduser())
+    workdir = Workdir(Path(os.path.expanduser(path)))
     if workdir.model.exists() or not (workdir.config.exists() and workdir.checkpoints.is_dir()):
         return
     config, environment = workdir.read_config(), _environment(workdir)
