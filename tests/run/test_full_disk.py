@@ -2,6 +2,7 @@
 
 import contextlib
 import resource
+import shutil
 
 import numpy as np
 import pytest
@@ -48,6 +49,18 @@ def test_a_checkpoint_that_does_not_get_through_leaves_the_one_before(tmp_path):
             with pytest.raises(MachineError, match=r"File too large.* from step 1$"):
                 checkpoints.wait()
         assert checkpoints.folders.steps() == [1]
+
+
+@pytest.mark.parametrize("change", [shutil.rmtree, lambda folder: folder.rename(folder.with_name("renamed"))])
+def test_a_folder_that_is_taken_away_ends_in_one_line_and_is_not_made_again(tmp_path, change):
+    folder = tmp_path / "checkpoints"
+    with contextlib.closing(Checkpoints(folder)) as checkpoints:
+        checkpoints.save(1, trees_of(8), {"metrics": {}})
+        checkpoints.wait()
+        change(folder)
+        with pytest.raises(MachineError, match=r"checkpoints: .*No such file or directory"):
+            checkpoints.save(2, trees_of(8), {"metrics": {}})
+    assert not folder.exists()
 
 
 def test_a_log_that_does_not_get_through_keeps_its_whole_lines(tmp_path):
