@@ -14,8 +14,9 @@ from typing import NoReturn
 from bloodcell_jax.devices.processes import end_all, place
 from bloodcell_jax.errors import StoppedError
 
-# How long the main thread is given to end the run by itself, once nothing can be lost.
-_PATIENCE = 1.0
+# How long the main thread is given to end the run by itself, in order and with its worker processes, once nothing can
+# be lost. It may wait for a batch.
+_PATIENCE = 5.0
 _POLL_SECONDS = 0.1
 
 
