@@ -25,7 +25,7 @@ _RESUME = "start all processes again with the same command to resume"
 # How long process 0, whose coordination service the others need, waits for them to leave before it does, in seconds.
 _PATIENCE = 10.0
 # After an error that the death of another process may have caused, no sign of life for this long is enough.
-_SUSPECT_SECONDS = 5.0
+_SUSPECT_SECONDS = 15.0
 # What another process still works at is waited for as long; its death ends the wait before.
 _FOR_EVER_MS = 7 * 24 * 3600 * 1000
 

@@ -1,5 +1,6 @@
 """A run goes on with another number of devices: the same examples and draws, and sums in another order."""
 
+import json
 import shutil
 import signal
 import time
@@ -27,19 +28,30 @@ def stopped(request, start, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
-@pytest.mark.parametrize("backend", ["pmap", "jit"])
-def test_the_losses_agree(stopped, trained, start, tmp_path, devices, backend):
-    workdir = shutil.copytree(stopped, tmp_path / "run")
+def go_on(start, stopped, workdir, *flags, devices):
+    """Finish a copy of a stopped run; return the lines of the twenty steps after the stop."""
+    shutil.copytree(stopped, workdir)
     stopped_at = CheckpointFolders(workdir / "checkpoints").steps()[-1]
     assert stopped_at < 16
-    process = start(workdir, f"--config.train.backend={backend}", devices=devices)
+    process = start(workdir, *flags, devices=devices)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
-    lines, expected = Workdir(workdir).read_metrics(), Workdir(trained).read_metrics()
-    assert [line["step"] for line in lines] == [line["step"] for line in expected]
-    for ours, theirs in zip(lines, expected, strict=True):
-        if stopped_at < ours["step"] <= stopped_at + 20:
-            np.testing.assert_allclose(ours["train/loss"], theirs["train/loss"], rtol=1e-4)
-            assert ours["lr"] == theirs["lr"]
-            assert ours["epoch"] == theirs["epoch"]
+    return [line for line in Workdir(workdir).read_metrics() if stopped_at < line["step"] <= stopped_at + 20]
+
+
+@pytest.fixture(scope="module")
+def unchanged(stopped, start, tmp_path_factory):
+    """Return the lines of the run that goes on with as many devices as before."""
+    devices = len(json.loads((stopped / "environment.json").read_text())["devices"])
+    return go_on(start, stopped, tmp_path_factory.mktemp("unchanged") / "run", devices=devices)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("backend", ["pmap", "jit"])
+def test_the_losses_agree(stopped, unchanged, start, tmp_path, devices, backend):
+    lines = go_on(start, stopped, tmp_path / "run", f"--config.train.backend={backend}", devices=devices)
+    assert len(lines) == 10
+    for ours, theirs in zip(lines, unchanged, strict=True):
+        np.testing.assert_allclose(ours["train/loss"], theirs["train/loss"], rtol=1e-4)
+        for name in ("step", "lr", "epoch"):
+            assert ours[name] == theirs[name]
