@@ -1,9 +1,9 @@
-"""An abort of the client of `jax.distributed`, told in one line.
+"""An abort because other processes are gone, told in one line.
 
-As soon as that client cannot reach the other processes, it dumps its stack and calls abort(): when a process does not
-come, when two have one number, when process 0 dies. It cannot be told not to (jaxlib 0.10; its
-`missed_heartbeat_callback` ends in a C++ exception). So what native code writes to standard error passes through here,
-and the signal of abort() is caught.
+As soon as the client of `jax.distributed` cannot reach the other processes, it dumps its stack and calls abort(): when
+a process does not come, when two have one number, when process 0 dies. It cannot be told not to (jaxlib 0.10; its
+`missed_heartbeat_callback` ends in a C++ exception). Gloo may abort when any process dies in a collective operation. So
+what native code writes to standard error passes through here, and the signal of abort() is caught.
 """
 
 import ctypes
@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 
+# Gloo, the collective operations of CPUs, throws this where nobody catches it: a process died in the middle of one.
+GLOO = "gloo::"
 # What the client writes before it aborts, and the name in its lesser messages.
 _ABORTS = "Terminating process because the JAX distributed service detected fatal errors"
 _CHATTER = "coordination_service"
@@ -22,12 +24,12 @@ _HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
 
 
 class NativeAborts:
-    """Calls `on_abort(text)` in place of the client's abort; it must end the process. Other aborts are left alone.
+    """Calls `on_abort(text)` in place of such an abort; it must end the process. Other aborts are left alone.
 
     Python's own standard error keeps its terminal.
 
     Attributes:
-      on_abort: takes what the client wrote.
+      on_abort: takes what was written before the abort.
     """
 
     def __init__(self, on_abort: Callable[[str], None]):
@@ -46,7 +48,7 @@ class NativeAborts:
         with open(reader, "rb") as pipe:
             for line in pipe:
                 text = line.decode(errors="replace")
-                if self._text or _ABORTS in text:
+                if self._text or _ABORTS in text or GLOO in text:
                     self._text += text
                 elif _CHATTER not in text:
                     os.write(self._terminal, line)

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+from bloodcell_jax.devices.native_aborts import GLOO
 from bloodcell_jax.errors import MachineError, StoppedError, UserError, is_out_of_memory, memory_error
 from bloodcell_jax.names import visible
 
@@ -99,18 +100,17 @@ class Peers:
             if is_out_of_memory(error):
                 self.fail(memory_error(error))
             if isinstance(error, RuntimeError | ValueError | OSError):
-                # Mostly a collective operation in which another process died. The thread that watches ends this one.
-                self._timeout = min(self._timeout, _SUSPECT_SECONDS)
-                time.sleep(self._timeout + 2 * self._interval)
-                self._wait_if_leaving()
+                self._wait_for_a_death()  # Mostly a collective operation in which another process died.
             traceback.print_exc()
             self.fail(_Fault(f"ended by a fault of the library ({type(error).__name__})"), say=False)
         with contextlib.suppress(RuntimeError):
             self._client.key_value_set(f"{_LEFT}{self._index}", "", True)
         self._done.set()
 
-    def lost(self, _text: str) -> NoReturn:
-        """End this process because process 0, or the way to it, is gone: the client of `jax.distributed` says so."""
+    def lost(self, text: str) -> NoReturn:
+        """End this process because native code aborts: process 0 is gone, or another in a collective operation."""
+        if GLOO in text:
+            self._wait_for_a_death()
         self.leave(MachineError(f"process 0 stopped answering {self._place()}; {_RESUME}"))
 
     def fail(self, error: UserError, *, say: bool = True) -> NoReturn:
@@ -138,6 +138,12 @@ class Peers:
         sys.stdout.flush()
         # jax.distributed would wait for all processes, and threads of Orbax for theirs.
         os._exit(code)
+
+    def _wait_for_a_death(self) -> None:
+        """Let the thread that watches end this process, if another one died a while ago."""
+        self._timeout = min(self._timeout, _SUSPECT_SECONDS)
+        time.sleep(self._timeout + 2 * self._interval)
+        self._wait_if_leaving()
 
     def _wait_if_leaving(self) -> None:
         """Wait for the thread that ends the process, if one does."""
