@@ -18,12 +18,15 @@ class UserError(Exception):
     Args:
       message: one line. It may quote names and values of any file: what would not show in one line is escaped.
       details: further lines, such as a list of differences.
+      exit_code: another one than that of its class.
     """
 
     exit_code = 2
 
-    def __init__(self, message: str, details: Sequence[str] = ()):
+    def __init__(self, message: str, details: Sequence[str] = (), *, exit_code: int | None = None):
         super().__init__("\n".join(_shortened(visible(line)) for line in (message, *details)))
+        if exit_code is not None:
+            self.exit_code = exit_code
 
 
 def _shortened(line: str) -> str:
@@ -57,9 +60,7 @@ class MachineError(UserError):
 class StoppedError(UserError):
     """A signal ended the run after its state was saved. The same command continues the run."""
 
-    def __init__(self, message: str, exit_code: int):
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = 75
 
 
 # The second text is XLA's if an allocation fails in its library of matrix products for the CPU.

@@ -7,8 +7,6 @@ process that fails leaves its reason there. The others would wait for it in a co
 import collections
 import contextlib
 import json
-import os
-import sys
 import threading
 import time
 import traceback
@@ -16,8 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from bloodcell_jax.devices.native_aborts import GLOO
+from bloodcell_jax.devices.process_end import end_process, say_end
 from bloodcell_jax.errors import MachineError, StoppedError, UserError, is_out_of_memory, memory_error
-from bloodcell_jax.names import visible
 
 _ALIVE, _FAILED, _LEFT, _VALUE = (f"bloodcell/{name}/" for name in ("alive", "failed", "left", "value"))
 
@@ -29,20 +27,6 @@ _PATIENCE = 10.0
 _SUSPECT_SECONDS = 15.0
 # What another process still works at is waited for as long; its death ends the wait before.
 _FOR_EVER_MS = 7 * 24 * 3600 * 1000
-
-
-class _Fault(UserError):
-    """A bug of this library, in the eyes of the other processes."""
-
-    exit_code = 1
-
-
-class _Elsewhere(UserError):
-    """An error of another process, with its exit code."""
-
-    def __init__(self, message: str, exit_code: int):
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 class Peers:
@@ -102,7 +86,8 @@ class Peers:
             if isinstance(error, RuntimeError | ValueError | OSError):
                 self._wait_for_a_death()  # Mostly a collective operation in which another process died.
             traceback.print_exc()
-            self.fail(_Fault(f"ended by a fault of the library ({type(error).__name__})"), say=False)
+            fault = f"ended by a fault of the library ({type(error).__name__})"
+            self.fail(UserError(fault, exit_code=1), say=False)
         with contextlib.suppress(RuntimeError):
             self._client.key_value_set(f"{_LEFT}{self._index}", "", True)
         self._done.set()
@@ -111,6 +96,7 @@ class Peers:
         """End this process because native code aborts: process 0 is gone, or another in a collective operation."""
         if GLOO in text:
             self._wait_for_a_death()
+            self.leave(MachineError(f"another process broke off a collective operation {self._place()}; {_RESUME}"))
         self.leave(MachineError(f"process 0 stopped answering {self._place()}; {_RESUME}"))
 
     def fail(self, error: UserError, *, say: bool = True) -> NoReturn:
@@ -124,20 +110,17 @@ class Peers:
         if not self._leaving.acquire(blocking=False):
             self._wait_if_leaving()
         # The service may be gone, and its client may answer no more.
-        code, timer = error.exit_code, threading.Timer(_PATIENCE, lambda: os._exit(error.exit_code))
+        timer = threading.Timer(_PATIENCE, end_process, [error.exit_code])
         timer.daemon = True
         timer.start()
         if say:
-            # A progress bar hides the cursor, and nothing else will bring it back.
-            cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
-            print(f"{cursor}bloodcell: {visible(str(error))}", file=sys.stderr, flush=True)
+            say_end(error)
         with contextlib.suppress(RuntimeError):  # of a service that is gone
             self._client.key_value_set(f"{_LEFT}{self._index}", "", True)
             while self._index == 0 and self._alive():
                 time.sleep(0.1)
-        sys.stdout.flush()
         # jax.distributed would wait for all processes, and threads of Orbax for theirs.
-        os._exit(code)
+        end_process(error.exit_code)
 
     def _wait_for_a_death(self) -> None:
         """Let the thread that watches end this process, if another one died a while ago."""
@@ -168,7 +151,8 @@ class Peers:
         for index, text in self._entries(_FAILED).items():
             if index != self._index:
                 code, message = json.loads(text)
-                self.leave(_Elsewhere(f"process {index}: {message}", code))
+                line, *details = message.split("\n")
+                self.leave(UserError(f"process {index}: {line}", details, exit_code=code))
 
     def _look_for_deaths(self) -> None:
         now, beats, left = time.monotonic(), self._entries(_ALIVE), self._entries(_LEFT)

@@ -4,12 +4,12 @@ import contextlib
 import logging
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from bloodcell_jax.devices.native_aborts import NativeAborts
 from bloodcell_jax.devices.peers import Peers
+from bloodcell_jax.devices.process_end import end_process, say_end
 from bloodcell_jax.errors import DataError, MachineError, UsageError, UserError
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def join_processes(mode: str, *, connect_seconds: float = 300, heartbeat_seconds
     # It would take SIGTERM for itself, and nobody would ask it.
     jax.config.update("jax_enable_preemption_service", False)
     logger.info("--distributed=%s: waiting for the other processes, for at most %g s", mode, connect_seconds)
-    told = NativeAborts(lambda text: _end_unjoined(mode, connect_seconds, text))
+    told = NativeAborts(lambda text: _end_unjoined(_unreachable(mode, connect_seconds, text)))
     # Peers find a dead process first: the client of jax.distributed would abort.
     limits: dict[str, Any] = {
         "initialization_timeout": round(connect_seconds),
@@ -66,26 +66,28 @@ def join_processes(mode: str, *, connect_seconds: float = 300, heartbeat_seconds
     except ValueError as error:
         raise UsageError(f"--distributed={mode}: {error}") from error
     except RuntimeError as error:
-        raise MachineError(_unreachable(mode, connect_seconds, str(error))) from error
+        raise _unreachable(mode, connect_seconds, str(error)) from error
     _peers = _create_peers(heartbeat_seconds)
     told.on_abort = _peers.lost
     _peers.watch()
 
 
-def _end_unjoined(mode: str, seconds: float, text: str) -> NoReturn:
-    print(f"bloodcell: {_unreachable(mode, seconds, text)}", file=sys.stderr, flush=True)
-    os._exit(MachineError.exit_code)
+def _end_unjoined(error: MachineError) -> NoReturn:
+    say_end(error)
+    end_process(error.exit_code)
 
 
-def _unreachable(mode: str, seconds: float, text: str) -> str:
+def _unreachable(mode: str, seconds: float, text: str) -> MachineError:
     if "ALREADY_EXISTS" in text:
-        return f"--distributed={mode}: two processes have the same number; give each its own, from 0 on"
-    if "DEADLINE_EXCEEDED" in text:
-        return (
-            f"--distributed={mode}: the other processes did not come within {seconds:g} s (--connect_seconds); start "
-            "all of them, each with its own number, and check the address"
+        what = "two processes have the same number; give each its own, from 0 on"
+    elif "DEADLINE_EXCEEDED" in text:
+        what = (
+            f"the other processes did not come within {seconds:g} s (--connect_seconds); start all of them, each with "
+            "its own number, and check the address"
         )
-    return f"--distributed={mode}: the other processes cannot be reached ({' '.join(text.split())[:300]})"
+    else:
+        what = f"the other processes cannot be reached ({' '.join(text.split())[:300]})"
+    return MachineError(f"--distributed={mode}: {what}")
 
 
 def _create_peers(heartbeat_seconds: float) -> Peers:

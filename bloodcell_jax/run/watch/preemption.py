@@ -11,6 +11,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from bloodcell_jax.devices.process_end import end_process, say_end
 from bloodcell_jax.devices.processes import end_all, place
 from bloodcell_jax.errors import StoppedError
 
@@ -112,26 +113,20 @@ class StopSignals:
         if number != signal.SIGINT:
             return
         if interrupts > 1:
-            _end_process(130)
+            say_end()
+            end_process(130)
         if not (self._ends_process and self.is_saved()):
             print("stopping with the state saved; once more to end at once", file=sys.stderr, flush=True)
 
     def _end(self, error: StoppedError) -> NoReturn:
         end_all(error)
-        print(f"bloodcell: {error}", file=sys.stderr, flush=True)
-        _end_process(error.exit_code)
+        say_end(error)
+        end_process(error.exit_code)
 
 
 def _stopped(number: signal.Signals, where: str) -> StoppedError:
-    code = 130 if number == signal.SIGINT else 75
-    return StoppedError(f"stopped by {number.name} {where}; run the same command to resume", code)
-
-
-def _end_process(code: int) -> NoReturn:
-    # A progress bar hides the cursor, and nothing else will bring it back.
-    print("\x1b[?25h" if sys.stderr.isatty() else "", end="", file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(code)
+    code = 130 if number == signal.SIGINT else StoppedError.exit_code
+    return StoppedError(f"stopped by {number.name} {where}; run the same command to resume", exit_code=code)
 
 
 @contextlib.contextmanager
