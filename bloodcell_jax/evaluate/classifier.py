@@ -23,8 +23,6 @@ from bloodcell_jax.weights.model_file import read_model_file
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders, Ranking
 from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
-from bloodcell_jax.workdir.json_files import read_json_if_present
-from bloodcell_jax.workdir.records import check_environment
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +71,7 @@ class Classifier:
         with contextlib.closing(Checkpoints(run.checkpoints, read_only=True)) as checkpoints:
             step = _choose(checkpoints.folders, checkpoint, ranking_of(config.train.best_metric))
             params = restore_params(checkpoints, step, shapes, config.train.ema_decay, sharding)
-        environment = read_json_if_present(run.environment)
-        view = None if environment is None else check_environment(environment, run.environment)["data"].get("view")
+        view = run.read_environment()["data"].get("view") if run.environment.exists() else None
         return cls(config, params, step=step, workdir=run, view=View(**view) if view else None)
 
     @classmethod

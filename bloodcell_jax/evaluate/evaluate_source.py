@@ -20,9 +20,7 @@ from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.metrics import Scores
 from bloodcell_jax.evaluate.outputs import write_split
 from bloodcell_jax.workdir import Workdir
-from bloodcell_jax.workdir.json_files import read_json
 from bloodcell_jax.workdir.layout import EvaluationFolder
-from bloodcell_jax.workdir.records import check_environment
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +113,7 @@ def _load(classifier: Classifier, source: str | None, reading: dict[str, Any]) -
 
 
 def _check_same_data(dataset: Dataset, workdir: Workdir) -> None:
-    trained_on = check_environment(read_json(workdir.environment), workdir.environment)["data"]["sha256"]
+    trained_on = workdir.read_environment()["data"]["sha256"]
     if (now := cached_sha256(dataset)) != trained_on:
         raise DataError(
             f"{dataset.source}: not the data this run was trained on (sha256 {now[:12]}, then {trained_on[:12]}), so "

@@ -33,7 +33,7 @@ from bloodcell_jax.report.evaluation_view import evaluation_view, split_to_show
 from bloodcell_jax.report.rendering import render, write_page
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.json_files import read_json, read_json_if_present
-from bloodcell_jax.workdir.records import check_environment, check_scores, check_splits
+from bloodcell_jax.workdir.records import check_scores
 
 _SPLITS = ("train", "val", "test")
 
@@ -52,13 +52,12 @@ def write_report(workdir: Path) -> Path:
     if not os.path.isdir(folder.path):
         raise UsageError(f"{folder}: no such folder; give the --workdir of a run")
     config = to_dict(folder.read_config()) if folder.config.exists() else {}
-    environment, splits = read_json_if_present(folder.environment), read_json_if_present(folder.splits)
     html = render(
         "run.html",
         name=folder.path.resolve().name,
         config=config,
-        environment={} if environment is None else check_environment(environment, folder.environment),
-        by={} if splits is None else check_splits(splits, folder.splits).get("by") or {},
+        environment=folder.read_environment() if folder.environment.exists() else {},
+        by=(folder.read_splits_record().get("by") or {}) if folder.splits.exists() else {},
         log=_log_summary(folder.read_metrics(), config),
         training_images=_base64_if_present(folder.preview),
         score_rows=METRICS,

@@ -20,8 +20,6 @@ from bloodcell_jax.weights.info import info_from_dict
 from bloodcell_jax.weights.model_file import ModelRecord, read_model_record, write_model_file
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
-from bloodcell_jax.workdir.json_files import read_json
-from bloodcell_jax.workdir.records import check_environment
 
 
 def step_of_model(workdir: Workdir) -> int | None:
@@ -58,7 +56,7 @@ def write_model(
         step,
         metrics=metrics,
         version=metadata.version("bloodcell_jax"),
-        view=_environment(workdir)["data"].get("view"),
+        view=workdir.read_environment()["data"].get("view"),
     )
     write_model_file(workdir.model, params, record, model_info(config, start))
 
@@ -91,7 +89,7 @@ def complete_model(path: str | Path) -> None:
     workdir = Workdir(Path(os.path.expanduser(path)))
     if workdir.model.exists() or not (workdir.config.exists() and workdir.checkpoints.is_dir()):
         return
-    config, environment = workdir.read_config(), _environment(workdir)
+    config, environment = workdir.read_config(), workdir.read_environment()
     steps, weights = environment.get("steps", 0), environment.get("weights")
     with contextlib.closing(Checkpoints(workdir.checkpoints, read_only=True)) as checkpoints:
         folders = checkpoints.folders
@@ -105,10 +103,6 @@ def complete_model(path: str | Path) -> None:
         start = _info(weights, workdir) if weights else None
         metrics = folders.record(best)["metrics"]
         write_model(workdir, config, params, start, step=best, metrics=metrics)
-
-
-def _environment(workdir: Workdir) -> dict[str, Any]:
-    return check_environment(read_json(workdir.environment), workdir.environment)
 
 
 def _info(values: Any, workdir: Workdir) -> WeightsInfo:

@@ -8,8 +8,9 @@ from bloodcell_jax.run.watch.meter import Line
 from bloodcell_jax.run.watch.progress import Progress
 from bloodcell_jax.run.watch.skipped import SkippedStep
 from bloodcell_jax.workdir import Workdir
-from bloodcell_jax.workdir.bad_steps import BadStepsLog
+from bloodcell_jax.workdir.json_lines import JsonLines
 from bloodcell_jax.workdir.metrics_log import MetricsLog
+from bloodcell_jax.workdir.records import check_bad_step
 
 # How many examples of a skipped step a line lists; bad_steps.jsonl has them all.
 _LISTED = 8
@@ -23,7 +24,7 @@ class Journal:
         self._total_steps, self._batch_size = total_steps, batch_size
         self.progress = Progress(first_step, total_steps, quiet=not is_main)
         self._log: MetricsLog | None = None
-        self._bad_steps: BadStepsLog | None = None
+        self._bad_steps: JsonLines | None = None
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> "Journal":
@@ -31,9 +32,8 @@ class Journal:
             self._log = self._open.enter_context(
                 contextlib.closing(MetricsLog(self._workdir, first_step=self._first_step))
             )
-            self._bad_steps = self._open.enter_context(
-                contextlib.closing(BadStepsLog(self._workdir, first_step=self._first_step))
-            )
+            skipped = JsonLines(self._workdir.bad_steps, check_bad_step, first_step=self._first_step, optional=True)
+            self._bad_steps = self._open.enter_context(contextlib.closing(skipped))
         self._open.enter_context(self.progress)
         return self
 

@@ -23,7 +23,7 @@ from bloodcell_jax.train.stages import TrainingStage, stage_of_step
 from bloodcell_jax.train.state import TrainState, begin_stage
 from bloodcell_jax.train.step import Data, Metrics
 from bloodcell_jax.workdir import Workdir
-from bloodcell_jax.workdir.bad_steps import write_bad_batch
+from bloodcell_jax.workdir.bad_batch import write_bad_batch
 from bloodcell_jax.workdir.checkpoints import Checkpoints
 from bloodcell_jax.workdir.resume import step_to_resume
 

@@ -13,7 +13,7 @@ from bloodcell_jax.config import Config, from_dict
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 from bloodcell_jax.weights.info import MODEL_NAME
 from bloodcell_jax.workdir.json_files import read_json
-from bloodcell_jax.workdir.records import check_metrics_line, check_splits, read_lines
+from bloodcell_jax.workdir.records import check_environment, check_metrics_line, check_splits, read_lines
 
 # What a run writes into its lock: its folder is known as its own by this.
 _MARK = "a run of bloodcell_jax\n"
@@ -133,13 +133,29 @@ class Workdir:
         except UsageError as error:
             raise DataError(f"{self.config}: {error}") from error
 
+    def read_environment(self) -> dict[str, Any]:
+        """Return what `environment.json` says of the data, the machine and the network.
+
+        Raises:
+          DataError: there is none, or it is another file.
+        """
+        return check_environment(read_json(self.environment), self.environment)
+
+    def read_splits_record(self) -> dict[str, Any]:
+        """Return the content of `splits.json`.
+
+        Raises:
+          DataError: there is none, or it is another file.
+        """
+        return check_splits(read_json(self.splits), self.splits)
+
     def read_splits(self) -> dict[str, np.ndarray]:
         """Return the example indices of each split of the run, int32.
 
         Raises:
           DataError: there are none.
         """
-        splits = check_splits(read_json(self.splits), self.splits)["splits"]
+        splits = self.read_splits_record()["splits"]
         return {name: np.array(indices, np.int32) for name, indices in splits.items()}
 
     def read_metrics(self) -> list[dict[str, Any]]:

@@ -1,50 +1,42 @@
 """Metrics on disk: `metrics.jsonl`, one object per logged step, and TensorBoard events beside it."""
 
 import contextlib
-import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
 
-from bloodcell_jax.whole_files import replacing, writing
+from bloodcell_jax.whole_files import writing
+from bloodcell_jax.workdir.json_lines import JsonLines
 from bloodcell_jax.workdir.layout import EVENTS_END, Workdir
+from bloodcell_jax.workdir.records import check_metrics_line
 
 
 class MetricsLog:
-    """Writes `metrics.jsonl` and TensorBoard events of one run.
-
-    `sync` makes every line up to step s durable before a checkpoint of step s is saved; opening the log at the step of
-    a checkpoint cuts off the lines past it. So each step stands once, however often the run was killed. Every method
-    raises MachineError if the machine refuses.
-    """
+    """Writes `metrics.jsonl`, see `JsonLines`, and TensorBoard events of one run."""
 
     def __init__(self, workdir: Workdir, *, first_step: int):
         self._path = workdir.metrics
-        _cut_after(workdir, first_step)
+        self._lines = JsonLines(workdir.metrics, check_metrics_line, first_step=first_step)
         with writing(self._path):
-            self._file = self._path.open("a", encoding="utf-8")
             self._events = _Events(workdir.events, first_step)
 
     def write(self, values: dict[str, Any]) -> None:
         """Append the values of one step; `step` is among them. Numbers that are not finite become null."""
         line = {name: _finite(value) for name, value in values.items()}
+        self._lines.write(line)
         with writing(self._path):
-            self._file.write(json.dumps(line, allow_nan=False) + "\n")
-            self._file.flush()
             self._events.write(line)
 
     def sync(self) -> None:
         """Make everything that was written survive a crash of the machine."""
+        self._lines.sync()
         with writing(self._path):
-            self._file.flush()
-            os.fsync(self._file.fileno())
             self._events.flush()
 
     def close(self) -> None:
         """Flush and close both files."""
-        with writing(self._path), self._file, contextlib.closing(self._events):
+        with writing(self._path), contextlib.closing(self._lines), contextlib.closing(self._events):
             pass
 
 
@@ -80,12 +72,6 @@ class _Events:
 
     def close(self) -> None:
         self._writer.close()
-
-
-def _cut_after(workdir: Workdir, step: int) -> None:
-    kept = [json.dumps(line) + "\n" for line in workdir.read_metrics() if line["step"] <= step]
-    with replacing(workdir.metrics) as temporary:
-        temporary.write_text("".join(kept), encoding="utf-8")
 
 
 def _finite(value: Any) -> Any:

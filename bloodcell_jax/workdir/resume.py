@@ -6,9 +6,7 @@ from typing import Any
 from bloodcell_jax.config import Config, leaves
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders
-from bloodcell_jax.workdir.json_files import read_json, read_json_if_present
 from bloodcell_jax.workdir.layout import Workdir
-from bloodcell_jax.workdir.records import check_environment, check_splits
 
 
 def check_resumable(workdir: Workdir, config: Config, data_hash: str, steps: int) -> bool:
@@ -33,9 +31,7 @@ def check_resumable(workdir: Workdir, config: Config, data_hash: str, steps: int
         return False
     old = workdir.read_config()
     changed = _changed_fields(old, config)
-    environment = read_json_if_present(workdir.environment)
-    if environment is not None:
-        check_environment(environment, workdir.environment)
+    environment = workdir.read_environment() if workdir.environment.exists() else None
     if environment and environment["data"]["sha256"] != data_hash:
         changed.append(f"the data of data.source: {old.data.source} -> {config.data.source} (their hashes differ)")
     if environment and environment.get("steps", 0) > steps:
@@ -73,7 +69,7 @@ def _hash_of_splits(workdir: Workdir) -> str | None:
     """
     with contextlib.suppress(DataError):
         if workdir.splits.exists():
-            return check_splits(read_json(workdir.splits), workdir.splits)["sha256"]
+            return workdir.read_splits_record()["sha256"]
     folders = CheckpointFolders(workdir.checkpoints)
     newest = next(folders.usable(folders.steps()[::-1]), None)
     if newest is None:
