@@ -7,9 +7,10 @@ import jax
 import numpy as np
 
 from bloodcell_jax.devices.processes import say_place, shared
-from bloodcell_jax.errors import DivergedError, MachineError
+from bloodcell_jax.errors import DivergedError
 from bloodcell_jax.evaluate.metrics import ranking_of
 from bloodcell_jax.run.compilation import compile_stage
+from bloodcell_jax.run.divergence import diverged
 from bloodcell_jax.run.evaluation import RunEvaluator
 from bloodcell_jax.run.inputs import RunInputs, StageInput
 from bloodcell_jax.run.journal import Journal
@@ -23,7 +24,6 @@ from bloodcell_jax.train.stages import TrainingStage, stage_of_step
 from bloodcell_jax.train.state import TrainState, begin_stage
 from bloodcell_jax.train.step import Data, Metrics
 from bloodcell_jax.workdir import Workdir
-from bloodcell_jax.workdir.bad_batch import write_bad_batch
 from bloodcell_jax.workdir.checkpoints import Checkpoints
 from bloodcell_jax.workdir.resume import step_to_resume
 
@@ -188,7 +188,7 @@ class Loop:
         """
         most = self._run.config.train.max_bad_steps
         for skipped in self._skipped.look(step):
-            self._journal.write_skipped(skipped, self._ids_of(skipped.step))
+            self._journal.write_skipped(skipped, self._run.ids_of(skipped.step - 1))
             if skipped.in_a_row > most:
                 self._journal.write([line for line in lines if line["step"] <= skipped.step], {})
                 first = skipped.step - skipped.in_a_row + 1
@@ -207,43 +207,9 @@ class Loop:
             raise self._diverged(f"step {step}: the parameters are not finite", step, past=False)
 
     def _diverged(self, what: str, step: int, *, past: bool) -> DivergedError:
-        """Save the batch of the step at which the run went wrong; return the error that names what is left.
-
-        Args:
-          what: happened.
-          step: at which it began.
-          past: other examples may be good, so that the run can go on past these.
-        """
         self._checkpoints.wait()
         self._journal.sync()
-        batch, steps = self._save_batch(step), self._checkpoints.folders.steps()
-        anew = "train anew with a lower learning_rate or with clip_norm, by --overwrite or in another --workdir"
-        if not steps:
-            return DivergedError(f"{what}{batch}; no checkpoint was saved before: {anew}")
-        last = f"{self._workdir.checkpoints / str(steps[-1])} is the last checkpoint, of step {steps[-1]}, and finite"
-        go_on = "to go on from it past these examples, run the same command with a larger --config.train.max_bad_steps"
-        return DivergedError(f"{what}{batch}; {last}; {f'{go_on}; if the rate is at fault, ' if past else ''}{anew}")
-
-    def _save_batch(self, step: int) -> str:
-        """Write the batch of a step, and return a part of a sentence that says so; empty if the disk refuses."""
-        run, examples = self._run, self._run.examples_of(step - 1)
-        if jax.process_index() == 0:
-            try:
-                write_bad_batch(
-                    self._workdir,
-                    step=step,
-                    images=run.dataset.images[examples],
-                    labels=run.dataset.labels[examples],
-                    ids=self._ids_of(step),
-                    class_names=run.dataset.class_names,
-                )
-            except MachineError:
-                return ""
-        return f"; {self._workdir.bad_batch} holds the batch of step {step}"
-
-    def _ids_of(self, step: int) -> list[str]:
-        """Return the ids of the examples that finished step `step` was trained on."""
-        return [str(self._run.dataset.ids[index]) for index in self._run.examples_of(step - 1).tolist()]
+        return diverged(self._run, self._workdir, self._checkpoints.folders.steps(), what, step, past=past)
 
     def _evaluate(self, state: TrainState) -> dict[str, float | None] | None:
         """Return the metrics of val; None if a signal came before they were there."""

@@ -111,6 +111,10 @@ class Run:
         size = self.config.train.batch_size
         return self.sampler.indices(step * size, (step + 1) * size)
 
+    def ids_of(self, step: int) -> list[str]:
+        """Return the ids of the examples of the whole batch of a step."""
+        return [str(self.dataset.ids[index]) for index in self.examples_of(step).tolist()]
+
     def place_seed(self) -> jax.Array:
         """Return the seed as a step takes it."""
         return self.parallel.place_state(np.uint32(self.config.seed))
