@@ -2,12 +2,14 @@
 
 import contextlib
 import csv
+import errno
 import io
 import os
 import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -17,6 +19,8 @@ from bloodcell_jax.regular_files import check_regular_file
 from bloodcell_jax.whole_files import replacing, writing
 
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+
+_READER_SECONDS = 10  # for the program behind a pipe to open it
 
 Row = TypeVar("Row")
 
@@ -151,13 +155,21 @@ def _open_stream(path: Path) -> Iterator[IO[bytes]]:
         sys.stdout.flush()
         return
     with writing(path):
-        try:
-            # A pipe that nobody reads would be waited for without end.
-            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError as error:
-            if not path.is_fifo():
-                raise
-            raise MachineError(f"{path}: nobody reads from this pipe; start its reader first") from error
+        descriptor = _open_for_writing(path)
         os.set_blocking(descriptor, True)
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
+
+
+def _open_for_writing(path: Path) -> int:
+    # Its reader may start at the same moment; a pipe that nobody reads is not waited for without end.
+    deadline = time.monotonic() + _READER_SECONDS
+    while True:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO or not path.is_fifo():
+                raise
+            if time.monotonic() > deadline:
+                raise MachineError(f"{path}: nobody reads from this pipe; start its reader first") from error
+        time.sleep(0.05)

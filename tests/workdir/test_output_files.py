@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bloodcell_jax.errors import DataError, MachineError, UsageError
+from bloodcell_jax.workdir import output_files
 from bloodcell_jax.workdir.output_files import check_folder, check_unlike, csv_writer, open_output, read_csv
 
 
@@ -77,7 +78,7 @@ def test_a_file_is_whole_or_as_it_was(mine, tmp_path):
 def test_a_pipe_is_written_to_and_stays(tmp_path):
     pipe, read = tmp_path / "pipe", []
     os.mkfifo(pipe)
-    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader = threading.Timer(0.3, lambda: read.append(pipe.read_bytes()))  # It may come later than the result.
     reader.start()
     with open_output(pipe) as file:
         file.write("ü\r\n")
@@ -86,7 +87,8 @@ def test_a_pipe_is_written_to_and_stays(tmp_path):
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
-def test_a_pipe_that_nobody_reads_is_no_hang(tmp_path):
+def test_a_pipe_that_nobody_reads_is_no_hang(tmp_path, monkeypatch):
+    monkeypatch.setattr(output_files, "_READER_SECONDS", 0.2)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(MachineError, match=r"pipe: nobody reads"), open_output(tmp_path / "pipe") as file:
         file.write("x")
