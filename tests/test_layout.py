@@ -22,7 +22,7 @@ ROWS = (
     ("evaluate",),
     ("report",),
     ("run",),
-    ("benchmark",),
+    ("benchmark", "plan"),
     ("cli",),
 )
 HEIGHT = {name: height for height, row in enumerate(ROWS) for name in row}

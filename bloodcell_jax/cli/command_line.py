@@ -19,6 +19,7 @@ from bloodcell_jax.cli.audit import AUDIT
 from bloodcell_jax.cli.benchmark import BENCHMARK
 from bloodcell_jax.cli.convert import CONVERT
 from bloodcell_jax.cli.evaluate import EVALUATE
+from bloodcell_jax.cli.plan import PLAN
 from bloodcell_jax.cli.predict import PREDICT
 from bloodcell_jax.cli.prepare import PREPARE
 from bloodcell_jax.cli.report import REPORT
@@ -36,6 +37,7 @@ VERBS = {
     "convert": CONVERT,
     "report": REPORT,
     "benchmark": BENCHMARK,
+    "plan": PLAN,
 }
 
 

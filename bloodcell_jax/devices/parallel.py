@@ -5,7 +5,7 @@ Orbax refuses those; jit has global arrays. That difference lives here alone: `p
 `global_view`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,14 +151,15 @@ def _reassemble(x: jax.Array, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_single_device_arrays(x.shape, sharding, shards)
 
 
-def create_parallel(backend: str, batch_size: int) -> DataParallel:
-    """Return the data parallelism over every device of every process.
+def create_parallel(backend: str, batch_size: int, devices: Sequence[Any] | None = None) -> DataParallel:
+    """Return the data parallelism over some devices; by default over every device of every process.
 
     Raises:
       UsageError: the devices do not divide the batch; names the nearest batch sizes that fit.
     """
-    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    count = len(devices)
+    found = jax.devices() if devices is None else devices
+    ordered = sorted(found, key=lambda device: (device.process_index, device.id))
+    count = len(ordered)
     if batch_size % count:
         lower = batch_size // count * count
         nearest = f"{lower} or {lower + count}" if lower else f"{count}"
@@ -167,4 +168,4 @@ def create_parallel(backend: str, batch_size: int) -> DataParallel:
             f"config.train.batch_size={batch_size}: {count} devices do not divide it; the nearest is {nearest}. A run "
             f"that goes on keeps its batch: give it {fits} of the devices (CUDA_VISIBLE_DEVICES)"
         )
-    return DataParallel(backend, Mesh(np.array(devices), (AXIS,)))
+    return DataParallel(backend, Mesh(np.array(ordered), (AXIS,)))

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,19 +31,20 @@ from bloodcell_jax.weights import WeightsInfo, read_weights_info
 from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
 
 
-def create_run(config: Config, dataset: Dataset | None = None) -> Run:
+def create_run(config: Config, dataset: Dataset | None = None, devices: Sequence[Any] | None = None) -> Run:
     """Load the data and lay the run out; nothing of the run is written.
 
     Args:
       config: what to do.
       dataset: if given, takes the place of what `config.data` names.
+      devices: those to run on; by default all there are.
 
     Raises:
       UsageError, DataError: as the parts say.
     """
     validate(config)
     augmentation = create_augmentation(config)
-    parallel = create_parallel(config.train.backend, config.train.batch_size)
+    parallel = create_parallel(config.train.backend, config.train.batch_size, devices)
     check_cacheable(config, augmentation)
     check_blocks(augmentation, config.train.batch_size, parallel.mesh.size)
     # Before the data: a misspelt variant or file should not wait for them.

@@ -30,15 +30,17 @@ def choose_streaming(config: DataConfig, dataset: Dataset, parameters: int) -> b
     """
     if config.feed != "auto":
         return config.feed == "streaming"
-    images, state = dataset.images.nbytes, _STATE_BYTES_PER_PARAMETER * parameters
+    images = dataset.images.nbytes
     limits = [stats for device in jax.local_devices() if "bytes_limit" in (stats := device.memory_stats() or {})]
     # A device that tells no limit is the host, which then holds a copy for it beside its own.
     copies = len(jax.local_devices()) - len(limits) + (not isinstance(dataset.images, np.ndarray))
     free = {"the host": free_host_memory()}
     if limits:
-        free["a device"] = min(stats["bytes_limit"] - stats.get("bytes_in_use", 0) for stats in limits) - state
+        free["a device"] = free_beside_state(
+            min(stats["bytes_limit"] - stats.get("bytes_in_use", 0) for stats in limits), parameters
+        )
     needed = {"the host": copies * images, "a device": images}
-    streams = any_process(any(needed[name] > _PART_FOR_IMAGES * size for name, size in free.items()))
+    streams = any_process(any(not leaves_room(needed[name], size) for name, size in free.items()))
     logger.info(
         "data.feed=auto: %s, %s of images, free: %s",
         "streaming" if streams else "resident",
@@ -46,6 +48,16 @@ def choose_streaming(config: DataConfig, dataset: Dataset, parameters: int) -> b
         ", ".join(f"{_size(size)} on {name}" for name, size in free.items()),
     )
     return streams
+
+
+def free_beside_state(memory: int, parameters: int) -> int:
+    """Return the bytes of a device's memory that the state of a run leaves free, as an estimate."""
+    return memory - _STATE_BYTES_PER_PARAMETER * parameters
+
+
+def leaves_room(images: int, free: int) -> bool:
+    """Return whether so many bytes of images leave room for a step."""
+    return images <= _PART_FOR_IMAGES * free
 
 
 def _size(size: int) -> str:

@@ -1,6 +1,6 @@
 """A run: everything that its parts need, and what each of them makes of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -60,6 +60,11 @@ class Run:
         """Steps that show about one epoch of the sampler."""
         return max(1, round(self.sampler.epoch_size / self.config.train.batch_size))
 
+    @property
+    def batch_unit(self) -> int:
+        """Every batch is a multiple of it, because each device holds whole blocks of the augmentation."""
+        return self.parallel.mesh.size * (self.augmentation.block if self.augmentation.needs_blocks else 1)
+
     @cached_property
     def splits_record(self) -> dict[str, Any]:
         """The content of `splits.json`, which says what the run learns from and is tested on."""
@@ -114,6 +119,11 @@ class Run:
     def ids_of(self, step: int) -> list[str]:
         """Return the ids of the examples of the whole batch of a step."""
         return [str(self.dataset.ids[index]) for index in self.examples_of(step).tolist()]
+
+    def with_batch_size(self, batch_size: int) -> "Run":
+        """Return a run that differs in the global batch alone: the steps of its stages are not planned anew."""
+        train = replace(self.config.train, batch_size=batch_size)
+        return replace(self, config=replace(self.config, train=train))
 
     def place_seed(self) -> jax.Array:
         """Return the seed as a step takes it."""

@@ -1,7 +1,5 @@
 """Whether a compiled step fits into the memory of the devices, before it runs; and if not, which batch does."""
 
-import copy
-import dataclasses
 from typing import Any
 
 import jax
@@ -10,6 +8,7 @@ from bloodcell_jax.devices.host import free_host_memory
 from bloodcell_jax.errors import MachineError
 from bloodcell_jax.run.compilation import compile_stage
 from bloodcell_jax.run.inputs import RunInputs
+from bloodcell_jax.run.largest_batch import largest_batch
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.train.stages import TrainingStage
 
@@ -50,17 +49,12 @@ def _free_bytes() -> int:
 
 def _largest_that_fits(run: Run, stage: TrainingStage, needed: int, free: int) -> int:
     """Return the largest batch of which the compiled step fits; 0: none does."""
-    unit = run.parallel.mesh.size * (run.augmentation.block if run.augmentation.needs_blocks else 1)
     size = run.config.train.batch_size
-    while size > unit and needed > free:
-        # What a step needs grows with its batch, and a part of it not at all.
-        size = max(unit, min(size - unit, int(size * free / needed) // unit * unit))
-        needed = _bytes_of(_compile(run, stage, size)) or 0
-    return size if needed <= free else 0
 
+    def needed_by(batch_size: int) -> int:
+        if batch_size == size:
+            return needed
+        smaller = run.with_batch_size(batch_size)
+        return _bytes_of(compile_stage(smaller, stage, RunInputs(smaller).of_stage(stage))) or 0
 
-def _compile(run: Run, stage: TrainingStage, batch_size: int) -> Any:
-    config = copy.deepcopy(run.config)
-    config.train.batch_size = batch_size
-    smaller = dataclasses.replace(run, config=config)
-    return compile_stage(smaller, stage, RunInputs(smaller).of_stage(stage))
+    return largest_batch(needed_by, free, start=size, unit=run.batch_unit)

@@ -1,0 +1,203 @@
+"""What a compiled program does, read from its text: operations, bytes, collectives and the compiler's own estimates."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
+
+# They name or join values; nothing runs.
+_FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "partition-id", "replica-id"}
+# These read a part of their first operand.
+_READ_A_PART = {"gather", "dynamic-slice", "slice"}
+
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([\w\-]+)\(")
+_ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
+_NAME = re.compile(r"%([\w.\-]+)")
+_BITS = re.compile(r"\d+")
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One line of a program.
+
+    Attributes:
+      operands: names of instructions of the same computation.
+      bytes: of its result in the main memory of the device; what lies in a memory near the cores counts nothing.
+      line: the text.
+    """
+
+    name: str
+    opcode: str
+    operands: tuple[str, ...]
+    bytes: int
+    line: str
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it only waits for an operation that began before."""
+        return self.opcode.endswith("-done")
+
+    @property
+    def path(self) -> str:
+        """The names that the program gave it, joined by slashes."""
+        found = re.search(r'op_name="((?:[^"\\]|\\.)*)"', self.line)
+        return found[1].replace("\\'", "'") if found else ""
+
+    @property
+    def cycles(self) -> int | None:
+        """The compiler's estimate."""
+        found = re.search(r'"estimated_cycles":"(\d+)"', self.line)
+        return int(found[1]) if found else None
+
+    def called(self, attribute: str) -> str | None:
+        """Return the name of the computation that an attribute such as `calls` or `body` names."""
+        found = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.line)
+        return found[1] if found else None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Something that the device does.
+
+    Attributes:
+      opcode: XLA's; of an asynchronous operation without `-start`.
+      moved: bytes of the main memory that it reads and writes.
+      times: how often it runs in one call of the program.
+    """
+
+    opcode: str
+    path: str
+    moved: int
+    cycles: int | None
+    times: int
+    line: str
+
+
+def read_operations(text: str) -> list[Operation]:
+    """Return the operations of a compiled program in the order of its text.
+
+    What runs inside a loop counts as often as the loop is known to run, and once if that is not known.
+    """
+    computations, entry = _computations(text)
+    return list(_operations(computations, entry, 1))
+
+
+def collectives(operations: list[Operation]) -> list[dict[str, Any]]:
+    """Return kind, count and bytes (of the results on one device) of the operations between devices."""
+    rows = []
+    for kind in COLLECTIVES:
+        found = [operation for operation in operations if operation.opcode == kind]
+        if found:
+            total = sum(operation.times * _result_bytes(operation.line) for operation in found)
+            rows.append({"kind": kind, "count": sum(operation.times for operation in found), "bytes": total})
+    return rows
+
+
+def _computations(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
+    found: dict[str, dict[str, Instruction]] = {}
+    entry, current = "", None
+    for line in text.splitlines():
+        if current is None:
+            start = _COMPUTATION.match(line)
+            if start:
+                current = found.setdefault(start[2], {})
+                entry = start[2] if start[1] else entry
+        elif line == "}":
+            current = None
+        else:
+            instruction = _instruction(line)
+            if instruction is not None:
+                current[instruction.name] = instruction
+    return found, entry
+
+
+def _instruction(line: str) -> Instruction | None:
+    head = _INSTRUCTION.match(line)
+    if head is None:
+        return None
+    operands = tuple(_NAME.findall(_in_parentheses(line, head.end() - 1)))
+    return Instruction(head[1], head[3], operands, _main_memory_bytes(head[2]), line)
+
+
+def _in_parentheses(line: str, start: int) -> str:
+    depth = 0
+    for end in range(start, len(line)):
+        depth += {"(": 1, ")": -1}.get(line[end], 0)
+        if depth == 0:
+            return line[start:end]
+    return line[start:]
+
+
+def _operations(computations: dict[str, dict[str, Instruction]], name: str, times: int) -> Iterator[Operation]:
+    computation = computations[name]
+    for instruction in computation.values():
+        opcode = instruction.opcode
+        if opcode in _FREE or instruction.is_done:
+            continue
+        if opcode in ("while", "conditional", "call"):
+            for attribute in ("body", "to_apply", "true_computation"):
+                called = instruction.called(attribute)
+                if called in computations:
+                    yield from _operations(computations, called, times * _trips(instruction))
+            continue
+        moved = instruction.bytes + sum(_read_bytes(instruction, computation, computations))
+        kind = opcode.removesuffix("-start")
+        yield Operation(kind, instruction.path, moved, instruction.cycles, times, instruction.line)
+
+
+def _trips(instruction: Instruction) -> int:
+    found = re.search(r'"known_trip_count":\{"n":"(\d+)"', instruction.line)
+    return int(found[1]) if found else 1
+
+
+def _read_bytes(
+    instruction: Instruction, computation: dict[str, Instruction], computations: dict[str, dict[str, Instruction]]
+) -> Iterator[int]:
+    """Yield the bytes that an operation reads of each operand."""
+    fused = computations.get(instruction.called("calls") or "", {})
+    parts = _parts_read(fused)
+    for place, name in enumerate(instruction.operands):
+        operand = computation.get(name)
+        if operand is None or operand.opcode == "constant":
+            continue
+        if place == 0 and instruction.opcode in _READ_A_PART:
+            yield min(operand.bytes, instruction.bytes)
+        else:
+            read = parts.get(place)
+            yield operand.bytes if read is None else min(operand.bytes, read)
+
+
+def _parts_read(fused: dict[str, Instruction]) -> dict[int, int]:
+    """Return, by its place, the bytes of each parameter of which a fusion reads parts alone."""
+    users: dict[str, list[tuple[int, Instruction]]] = {}
+    for instruction in fused.values():
+        for place, name in enumerate(instruction.operands):
+            users.setdefault(name, []).append((place, instruction))
+    parts = {}
+    for instruction in fused.values():
+        found = re.search(r" parameter\((\d+)\)", instruction.line)
+        uses = users.get(instruction.name, [])
+        if found and uses and all(place == 0 and user.opcode in _READ_A_PART for place, user in uses):
+            parts[int(found[1])] = sum(_result_bytes(user.line) for _, user in uses)
+    return parts
+
+
+def _main_memory_bytes(shape: str) -> int:
+    return sum(size for size, layout in _arrays(shape) if "S(" not in layout)
+
+
+def _result_bytes(line: str) -> int:
+    head = _INSTRUCTION.match(line)
+    return sum(size for size, _ in _arrays(head[2])) if head else 0
+
+
+def _arrays(shape: str) -> Iterator[tuple[int, str]]:
+    """Yield the bytes and the layout of each array of a shape or a tuple of shapes."""
+    for dtype, sizes, layout in _ARRAY.findall(shape):
+        bits = _BITS.search(dtype)
+        width = 8 if dtype == "pred" or bits is None else int(bits[0])
+        yield math.prod(map(int, filter(None, sizes.split(",")))) * width // 8, layout
