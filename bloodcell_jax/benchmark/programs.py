@@ -155,7 +155,7 @@ class BatchAugmentation:
     def __init__(self, run: Run):
         device = jax.devices()[0]
         rows = np.arange(run.config.train.batch_size // run.parallel.mesh.size, dtype=np.int32)
-        data = {"images": run.dataset.images, "labels": run.dataset.labels}
+        data = RunInputs(run).whole_dataset
         self._arguments = jax.device_put(
             (data, {"indices": rows, "slots": rows}, jnp.uint32(run.config.seed), jnp.int32(0)), device
         )

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
+from bloodcell_jax.data.resident_images import ResidentImages
 from bloodcell_jax.data.stored_images import StoredImages
 from bloodcell_jax.data.streaming import open_stream
 from bloodcell_jax.devices.parallel import DataParallel
 
 # Images uint8 [n, h, w, 3] wherever they lie: on the devices, on the host, or on its disk.
-Images = jax.Array | np.ndarray | StoredImages
+Images = ResidentImages | np.ndarray | StoredImages
 
 
 class ImageBatches:
@@ -22,10 +23,10 @@ class ImageBatches:
     def __init__(self, parallel: DataParallel, batch_size: int):
         self._parallel, self._batch_size = parallel, batch_size
         whole, rows = parallel.replicated, parallel.split_rows
-        self._gather = jax.jit(lambda images, indices: images[indices], in_shardings=(whole, rows), out_shardings=rows)
+        self._gather = jax.jit(ResidentImages.gather, in_shardings=(whole, rows), out_shardings=rows)
 
     @contextlib.contextmanager
-    def open(self, images: jax.Array | np.ndarray | StoredImages, indices: np.ndarray) -> Iterator[Iterator[jax.Array]]:
+    def open(self, images: Images, indices: np.ndarray) -> Iterator[Iterator[jax.Array]]:
         """Open the images at `indices`, batch by batch, uint8 [batch, h, w, 3].
 
         Args:
@@ -34,7 +35,7 @@ class ImageBatches:
           indices: int32 [n]; the last batch is padded.
         """
         plan = _PaddedBatches(indices, self._batch_size)
-        if isinstance(images, jax.Array):
+        if isinstance(images, ResidentImages):
             yield (self._gather(images, self._parallel.global_rows(rows)) for rows in plan)
             return
         own = dataclasses.replace(plan, rows=self._parallel.local_rows(self._batch_size))

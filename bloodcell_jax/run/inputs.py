@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from bloodcell_jax.data.resident_images import ResidentImages
 from bloodcell_jax.data.sampling import Sampler
 from bloodcell_jax.data.streaming import default_workers, open_stream
 from bloodcell_jax.evaluate.image_batches import Images
@@ -74,8 +75,13 @@ class RunInputs:
     @cached_property
     def placed(self) -> Data:
         """The whole dataset on every device: images and labels."""
+        return self._run.parallel.place_state(self.whole_dataset)
+
+    @property
+    def whole_dataset(self) -> Data:
+        """The whole dataset on the host, as the devices hold it."""
         dataset = self._run.dataset
-        return self._run.parallel.place_state({"images": dataset.images, "labels": dataset.labels})
+        return {"images": ResidentImages.of(dataset.image_array()), "labels": dataset.labels}
 
     @property
     def images(self) -> Images:
@@ -97,9 +103,8 @@ class ResidentInput:
         return _images_input(self.run)
 
     def shapes(self) -> tuple[Data, Batch]:
-        dataset, parallel = self.run.dataset, self.run.parallel
-        data = parallel.state_shapes({"images": dataset.images, "labels": dataset.labels})
-        return data, parallel.batch_shapes(self._rows(self.stage.start))
+        parallel = self.run.parallel
+        return parallel.state_shapes(self.inputs.whole_dataset), parallel.batch_shapes(self._rows(self.stage.start))
 
     def place_data(self, params: Params, on_progress: OnProgress = lambda done, total: None) -> Data:
         return self.inputs.placed

@@ -25,7 +25,7 @@ from bloodcell_jax.train.randomness import AUGMENT, DROP_PATH, MIX, step_key
 from bloodcell_jax.train.state import TrainState, apply_gradients
 
 # What a step takes beside its state, by name: whole datasets, batches of them, and what it says of itself.
-Data = dict[str, jax.Array]
+Data = dict[str, Any]
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
@@ -43,7 +43,7 @@ def training_batch(
     """Return what the network is trained on in one step: images, targets, and a key for each image's drop path.
 
     Args:
-      data: images uint8 [N, h, w, 3] and labels int32 [N] if the whole dataset is on the device, else empty.
+      data: images (`ResidentImages` of N) and labels int32 [N] if the whole dataset is on the device, else empty.
       batch: int32 indices into them, or images uint8 [n, h, w, 3] and labels int32 [n] themselves; and the global
         slots, int32 [n].
       seed: uint32 [].
@@ -71,7 +71,7 @@ def _examples(data: Data, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """Return the images and labels of a batch: those it brings, or those it points at."""
     if "images" in batch:
         return batch["images"], batch["labels"]
-    return data["images"][batch["indices"]], data["labels"][batch["indices"]]
+    return data["images"].gather(batch["indices"]), data["labels"][batch["indices"]]
 
 
 def _targets(labels: jax.Array, num_classes: int, label_smoothing: float) -> jax.Array:

@@ -7,13 +7,15 @@ from jax.sharding import Mesh
 
 from bloodcell_jax.augment import parse_mix, parse_policy
 from bloodcell_jax.augment.policies import Augmentation
+from bloodcell_jax.data.resident_images import ResidentImages
 from bloodcell_jax.devices.parallel import AXIS, ROWS, WHOLE, DataParallel
 from bloodcell_jax.train.step import training_batch
 
 pytestmark = pytest.mark.usefixtures("full_compiler")
 BATCH, BLOCK = 32, 4
 rng = np.random.default_rng(0)
-DATA = {"images": rng.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8), "labels": np.arange(40, dtype=np.int32)}
+IMAGES = rng.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+DATA = {"images": ResidentImages.of(IMAGES), "labels": np.arange(40, dtype=np.int32)}
 # What the first setup draws, the second must: one device and many, and both backends.
 CASES = {
     "randaugment and mixing": (

@@ -24,6 +24,7 @@ from bloodcell_jax.config import (
     StageConfig,
     TrainConfig,
 )
+from bloodcell_jax.data.resident_images import ResidentImages
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.tfds_sets import prepare
 from bloodcell_jax.devices.parallel import AXIS, DataParallel
@@ -117,7 +118,7 @@ def test_cached_features_are_those_of_the_images_that_training_would_show(run, c
     np.testing.assert_array_equal(cache.examples, run.splits["train"])
     assert features.shape == (2 * 84, run.model.feature_width)
     slots = jnp.arange(84)
-    data = {"images": run.dataset.images, "labels": run.dataset.labels}
+    data = {"images": ResidentImages.of(run.dataset.images), "labels": run.dataset.labels}
     params = jax.device_get(run.initial_state().params)
 
     @jax.jit

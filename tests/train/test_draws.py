@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from bloodcell_jax.augment import parse_policy
 from bloodcell_jax.augment.policies import Augmentation
 from bloodcell_jax.config import AugmentConfig
+from bloodcell_jax.data.resident_images import ResidentImages
 from bloodcell_jax.devices.parallel import AXIS, ROWS, WHOLE, DataParallel
 from bloodcell_jax.models.convnext import drop_path
 from bloodcell_jax.train.step import training_batch
@@ -39,7 +40,7 @@ def drawn_on(backend, devices):
         return targets, images, jnp.stack(kept, 1).reshape(len(images), 4)
 
     # Each image is a class of its own, so its label says which one a slot got.
-    data = parallel.place_state({"images": IMAGES, "labels": np.arange(len(IMAGES), dtype=np.int32)})
+    data = parallel.place_state({"images": ResidentImages.of(IMAGES), "labels": np.arange(len(IMAGES), dtype=np.int32)})
     seed, step = parallel.place_state(np.uint32(SEED)), parallel.place_state(np.int32(3))
     if backend == "pmap":
         mapped = jax.pmap(draw, axis_name=AXIS, in_axes=(None, 0, None, None))

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from bloodcell_jax.augment import apply_mix, parse_mix, parse_policy
 from bloodcell_jax.augment.policies import Augmentation
 from bloodcell_jax.config import OptimizerConfig
+from bloodcell_jax.data.resident_images import ResidentImages
 from bloodcell_jax.devices.parallel import AXIS, DataParallel
 from bloodcell_jax.models.convnext import ConvNeXt
 from bloodcell_jax.models.registry import init_params
@@ -89,7 +90,7 @@ class Trainer:
             ema_decay=0.9,
             axis_name=AXIS,
         )
-        self._data = self.parallel.place_state({"images": IMAGES, "labels": LABELS})
+        self._data = self.parallel.place_state({"images": ResidentImages.of(IMAGES), "labels": LABELS})
         self._seed = self.parallel.place_state(np.uint32(SEED))
         batch = batch_of(self.parallel, 0)
         self.compiled = self.parallel.compile_step(step, self.start(), self._data, batch, self._seed)
