@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-exhaustive test-faults test-fuzz test-lowest test-parity test-real lint format clean
+.PHONY: demo test test-exhaustive test-faults test-fuzz test-lowest test-parity test-plan test-real lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python launch.py train --config=quickstart --workdir=runs/demo
@@ -25,6 +25,13 @@ test-parity: $(VENV)/.installed-test
 
 test-fuzz: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m fuzz
+
+test-plan: $(VENV)/.installed-test
+	# Compilers for TPUs and GPUs, in an environment of their own: they make themselves known in every use of JAX.
+	$(PYTHON) -m venv build/plan
+	build/plan/bin/python -m pip install --quiet --editable '.[test,plan-tpu,plan-gpu]'
+	build/plan/bin/python -m pip install --quiet --no-deps timm==1.0.31
+	build/plan/bin/python -m pytest -m "plan or not plan" tests/plan
 
 test-real: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m real

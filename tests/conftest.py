@@ -150,7 +150,7 @@ def assert_same_run():
     def final_state(workdir):
         run = create_run(Workdir(workdir).read_config())
         with contextlib.closing(Checkpoints(workdir / "checkpoints", read_only=True)) as checkpoints:
-            like, last = run.state_shapes(run.stages[-1]).to_trees(), checkpoints.folders.steps()[-1]
+            like, last = run.tree_shapes(run.stages[-1]), checkpoints.folders.steps()[-1]
             return last, checkpoints.restore(last, like, run.parallel.replicated)
 
     def assert_same_run(workdir, other):

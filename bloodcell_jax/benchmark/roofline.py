@@ -18,7 +18,6 @@ from bloodcell_jax.benchmark.timing import repeated, time_program
 from bloodcell_jax.models.activations import ACTIVATIONS
 from bloodcell_jax.models.layers import BLOCK, DEPTHWISE, MATRIX, NORM, Layer, layers_of
 from bloodcell_jax.run.run import Run
-from bloodcell_jax.train.freezing import partition
 from bloodcell_jax.train.state import apply_gradients
 
 ELEMENTWISE, AUGMENTATION, OPTIMIZER = "activation and residual", "augmentation", "optimizer"
@@ -133,12 +132,12 @@ def _optimizer(run: Run, rates: Rates, windows: int) -> Part:
     stage, device = run.stages[0], jax.devices()[0]
     update = jax.jit(
         lambda state, gradients: apply_gradients(
-            state, jnp.zeros(()), gradients, stage.optimizer, stage.mask, run.guard, run.config.train.ema_decay
+            state, jnp.zeros(()), gradients, stage.optimizer, run.guard, run.config.train.ema_decay
         ),
         donate_argnums=0,
     )
     state = jax.device_put(jax.device_get(run.initial_state()), device)
-    gradients = jax.device_put(_random(partition(run.param_shapes, stage.mask)[0]), device)
+    gradients = jax.device_put(_random(state.packed.trainable), device)
     # The update reads the state and the gradients, and writes the state.
     moved = 2 * _bytes(state) + _bytes(gradients)
 

@@ -32,6 +32,11 @@ class DataParallel:
     mesh: Mesh
 
     @property
+    def platform(self) -> str:
+        """The name that JAX gives the platform of the devices: cpu, gpu or tpu."""
+        return self.mesh.devices.flat[0].platform
+
+    @property
     def replicated(self) -> NamedSharding:
         """The sharding of a global array that every device holds whole."""
         return NamedSharding(self.mesh, WHOLE)

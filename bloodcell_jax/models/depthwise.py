@@ -4,7 +4,8 @@ XLA:CPU runs a grouped convolution 20 to 70 times slower than what follows (docs
 There a map of up to 3x3 pixels is multiplied by one dense matrix per channel, which holds the taps; on larger maps
 forward pass and input gradient are a sum of shifted products, which fuses into one loop. The kernel's gradient is
 accumulated pixel by pixel, its [kh, kw, c] accumulator staying in the cache, or on maps of up to 7x7 found through the
-dense matrix. Elsewhere XLA's own convolution is used. The choice is made when a step is lowered for a platform.
+dense matrix. A TPU of one core multiplies by the dense matrix on maps of up to 12x12 if there are images enough to pay
+for it. Elsewhere XLA's own convolution is used. The choice is made when a step is lowered for a platform.
 """
 
 import functools
@@ -18,6 +19,11 @@ from jax import lax
 # The largest map, in pixels, on which the dense matrix was the faster form on a CPU (benchmarks/depthwise.py).
 _DENSE_FORWARD_PIXELS, _DENSE_GRADIENT_PIXELS = 3 * 3, 7 * 7
 
+# The fewest images for which the dense matrix has the lower estimate of XLA:TPU, by the largest map in pixels; the
+# kernel's gradient has it nowhere (docs/plan.md). On v4 and v5p, whose two cores share each product, it never has.
+_TPUS_OF_ONE_CORE = ("TPU v5 lite", "TPU v6 lite")
+_TPU_DENSE_IMAGES = {3 * 3: 64, 12 * 12: 16}
+
 
 @jax.custom_vjp
 def depthwise_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -30,7 +36,7 @@ def depthwise_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       [n, h, w, c] in the dtype of `images`.
     """
-    return lax.platform_dependent(images, kernel, cpu=_cpu_conv, default=grouped_conv)
+    return lax.platform_dependent(images, kernel, cpu=_cpu_conv, tpu=_tpu_conv, default=grouped_conv)
 
 
 def _forward(images, kernel):
@@ -50,6 +56,19 @@ depthwise_conv.defvjp(_forward, _backward)
 def _cpu_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
     height, width = images.shape[1:3]
     return (dense_conv if height * width <= _DENSE_FORWARD_PIXELS else shifted_sum)(images, kernel)
+
+
+def _tpu_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    n, height, width, _ = images.shape
+    fewest = next((images for pixels, images in _TPU_DENSE_IMAGES.items() if height * width <= pixels), None)
+    dense = fewest is not None and n >= fewest and _device_kind() in _TPUS_OF_ONE_CORE
+    return (dense_conv if dense else grouped_conv)(images, kernel)
+
+
+def _device_kind() -> str:
+    """Return JAX's name of the devices that are compiled for."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.devices()[0].device_kind if device is None else device.device_kind
 
 
 def _cpu_kernel_gradient(images: jax.Array, cotangent: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -35,14 +35,15 @@ def check_extras(topologies: list[Topology]) -> None:
     """
     for platform, (extra, module) in _EXTRAS.items():
         wanted = [topology.name for topology in topologies if topology.platform == platform]
-        if wanted and not _is_installed(module):
+        if wanted and not is_installed(module):
             raise UsageError(
                 f"--topology={wanted[0]}: the compiler for it is not installed; run "
                 f"pip install 'bloodcell_jax[{extra}]', which brings {module} alone and needs no such device"
             )
 
 
-def _is_installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
+    """Return whether a module can be imported, without importing it."""
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # of the package above it
@@ -101,8 +102,8 @@ def _ask(topology: Topology, request: dict[str, Any]) -> dict[str, Any]:
     if process.returncode > 0:
         raise RuntimeError(f"{topology.name}: the process that compiles failed:\n{said}")
     raise MachineError(
-        f"{topology.name}: the process that compiles was ended by signal {-process.returncode}; memory may be full, and "
-        "a smaller batch may help"
+        f"{topology.name}: the process that compiles was ended by signal {-process.returncode}; memory may be full; "
+        "try a smaller batch"
     )
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from bloodcell_jax.report.text_table import aligned
 
-_ORIGINS = """compiled: read from the finished program. rates: computed from the published rates below. estimate: nothing ran, and
+_ORIGINS = """\
+compiled: read from the finished program. rates: computed from the published rates below. estimate: nothing ran, and
 what the devices send each other is not in it. One by one: the compiler's estimate of each operation for a TPU; for a
 GPU its bytes at the published rate, and at least 2 microseconds. here: measured on this machine, which compiled it."""
 

@@ -9,7 +9,7 @@ from bloodcell_jax.errors import UsageError
 from bloodcell_jax.plan.accelerators import GPUS, TPUS, Gpu, Tpu
 
 MOST_CHIPS = 256
-_FORM = re.compile(r"(tpu|gpu):([a-z0-9]+):(\d+(?:x\d+){0,2})(?::slices=(\d+))?")
+_FORM = re.compile(r"(tpu|gpu):([a-z0-9]+):(\d+(?:x\d+){0,2})(?::slices=(\d+))?", re.ASCII)
 
 
 @dataclass(frozen=True)

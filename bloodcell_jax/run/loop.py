@@ -152,10 +152,10 @@ class Loop:
         run, step = self._run, self._first_step
         if step == 0:
             return run.initial_state()
-        shapes = run.state_shapes(stage_of_step(run.stages, step))
-        trees = self._checkpoints.restore(step, shapes.to_trees(), run.parallel.replicated)
+        stage = stage_of_step(run.stages, step)
+        trees = self._checkpoints.restore(step, run.tree_shapes(stage), run.parallel.replicated)
         skipped = run.parallel.place_state(np.int32(self._skipped.total))
-        return run.parallel.local_view(TrainState.from_trees(trees, skipped))
+        return TrainState.from_trees(run.parallel.local_view(trees), skipped, stage.mask, run.parallel.platform)
 
     def _place_data(self, stage: TrainingStage, stage_input: StageInput, state: TrainState, step: int) -> Data:
         """Return what the stage's steps take as `data`; features that are computed for it count as training."""
@@ -174,7 +174,7 @@ class Loop:
     def _begin_stage(self, state: TrainState, step: int) -> TrainState:
         following = stage_of_step(self._run.stages, step)
         begin = jax.jit(
-            lambda state: begin_stage(state, following.optimizer, following.mask),
+            lambda state: begin_stage(state, following.optimizer, following.mask, self._run.parallel.platform),
             out_shardings=self._run.parallel.state_sharding,
         )
         return begin(state)

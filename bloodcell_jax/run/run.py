@@ -79,6 +79,10 @@ class Run:
         shapes = jax.eval_shape(lambda params: self._fresh_state(params, stage), self.param_shapes)
         return self.parallel.state_shapes(shapes)
 
+    def tree_shapes(self, stage: TrainingStage) -> dict[str, Any]:
+        """Return the parts of that state as a checkpoint stores them, as shapes."""
+        return jax.eval_shape(TrainState.to_trees, self.state_shapes(stage))
+
     def train_step(self, stage: TrainingStage, step_input: StepInput) -> TrainStep:
         """Return the pure step of a stage."""
         train = self.config.train
@@ -86,7 +90,6 @@ class Run:
             step_input,
             stage.optimizer,
             stage.schedule,
-            mask=stage.mask,
             first_step=stage.start,
             batch_size=train.batch_size,
             jsd=train.jsd,
@@ -136,7 +139,7 @@ class Run:
 
     def _fresh_state(self, params: Params, stage: TrainingStage) -> TrainState:
         state = create_state(params, self.guard, with_ema=self.config.train.ema_decay is not None)
-        return begin_stage(state, stage.optimizer, stage.mask)
+        return begin_stage(state, stage.optimizer, stage.mask, self.parallel.platform)
 
     def _initial_params(self) -> Params:
         config = self.config

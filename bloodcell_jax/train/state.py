@@ -3,16 +3,17 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
-from bloodcell_jax.models.network import Params
-from bloodcell_jax.train.freezing import Mask, merge, partition
+from bloodcell_jax.models.network import Params, leaves_by_path
+from bloodcell_jax.train.freezing import Mask
 from bloodcell_jax.train.guard import Guard, GuardState, begin_window
+from bloodcell_jax.train.packing import PackedParams, Packing
 
 
 @flax.struct.dataclass
@@ -21,52 +22,78 @@ class TrainState:
 
     Attributes:
       step: int32 [], finished updates over all stages.
-      params: all parameters, frozen ones too.
-      opt_state: the optimizer's state in the stage that runs the next step, for its trainable parameters alone.
-      ema: moving average of params, or None if it is off.
+      packed: all parameters, packed for the stage that runs the next step.
+      opt_state: the optimizer's state in that stage, for its trainable parameters alone, packed as they are.
+      packed_ema: moving average of the parameters, or None if it is off. In a stage only that of trainable ones moves.
       guard: what it has counted, and the losses that it knows.
     """
 
     step: jax.Array
-    params: Params
+    packed: PackedParams
     opt_state: Any
-    ema: Params | None
+    packed_ema: PackedParams | None
     guard: GuardState
+
+    @property
+    def params(self) -> Params:
+        """All parameters as a tree, frozen ones too."""
+        return self.packed.unpack()
+
+    @property
+    def ema(self) -> Params | None:
+        """The moving average of the parameters as a tree, or None if it is off."""
+        return None if self.packed_ema is None else self.packed_ema.unpack()
 
     @property
     def evaluated_params(self) -> Params:
         """The parameters to evaluate and export: the average if it is on."""
-        return self.params if self.ema is None else self.ema
+        return (self.packed_ema or self.packed).unpack()
 
     def to_trees(self) -> dict[str, Any]:
         """Return the parts that a checkpoint stores by name; the count of skipped steps stands in its record."""
         progress = {"step": self.step, "bad_steps": self.guard.bad_steps}
         if self.guard.losses is not None:
             progress |= {"losses": self.guard.losses}
-        trees = {"params": self.params, "optimizer": self.opt_state, "progress": progress}
-        return trees if self.ema is None else trees | {"ema": self.ema}
+        opt_state = self.packed.packing.unpack_within(self.opt_state)
+        trees = {"params": self.params, "optimizer": opt_state, "progress": progress}
+        return trees if self.packed_ema is None else trees | {"ema": self.ema}
 
     @classmethod
-    def from_trees(cls, trees: dict[str, Any], skipped_steps: jax.Array) -> "TrainState":
-        """Return the state that `to_trees` took apart."""
+    def from_trees(cls, trees: dict[str, Any], skipped_steps: jax.Array, mask: Mask, platform: str) -> "TrainState":
+        """Return the state that `to_trees` took apart, packed for a stage and a platform as `begin_stage` does it."""
         progress = trees["progress"]
-        guard = GuardState(progress["bad_steps"], skipped_steps, progress.get("losses"))
-        params, opt_state, ema = trees["params"], trees["optimizer"], trees.get("ema")
-        return cls(step=progress["step"], params=params, opt_state=opt_state, ema=ema, guard=guard)
+        packed = PackedParams.of(trees["params"], mask, platform)
+        return cls(
+            step=progress["step"],
+            packed=packed,
+            opt_state=packed.packing.pack_within(trees["optimizer"]),
+            packed_ema=PackedParams.of(trees["ema"], mask, platform) if "ema" in trees else None,
+            guard=GuardState(progress["bad_steps"], skipped_steps, progress.get("losses")),
+        )
 
 
 def create_state(params: Params, guard: Guard, *, with_ema: bool) -> TrainState:
-    """Return the state before the first step; the optimizer comes with `begin_stage`."""
+    """Return the state before the first step; the optimizer comes with `begin_stage`, and with it what is trainable."""
     # Every leaf has a buffer of its own: a step donates them all.
-    ema = jax.tree.map(jnp.copy, params) if with_ema else None
+    packed = PackedParams({}, leaves_by_path(params), Packing())
+    ema = jax.tree.map(jnp.copy, packed) if with_ema else None
     step = jnp.zeros((), jnp.int32)
-    return TrainState(step=step, params=params, opt_state=(), ema=ema, guard=guard.create_state())
+    return TrainState(step=step, packed=packed, opt_state=(), packed_ema=ema, guard=guard.create_state())
 
 
-def begin_stage(state: TrainState, optimizer: optax.GradientTransformation, mask: Mask) -> TrainState:
-    """Return the state with a fresh optimizer state for the leaves that `mask` makes trainable."""
-    trainable, _ = partition(state.params, mask)
-    return dataclasses.replace(state, opt_state=optimizer.init(trainable), guard=begin_window(state.guard))
+def begin_stage(state: TrainState, optimizer: optax.GradientTransformation, mask: Mask, platform: str) -> TrainState:
+    """Return the state with a fresh optimizer state for the leaves that `mask` makes trainable.
+
+    They are packed as suits `platform`, a name of JAX.
+    """
+    packed = PackedParams.of(state.params, mask, platform)
+    return dataclasses.replace(
+        state,
+        packed=packed,
+        opt_state=optimizer.init(packed.trainable),
+        packed_ema=None if state.ema is None else PackedParams.of(state.ema, mask, platform),
+        guard=begin_window(state.guard),
+    )
 
 
 def apply_gradients(
@@ -74,31 +101,35 @@ def apply_gradients(
     loss: jax.Array,
     gradients: dict,
     optimizer: optax.GradientTransformation,
-    mask: Mask,
     guard: Guard,
     ema_decay: float | None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Return the state after one update and the norms of what moved it (trainable leaves only).
 
-    An update that `guard` refuses is skipped and counted, and the average stays too; the step counts all the same.
+    `gradients` are packed as the state is. An update that `guard` refuses is skipped and counted, and the average stays
+    too; the step counts all the same.
     """
-    trainable, frozen = partition(state.params, mask)
+    trainable = state.packed.trainable
     norms = {"norm/gradient": optax.tree.norm(gradients), "norm/parameter": optax.tree.norm(trainable)}
     # That both norms come before the update lets it overwrite what they read; XLA:CPU would copy every leaf.
     good = guard.is_good(state.guard, loss, *norms.values())
     updates, opt_state = _updates_where(good, optimizer, gradients, state.opt_state, trainable)
     norms["norm/update"] = optax.tree.norm(updates)
-    params = merge(cast(dict[str, Any], optax.apply_updates(trainable, updates)), frozen)
-    ema = state.ema
+    packed = dataclasses.replace(state.packed, trainable=optax.apply_updates(trainable, updates))
+    ema = state.packed_ema
     if ema is not None and ema_decay is not None:
-        ema = jax.tree.map(
-            lambda average, p: jnp.where(good, average + (1 - ema_decay) * (p - average), average), ema, params
+        # The average of what is frozen stays as it is, and costs nothing.
+        average = jax.tree.map(
+            lambda average, p: jnp.where(good, average + (1 - ema_decay) * (p - average), average),
+            ema.trainable,
+            packed.trainable,
         )
+        ema = dataclasses.replace(ema, trainable=average)
     new_state = TrainState(
         step=state.step + 1,
-        params=params,
+        packed=packed,
         opt_state=opt_state,
-        ema=ema,
+        packed_ema=ema,
         guard=guard.after(state.guard, good, loss),
     )
     return new_state, norms

@@ -18,7 +18,7 @@ from bloodcell_jax.augment.assignment import slot_keys
 from bloodcell_jax.augment.policies import VIEWS, Augmentation, apply_mix, apply_policy, apply_views
 from bloodcell_jax.models.input import normalize, to_unit
 from bloodcell_jax.models.network import Network, Params
-from bloodcell_jax.train.freezing import Mask, merge, partition
+from bloodcell_jax.train.freezing import merge
 from bloodcell_jax.train.guard import Guard
 from bloodcell_jax.train.losses import classification_losses
 from bloodcell_jax.train.randomness import AUGMENT, DROP_PATH, MIX, step_key
@@ -168,7 +168,6 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     *,
-    mask: Mask,
     first_step: int,
     batch_size: int,
     jsd: float | None,
@@ -182,7 +181,6 @@ def make_train_step(
     Args:
       step_input: what the network is given of data and batch.
       schedule: learning rate by the stage's finished updates, for the log; `optimizer` holds its own.
-      mask: the trainable parameters. Only they are differentiated, so nothing is computed or kept for frozen ones.
       first_step: the stage's first step.
       batch_size: global; the loss of a shard is its sum over this, so sums over shards are exact means.
       jsd: weight of AugMix's consistency loss if the augmentation has views.
@@ -191,7 +189,8 @@ def make_train_step(
       class_weights: weights in the loss, float32 [classes]; None weighs all alike.
 
     If predictions are to follow another class prior than training shows, `batch` also holds logit_offset float32
-    [n, classes]; it counts in the loss alone. Metrics describe this step before its update, over the global batch.
+    [n, classes]; it counts in the loss alone. Only the parameters that the state holds as trainable are differentiated,
+    so nothing is computed or kept for frozen ones. Metrics describe this step before its update, over the global batch.
     """
 
     def loss_and_hits(trainable, frozen, inputs, targets, logit_offset):
@@ -205,11 +204,12 @@ def make_train_step(
 
     def train_step(state: TrainState, data: Data, batch: Batch, seed: jax.Array) -> tuple[TrainState, Metrics]:
         inputs, targets = step_input.load(data, batch, seed, state.step)
-        trainable, frozen = partition(state.params, mask)
+        packing, frozen = state.packed.packing, state.packed.frozen
+        trainable = packing.unpack(state.packed.trainable)
         grad_fn = jax.value_and_grad(loss_and_hits, has_aux=True)
         (loss, hits), gradients = grad_fn(trainable, frozen, inputs, targets, batch.get("logit_offset", 0.0))
-        loss, hits, gradients = jax.lax.psum((loss, hits, gradients), axis_name)
-        new_state, norms = apply_gradients(state, loss, gradients, optimizer, mask, guard, ema_decay)
+        loss, hits, gradients = jax.lax.psum((loss, hits, packing.pack(gradients)), axis_name)
+        new_state, norms = apply_gradients(state, loss, gradients, optimizer, guard, ema_decay)
         metrics = {
             "train/loss": loss,
             "train/accuracy": hits / batch_size,

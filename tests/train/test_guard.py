@@ -21,13 +21,13 @@ NAN, INF = float("nan"), float("inf")
 def apply_of(guard):
     def apply(state, loss, gradient):
         gradients = {"head/kernel": jnp.full(2, gradient)}
-        return apply_gradients(state, loss, gradients, OPTIMIZER, MASK, guard, 0.5)
+        return apply_gradients(state, loss, gradients, OPTIMIZER, guard, 0.5)
 
     return jax.jit(apply)
 
 
 def start(guard):
-    return begin_stage(create_state(PARAMS, guard, with_ema=True), OPTIMIZER, MASK)
+    return begin_stage(create_state(PARAMS, guard, with_ema=True), OPTIMIZER, MASK, "cpu")
 
 
 def run(guard, steps, state=None):
@@ -89,7 +89,7 @@ def test_too_few_losses_tell_nothing_and_a_stage_begins_with_none():
     _, made = run(guard, [*noisy(FEWEST - 1), (1e6, 1)])
     assert all(made)
     state, _ = run(guard, noisy(60))
-    state, made = run(guard, [(50, 1)], begin_stage(state, OPTIMIZER, MASK))
+    state, made = run(guard, [(50, 1)], begin_stage(state, OPTIMIZER, MASK, "cpu"))
     assert made == [True]
 
 
@@ -105,7 +105,7 @@ def test_a_state_that_was_stored_goes_on_to_the_bit():
     whole, _ = run(guard, steps)
     half, _ = run(guard, steps[:72])
     stored = jax.device_get(half.to_trees())
-    rest, _ = run(guard, steps[72:], TrainState.from_trees(stored, half.guard.skipped_steps))
+    rest, _ = run(guard, steps[72:], TrainState.from_trees(stored, half.guard.skipped_steps, MASK, "cpu"))
     jax.tree.map(np.testing.assert_array_equal, rest, whole)
     assert counts(whole) == (1, 3)
 

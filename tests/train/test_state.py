@@ -27,8 +27,8 @@ def test_an_update_is_the_optimizers_or_none(name, moment_dtype):
     config = OptimizerConfig(name=name, weight_decay=0.1, clip_norm=1.0, moment_dtype=moment_dtype)
     optimizer = create_optimizer(config, optax.constant_schedule(0.1))
     guard, loss = Guard(max_bad_steps=10), jnp.ones(())
-    apply = jax.jit(lambda state, gradients: apply_gradients(state, loss, gradients, optimizer, MASK, guard, None))
-    start = begin_stage(create_state(PARAMS, guard, with_ema=False), optimizer, MASK)
+    apply = jax.jit(lambda state, gradients: apply_gradients(state, loss, gradients, optimizer, guard, None))
+    start = begin_stage(create_state(PARAMS, guard, with_ema=False), optimizer, MASK, "cpu")
 
     trainable, _ = partition(PARAMS, MASK)
     updates, opt_state = jax.jit(optimizer.update)(GRADIENTS, start.opt_state, trainable)

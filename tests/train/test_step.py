@@ -70,7 +70,8 @@ def initial_params():
 class Trainer:
     """A step compiled for some devices, and the state it goes on from."""
 
-    def __init__(self, recipe, backend, devices):
+    def __init__(self, recipe, backend, devices, platform="cpu"):
+        self._platform = platform
         model, optimizer, policy, trainable = RECIPES[recipe]
         self.parallel = parallel_of(backend, devices)
         schedule = create_schedule(optimizer, steps=5, steps_per_epoch=5)
@@ -82,7 +83,6 @@ class Trainer:
             images_input(model, augmentation, mean=IMAGENET_MEAN, std=IMAGENET_STD, label_smoothing=0.1),
             self._optimizer,
             schedule,
-            mask=self._mask,
             first_step=0,
             batch_size=BATCH,
             jsd=None,
@@ -97,7 +97,7 @@ class Trainer:
 
     def start(self, params=None):
         state = create_state(initial_params() if params is None else params, Guard(10), with_ema=True)
-        return self.parallel.place_state(begin_stage(state, self._optimizer, self._mask))
+        return self.parallel.place_state(begin_stage(state, self._optimizer, self._mask, self._platform))
 
     def run(self, steps, state=None):
         """Return the state and the last metrics after some steps."""
@@ -111,8 +111,8 @@ class Trainer:
 
 
 @functools.cache
-def trainer(recipe, backend, devices):
-    return Trainer(recipe, backend, devices)
+def trainer(recipe, backend, devices, platform="cpu"):
+    return Trainer(recipe, backend, devices, platform)
 
 
 def test_five_steps_of_adamw_agree_on_every_parameter():
@@ -197,3 +197,13 @@ def test_the_loss_is_the_cross_entropy_of_smoothed_and_mixed_targets_over_the_wh
     log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     np.testing.assert_allclose(metrics["train/loss"], -(targets * log_probabilities).sum(1).mean(), rtol=1e-5)
     assert metrics["train/accuracy"] == (logits.argmax(1) == np.asarray(targets).argmax(1)).mean()
+
+
+@pytest.mark.parametrize("platform", ["tpu", "gpu"])
+def test_steps_agree_however_their_parameters_are_packed(platform):
+    """The packing of an accelerator, run on a CPU."""
+    expected, expected_metrics = trainer("adamw", "jit", 1).run(3)
+    state, metrics = trainer("adamw", "jit", 1, platform).run(3)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), state.params, expected.params)
+    for name, value in expected_metrics.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-5, err_msg=name)

@@ -1,0 +1,92 @@
+"""What is read from the text of a compiled program."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bloodcell_jax.plan.costliest import costliest
+from bloodcell_jax.plan.program import collectives, read_operations
+
+
+def operations_of(function, *arguments, **options):
+    return read_operations(jax.jit(function, **options).lower(*arguments).compile().as_text())
+
+
+def shape(*sizes, dtype=np.float32):
+    return jax.ShapeDtypeStruct(sizes, dtype)
+
+
+def test_collectives_are_counted_with_their_bytes():
+    mesh = Mesh(np.array(jax.devices()[:4]), ("data",))
+
+    def step(x):
+        return lax.psum((x.sum(0), x.mean()), "data"), lax.all_gather(x[:, 0], "data")
+
+    rows = PartitionSpec("data")
+    mapped = jax.shard_map(step, mesh=mesh, in_specs=rows, out_specs=PartitionSpec(), check_vma=False)
+    found = collectives(operations_of(mapped, shape(8, 100), in_shardings=NamedSharding(mesh, rows)))
+    assert {row["kind"]: row["bytes"] for row in found} == {"all-reduce": 404, "all-gather": 8 * 4}
+
+
+def test_a_gather_reads_what_it_returns_and_not_the_whole_array():
+    small = shape(16, dtype=np.int32)
+    moved = sum(o.moved for o in operations_of(lambda x, i: x[i] * 2.0, shape(100_000, 64), small))
+    # 16 rows are read and written, possibly by two operations.
+    assert 2 * 16 * 64 * 4 <= moved <= 8 * 16 * 64 * 4
+    whole = sum(o.moved for o in operations_of(lambda x: x * 2.0, shape(100_000, 64)))
+    assert whole == pytest.approx(2 * 100_000 * 64 * 4, rel=0.01)
+
+
+def test_a_loop_counts_as_often_as_it_runs():
+    def repeated(times):
+        def loop(x):
+            return lax.fori_loop(0, times, lambda _, x: jnp.cumsum(jnp.sin(x @ x), 0), x)
+
+        return sum(o.times for o in operations_of(loop, shape(32, 32)) if "dot" in o.path)
+
+    assert repeated(40) == 10 * repeated(4) > 0
+
+
+def test_operations_have_the_names_of_the_code():
+    def step(x):
+        with jax.named_scope("block_3"), jax.named_scope("expand"):
+            return jnp.sin(x @ x)
+
+    rows = costliest(operations_of(step, shape(256, 256)), lambda operation: operation.moved, most=3)
+    assert any("block_*/expand" in row["name"] for row in rows)
+    assert sum(row["share"] for row in rows) <= 1 + 1e-9
+
+
+TPU_TEXT = """
+HloModule jit_train_step, is_scheduled=true
+
+%fused_computation.1 (param_0.1: u8[12000,27648], param_1.2: s32[128]) -> f32[128,27648] {
+  %param_0.1 = u8[12000,27648]{1,0:T(8,128)(4,1)} parameter(0)
+  %param_1.2 = s32[128]{0:T(128)} parameter(1)
+  %gather.1 = u8[128,27648]{1,0:T(8,128)(4,1)} gather(%param_0.1, %param_1.2), offset_dims={1}
+  ROOT %convert.1 = f32[128,27648]{1,0:T(8,128)} convert(%gather.1)
+}
+
+ENTRY %main.1 (data: u8[12000,27648], indices: s32[128]) -> f32[128,27648] {
+  %data = u8[12000,27648]{1,0:T(8,128)(4,1)} parameter(0), metadata={op_name="data[\\'images\\']"}
+  %indices = s32[128]{0:T(128)} parameter(1)
+  %copy-start = (s32[128]{0:T(128)S(1)}, s32[128]{0:T(128)}, u32[]{:S(2)}) copy-start(%indices)
+  %copy-done = s32[128]{0:T(128)S(1)} copy-done(%copy-start)
+  ROOT %fusion.1 = f32[128,27648]{1,0:T(8,128)} fusion(%data, %copy-done), kind=kLoop, calls=%fused_computation.1, \
+metadata={op_name="jit(train_step)/shard_map/jvp(ConvNeXt)/ConvNeXt.extract/stage_1/block_0/depthwise/cond/\
+branch_0_fun/conv_general_dilated"}, backend_config={"flag_configs":[],"estimated_cycles":"5956878"}
+}
+"""
+
+
+def test_the_text_of_a_tpu_program():
+    """Layouts, memory near the cores, asynchronous copies and the compiler's estimate, as libtpu 0.0.42 writes them."""
+    copy, fusion = read_operations(TPU_TEXT)
+    assert (copy.opcode, copy.moved, copy.cycles) == ("copy", 512 + 512, None)
+    assert (fusion.opcode, fusion.cycles) == ("fusion", 5956878)
+    assert fusion.moved == 128 * 27648 * (1 + 4)
+    [row] = costliest([fusion], lambda operation: operation.cycles or 0, most=1)
+    assert row["name"] == "forward stage_1/block_*/depthwise/conv_general_dilated, fusion"
