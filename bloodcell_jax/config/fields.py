@@ -105,6 +105,12 @@ class StageConfig:
 class TrainConfig:
     backend: str = option("pmap", "how a step is spread over the devices", choices=("pmap", "jit"), may_change=True)
     batch_size: int = option(64, "examples per step over all devices", minimum=1)
+    accumulate: int = option(
+        1,
+        "parts in which each device works through its share of a batch: the step is the same, its memory that of one "
+        "part",
+        minimum=1,
+    )
     label_smoothing: float = option(
         0.0, "probability mass of a target that is spread over all classes", minimum=0.0, maximum=0.99
     )

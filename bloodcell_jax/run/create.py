@@ -11,7 +11,7 @@ import numpy as np
 
 from bloodcell_jax.augment.policies import Augmentation
 from bloodcell_jax.augment.policy_strings import parse_mix, parse_policy
-from bloodcell_jax.config import Config, ModelConfig, power_range, validate
+from bloodcell_jax.config import Config, ModelConfig, TrainConfig, power_range, validate
 from bloodcell_jax.data.dataset import Dataset, check_learnable
 from bloodcell_jax.data.grouping import group_numbers
 from bloodcell_jax.data.launch_cache import cached_duplicate_groups, cached_sha256, known_duplicate_groups
@@ -47,6 +47,7 @@ def create_run(config: Config, dataset: Dataset | None = None, devices: Sequence
     parallel = create_parallel(config.train.backend, config.train.batch_size, devices)
     check_cacheable(config, augmentation)
     check_blocks(augmentation, config.train.batch_size, parallel.mesh.size)
+    check_parts(config.train, parallel.mesh.size)
     # Before the data: a misspelt variant or file should not wait for them.
     create_model(config.model.variant, 2)
     weights, variant = config.model.weights, config.model.variant
@@ -130,6 +131,22 @@ def check_blocks(augmentation: Augmentation, batch_size: int, devices: int) -> N
     raise UsageError(
         f"config.train.batch_size={batch_size}: {per_device} on each of {devices} devices is no multiple of "
         f"config.augment.block={block}, as this augmentation needs; the nearest is {nearest}, or set another block"
+    )
+
+
+def check_parts(config: TrainConfig, devices: int) -> None:
+    """Check that the parts of each device's share of a batch are equal.
+
+    Raises:
+      UsageError: they are not; names the nearest batch sizes that fit.
+    """
+    unit, batch_size = devices * config.accumulate, config.batch_size
+    if batch_size % unit == 0:
+        return
+    lower = batch_size // unit * unit
+    raise UsageError(
+        f"config.train.accumulate={config.accumulate}: does not divide the {batch_size // devices} examples of each of "
+        f"{devices} devices; set another, or config.train.batch_size={f'{lower} or ' if lower else ''}{lower + unit}"
     )
 
 

@@ -1,5 +1,6 @@
 """A run: everything that its parts need, and what each of them makes of it."""
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -62,8 +63,9 @@ class Run:
 
     @property
     def batch_unit(self) -> int:
-        """Every batch is a multiple of it, because each device holds whole blocks of the augmentation."""
-        return self.parallel.mesh.size * (self.augmentation.block if self.augmentation.needs_blocks else 1)
+        """Every batch is a multiple of it: each device holds whole blocks of the augmentation, and equal parts."""
+        block = self.augmentation.block if self.augmentation.needs_blocks else 1
+        return self.parallel.mesh.size * math.lcm(block, self.config.train.accumulate)
 
     @cached_property
     def splits_record(self) -> dict[str, Any]:
@@ -92,6 +94,7 @@ class Run:
             stage.schedule,
             first_step=stage.start,
             batch_size=train.batch_size,
+            accumulate=train.accumulate,
             jsd=train.jsd,
             guard=self.guard,
             ema_decay=train.ema_decay,

@@ -6,6 +6,7 @@ same drop path for an example wherever its slot is computed.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -170,6 +171,7 @@ def make_train_step(
     *,
     first_step: int,
     batch_size: int,
+    accumulate: int,
     jsd: float | None,
     guard: Guard,
     ema_decay: float | None,
@@ -183,6 +185,7 @@ def make_train_step(
       schedule: learning rate by the stage's finished updates, for the log; `optimizer` holds its own.
       first_step: the stage's first step.
       batch_size: global; the loss of a shard is its sum over this, so sums over shards are exact means.
+      accumulate: parts in which a shard is differentiated; their sums are those of the whole shard, up to rounding.
       jsd: weight of AugMix's consistency loss if the augmentation has views.
       guard: tells which updates are skipped.
       axis_name: the axis of the devices; each runs the step on its rows of the global batch.
@@ -195,9 +198,8 @@ def make_train_step(
 
     def loss_and_hits(trainable, frozen, inputs, targets, logit_offset):
         logits = step_input.logits(merge(trainable, frozen), inputs)
-        losses, shown = classification_losses(
-            logits, targets, jsd, class_weights=class_weights, logit_offset=logit_offset
-        )
+        offset = 0.0 if logit_offset is None else logit_offset
+        losses, shown = classification_losses(logits, targets, jsd, class_weights=class_weights, logit_offset=offset)
         # As float32, exact up to 16 million, the hits travel with the gradients: one all-reduce a step, not two.
         hits = (shown.argmax(-1) == targets.argmax(-1)).sum(dtype=jnp.float32)
         return losses.sum() / batch_size, hits
@@ -206,8 +208,8 @@ def make_train_step(
         inputs, targets = step_input.load(data, batch, seed, state.step)
         packing, frozen = state.packed.packing, state.packed.frozen
         trainable = packing.unpack(state.packed.trainable)
-        grad_fn = jax.value_and_grad(loss_and_hits, has_aux=True)
-        (loss, hits), gradients = grad_fn(trainable, frozen, inputs, targets, batch.get("logit_offset", 0.0))
+        gradient = partial(jax.value_and_grad(loss_and_hits, has_aux=True), trainable, frozen)
+        (loss, hits), gradients = sum_over_parts(gradient, accumulate, inputs, targets, batch.get("logit_offset"))
         loss, hits, gradients = jax.lax.psum((loss, hits, packing.pack(gradients)), axis_name)
         new_state, norms = apply_gradients(state, loss, gradients, optimizer, guard, ema_decay)
         metrics = {
@@ -221,3 +223,25 @@ def make_train_step(
         return new_state, metrics
 
     return train_step
+
+
+def sum_over_parts(function: Callable, parts: int, *rows: Any) -> Any:
+    """Return the sum of what `function` returns for each of some equal parts of rows.
+
+    Only one part is worked on at a time, so memory is needed for one.
+
+    Args:
+      parts: divides the rows.
+      rows: trees of arrays [parts * n, ...], each with an n of its own: the views of an image are rows next to each
+        other.
+    """
+    if parts == 1:
+        return function(*rows)
+    cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), rows)
+
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(*part)), None
+
+    first = jax.tree.map(lambda x: x[0], cut)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *first))
+    return jax.lax.scan(add, zeros, cut)[0]
