@@ -111,6 +111,13 @@ class TrainConfig:
         "part",
         minimum=1,
     )
+    shard_state: str = option(
+        "none",
+        "what is cut over the devices instead of copied to each: the optimizer's moments and the moving average; all, "
+        "the parameters too. A step needs less memory and sends more; needs backend=jit",
+        choices=("none", "optimizer", "all"),
+        may_change=True,
+    )
     label_smoothing: float = option(
         0.0, "probability mass of a target that is spread over all classes", minimum=0.0, maximum=0.99
     )

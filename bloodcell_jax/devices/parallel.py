@@ -51,6 +51,11 @@ class DataParallel:
         rows = batch_size // jax.process_count()
         return slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
 
+    def cut_sharding(self, shape: tuple[int, ...]) -> NamedSharding:
+        """Return the sharding of a global array that is cut over the devices along an axis, if they divide one."""
+        axis = next((axis for axis, size in enumerate(shape) if size % self.mesh.size == 0), None)
+        return NamedSharding(self.mesh, WHOLE if axis is None else PartitionSpec(*[None] * axis, AXIS))
+
     @property
     def state_sharding(self) -> NamedSharding:
         """The sharding of the replicated arrays that a step takes and returns."""
@@ -59,6 +64,10 @@ class DataParallel:
     def place_state(self, tree: Any) -> Any:
         """Return a host tree, the same in every process, as replicated device arrays that a step takes."""
         return jax.tree.map(lambda x: _place(x, self.state_sharding), tree)
+
+    def replicate(self, tree: Any) -> Any:
+        """Return global arrays so that every device holds them whole; no copy is made of those that are."""
+        return jax.tree.map(lambda x: x if x.is_fully_replicated else jax.device_put(x, self.replicated), tree)
 
     def state_shapes(self, tree: Any) -> Any:
         """Return the arrays that `place_state` makes of a tree of arrays or shapes, as shapes."""
@@ -114,11 +123,15 @@ class DataParallel:
     def compile_step(self, step: Callable, *arguments: Any) -> Callable:
         """Compile `step(state, data, batch, seed) -> (state, metrics)` for these arguments; the state is donated.
 
-        Every device runs it on its own rows of the batch, under both backends; the step reduces over `AXIS` itself.
+        Every device runs it on its own rows of the batch, under both backends; the step reduces over `AXIS` itself. If
+        a part of the state is cut over the devices, the step says itself what each device runs.
 
         Across processes pmap compiles at its first call: ahead-of-time it would want global arrays.
         """
-        if self.backend == "pmap":
+        state = jax.tree.map(lambda x: x.sharding, arguments[0])
+        if not all(sharding.is_fully_replicated for sharding in jax.tree.leaves(state)):
+            mapped = jax.jit(step, out_shardings=(state, self.replicated), donate_argnums=0)
+        elif self.backend == "pmap":
             mapped = jax.pmap(
                 step, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=(None, None), donate_argnums=0
             )

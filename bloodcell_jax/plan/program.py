@@ -10,8 +10,9 @@ COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute
 
 # They name or join values; nothing runs.
 _FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "partition-id", "replica-id"}
-# These read a part of their first operand.
+# These read a part of their first operand, and these each element for one of their own.
 _READ_A_PART = {"gather", "dynamic-slice", "slice"}
+_ONE_BY_ONE = {"bitcast", "convert", "copy", "reshape", "transpose"}
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([\w\-]+)\(")
@@ -167,8 +168,7 @@ def _read_bytes(
         if place == 0 and instruction.opcode in _READ_A_PART:
             yield min(operand.bytes, instruction.bytes)
         else:
-            read = parts.get(place)
-            yield operand.bytes if read is None else min(operand.bytes, read)
+            yield min(operand.bytes, parts.get(place, operand.bytes))
 
 
 def _parts_read(fused: dict[str, Instruction]) -> dict[int, int]:
@@ -177,12 +177,24 @@ def _parts_read(fused: dict[str, Instruction]) -> dict[int, int]:
     for instruction in fused.values():
         for place, name in enumerate(instruction.operands):
             users.setdefault(name, []).append((place, instruction))
+
+    def share_read(instruction: Instruction) -> float:
+        """Return which share of a value is read, at most 1."""
+        whole, read = _elements(instruction.line), 0
+        for place, user in users.get(instruction.name, []):
+            if place == 0 and user.opcode in _READ_A_PART:
+                read += _elements(user.line) / whole
+            elif user.opcode in _ONE_BY_ONE:
+                read += share_read(user)
+            else:
+                return 1.0
+        return min(read, 1.0)
+
     parts = {}
     for instruction in fused.values():
         found = re.search(r" parameter\((\d+)\)", instruction.line)
-        uses = users.get(instruction.name, [])
-        if found and uses and all(place == 0 and user.opcode in _READ_A_PART for place, user in uses):
-            parts[int(found[1])] = sum(_result_bytes(user.line) for _, user in uses)
+        if found:
+            parts[int(found[1])] = int(_result_bytes(instruction.line) * share_read(instruction))
     return parts
 
 
@@ -195,9 +207,18 @@ def _result_bytes(line: str) -> int:
     return sum(size for size, _ in _arrays(head[2])) if head else 0
 
 
+def _elements(line: str) -> int:
+    head = _INSTRUCTION.match(line)
+    return max(1, sum(_count(sizes) for _, sizes, _ in _ARRAY.findall(head[2]))) if head else 1
+
+
 def _arrays(shape: str) -> Iterator[tuple[int, str]]:
     """Yield the bytes and the layout of each array of a shape or a tuple of shapes."""
     for dtype, sizes, layout in _ARRAY.findall(shape):
         bits = _BITS.search(dtype)
         width = 8 if dtype == "pred" or bits is None else int(bits[0])
-        yield math.prod(map(int, filter(None, sizes.split(",")))) * width // 8, layout
+        yield _count(sizes) * width // 8, layout
+
+
+def _count(sizes: str) -> int:
+    return math.prod(map(int, filter(None, sizes.split(","))))

@@ -45,6 +45,7 @@ def create_run(config: Config, dataset: Dataset | None = None, devices: Sequence
     validate(config)
     augmentation = create_augmentation(config)
     parallel = create_parallel(config.train.backend, config.train.batch_size, devices)
+    check_backend(config.train)
     check_cacheable(config, augmentation)
     check_blocks(augmentation, config.train.batch_size, parallel.mesh.size)
     check_parts(config.train, parallel.mesh.size)
@@ -132,6 +133,19 @@ def check_blocks(augmentation: Augmentation, batch_size: int, devices: int) -> N
         f"config.train.batch_size={batch_size}: {per_device} on each of {devices} devices is no multiple of "
         f"config.augment.block={block}, as this augmentation needs; the nearest is {nearest}, or set another block"
     )
+
+
+def check_backend(config: TrainConfig) -> None:
+    """Check that the backend can do what is asked of the state.
+
+    Raises:
+      UsageError: it cannot; names both fields.
+    """
+    if config.shard_state != "none" and config.backend != "jit":
+        raise UsageError(
+            f"config.train.shard_state={config.shard_state}: config.train.backend={config.backend} copies the state to "
+            "each device; set --config.train.backend=jit"
+        )
 
 
 def check_parts(config: TrainConfig, devices: int) -> None:

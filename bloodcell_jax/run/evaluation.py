@@ -32,7 +32,7 @@ class RunEvaluator:
 
     def val_metrics(self, state: TrainState, *, before_batch: Callable[[], None]) -> dict[str, float | None]:
         """Return what training logs of val: loss, accuracy and macro F1 as `val/...`."""
-        params = self._run.parallel.global_view(state.evaluated_params)
+        params = self._run.parallel.replicate(self._run.parallel.global_view(state.evaluated_params))
         probabilities = self.predict(params, "val", before_batch=before_batch)
         metrics = quick_metrics(self._run.dataset.labels[self._run.splits["val"]], probabilities)
         return {f"val/{name}": value for name, value in metrics.items()}

@@ -182,7 +182,7 @@ class FeatureInput:
         return parallel.state_shapes({"features": features}), parallel.batch_shapes(self._rows(self.stage.start))
 
     def place_data(self, params: Params, on_progress: OnProgress = lambda done, total: None) -> Data:
-        params = self.run.parallel.global_view(params)
+        params = self.run.parallel.replicate(self.run.parallel.global_view(params))
         features = self.cache.compute(self.run, params, self.inputs.images, on_progress)
         return self.run.parallel.place_state({"features": features})
 

@@ -153,9 +153,10 @@ class Loop:
         if step == 0:
             return run.initial_state()
         stage = stage_of_step(run.stages, step)
-        trees = self._checkpoints.restore(step, run.tree_shapes(stage), run.parallel.replicated)
+        trees = run.parallel.local_view(self._checkpoints.restore(step, run.tree_shapes(stage)))
         skipped = run.parallel.place_state(np.int32(self._skipped.total))
-        return TrainState.from_trees(run.parallel.local_view(trees), skipped, stage.mask, run.parallel.platform)
+        state = TrainState.from_trees(trees, skipped, stage.mask, run.parallel.platform)
+        return jax.device_put(state, run.state_shardings(stage))
 
     def _place_data(self, stage: TrainingStage, stage_input: StageInput, state: TrainState, step: int) -> Data:
         """Return what the stage's steps take as `data`; features that are computed for it count as training."""
@@ -175,7 +176,7 @@ class Loop:
         following = stage_of_step(self._run.stages, step)
         begin = jax.jit(
             lambda state: begin_stage(state, following.optimizer, following.mask, self._run.parallel.platform),
-            out_shardings=self._run.parallel.state_sharding,
+            out_shardings=self._run.state_shardings(following),
         )
         return begin(state)
 

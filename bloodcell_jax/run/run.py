@@ -16,6 +16,7 @@ from bloodcell_jax.data.splits import describe_splits, split_rule
 from bloodcell_jax.devices.parallel import AXIS, DataParallel
 from bloodcell_jax.models.network import Network, Params
 from bloodcell_jax.models.registry import init_params
+from bloodcell_jax.run.state_sharding import spread, state_shardings, tree_shapes
 from bloodcell_jax.train.class_balance import class_weights, logit_offset
 from bloodcell_jax.train.guard import Guard
 from bloodcell_jax.train.randomness import INIT, step_key
@@ -74,16 +75,30 @@ class Run:
 
     def initial_state(self) -> TrainState:
         """Return the state before step 0, on the devices."""
-        return self.parallel.place_state(self._fresh_state(self._initial_params(), self.stages[0]))
+        stage, params = self.stages[0], self._initial_params()
+        if self.config.train.shard_state == "none":
+            return self.parallel.place_state(self._fresh_state(params, stage))
+        # No device need ever hold all of it.
+        create = jax.jit(lambda params: self._fresh_state(params, stage), out_shardings=self.state_shardings(stage))
+        return create(self.parallel.place_state(params))
 
     def state_shapes(self, stage: TrainingStage) -> TrainState:
         """Return the state that runs the steps of a stage, as shapes."""
-        shapes = jax.eval_shape(lambda params: self._fresh_state(params, stage), self.param_shapes)
-        return self.parallel.state_shapes(shapes)
+        shapes = self._shapes_of_state(stage)
+        return jax.tree.map(
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            shapes,
+            self.state_shardings(stage),
+        )
+
+    def state_shardings(self, stage: TrainingStage) -> TrainState:
+        """Return how each array of that state lies on the devices."""
+        return state_shardings(self._shapes_of_state(stage), self.parallel, self.config.train.shard_state)
 
     def tree_shapes(self, stage: TrainingStage) -> dict[str, Any]:
-        """Return the parts of that state as a checkpoint stores them, as shapes."""
-        return jax.eval_shape(TrainState.to_trees, self.state_shapes(stage))
+        """Return the parts of that state as a checkpoint stores them, as shapes with shardings to restore under."""
+        trees = jax.eval_shape(TrainState.to_trees, self._shapes_of_state(stage))
+        return tree_shapes(trees, self.parallel, self.config.train.shard_state)
 
     def train_step(self, stage: TrainingStage, step_input: StepInput) -> TrainStep:
         """Return the pure step of a stage."""
@@ -100,6 +115,7 @@ class Run:
             ema_decay=train.ema_decay,
             axis_name=AXIS,
             class_weights=self._class_weights(),
+            spread=spread(self.parallel, train.shard_state),
         )
 
     def plan_batch(self, step: int) -> dict[str, np.ndarray]:
@@ -139,6 +155,9 @@ class Run:
     def guard(self) -> Guard:
         """What tells which updates are skipped."""
         return Guard(self.config.train.max_bad_steps, self.config.train.spike_sigma)
+
+    def _shapes_of_state(self, stage: TrainingStage) -> TrainState:
+        return jax.eval_shape(lambda params: self._fresh_state(params, stage), self.param_shapes)
 
     def _fresh_state(self, params: Params, stage: TrainingStage) -> TrainState:
         state = create_state(params, self.guard, with_ema=self.config.train.ema_decay is not None)

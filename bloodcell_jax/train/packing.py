@@ -28,6 +28,9 @@ _JOINS: dict[str, Callable[[int], bool]] = {
     "cpu": lambda axes: False,
 }
 
+# The length of a joined array is a multiple of it, so that most numbers of devices can share it.
+_MULTIPLE = 1024
+
 
 @dataclass(frozen=True)
 class Packing:
@@ -43,7 +46,7 @@ class Packing:
     def pack(self, leaves: Leaves) -> Leaves:
         """Return the arrays by name that hold leaves by path."""
         return {
-            name: leaves[name] if _is_alone(name, members) else jnp.concatenate([leaves[p].ravel() for p, _ in members])
+            name: leaves[name] if _is_alone(name, members) else _joined([leaves[path] for path, _ in members])
             for name, members in self.groups
         }
 
@@ -83,6 +86,12 @@ def create_packing(leaves: Leaves, platform: str) -> Packing:
 
 def _is_alone(name: str, members: tuple) -> bool:
     return len(members) == 1 and members[0][0] == name
+
+
+def _joined(leaves: list[Any]) -> jax.Array:
+    """Return leaves as one vector; zeros fill it up, and stay zeros in every update."""
+    filling = jnp.zeros(-sum(leaf.size for leaf in leaves) % _MULTIPLE, leaves[0].dtype)
+    return jnp.concatenate([*(leaf.ravel() for leaf in leaves), filling])
 
 
 def _map_dicts(function: Callable[[Leaves], Leaves], keys: set[str], tree: Any) -> Any:

@@ -22,6 +22,7 @@ from bloodcell_jax.models.network import Network, Params
 from bloodcell_jax.train.freezing import merge
 from bloodcell_jax.train.guard import Guard
 from bloodcell_jax.train.losses import classification_losses
+from bloodcell_jax.train.packing import PackedParams
 from bloodcell_jax.train.randomness import AUGMENT, DROP_PATH, MIX, step_key
 from bloodcell_jax.train.state import TrainState, apply_gradients
 
@@ -177,6 +178,7 @@ def make_train_step(
     ema_decay: float | None,
     axis_name: str,
     class_weights: np.ndarray | None = None,
+    spread: Callable[[Callable], Callable] = lambda gradients_of: gradients_of,
 ) -> TrainStep:
     """Return the pure `(state, data, batch, seed) -> (state, metrics)` of one stage.
 
@@ -190,6 +192,8 @@ def make_train_step(
       guard: tells which updates are skipped.
       axis_name: the axis of the devices; each runs the step on its rows of the global batch.
       class_weights: weights in the loss, float32 [classes]; None weighs all alike.
+      spread: has `(packed parameters, data, batch, seed, step) -> sums over the devices` run on each of them; by
+        default the whole step already does.
 
     If predictions are to follow another class prior than training shows, `batch` also holds logit_offset float32
     [n, classes]; it counts in the loss alone. Only the parameters that the state holds as trainable are differentiated,
@@ -204,13 +208,19 @@ def make_train_step(
         hits = (shown.argmax(-1) == targets.argmax(-1)).sum(dtype=jnp.float32)
         return losses.sum() / batch_size, hits
 
-    def train_step(state: TrainState, data: Data, batch: Batch, seed: jax.Array) -> tuple[TrainState, Metrics]:
-        inputs, targets = step_input.load(data, batch, seed, state.step)
-        packing, frozen = state.packed.packing, state.packed.frozen
-        trainable = packing.unpack(state.packed.trainable)
+    def gradients_of(packed: PackedParams, data: Data, batch: Batch, seed: jax.Array, step: jax.Array) -> tuple:
+        """Return loss, hits and packed gradients, summed over the devices."""
+        inputs, targets = step_input.load(data, batch, seed, step)
+        packing, frozen = packed.packing, packed.frozen
+        trainable = packing.unpack(packed.trainable)
         gradient = partial(jax.value_and_grad(loss_and_hits, has_aux=True), trainable, frozen)
         (loss, hits), gradients = sum_over_parts(gradient, accumulate, inputs, targets, batch.get("logit_offset"))
-        loss, hits, gradients = jax.lax.psum((loss, hits, packing.pack(gradients)), axis_name)
+        return jax.lax.psum((loss, hits, packing.pack(gradients)), axis_name)
+
+    gradients_of_all = spread(gradients_of)
+
+    def train_step(state: TrainState, data: Data, batch: Batch, seed: jax.Array) -> tuple[TrainState, Metrics]:
+        loss, hits, gradients = gradients_of_all(state.packed, data, batch, seed, state.step)
         new_state, norms = apply_gradients(state, loss, gradients, optimizer, guard, ema_decay)
         metrics = {
             "train/loss": loss,

@@ -68,18 +68,17 @@ class Checkpoints:
             finally:
                 self._under_way = None
 
-    def restore(self, step: int, like: dict[str, Any], sharding: Sharding) -> dict[str, Any]:
-        """Return named trees of a checkpoint, which `folders.usable` gave, as arrays under `sharding`.
+    def restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
+        """Return named trees of a checkpoint, which `folders.usable` gave.
 
         Args:
-          like: trees of arrays or shapes by name: what the checkpoint must hold, exactly.
+          like: trees of shapes with shardings by name: what the checkpoint must hold, exactly.
 
         Raises:
           DataError: it holds something else, or cannot be read.
         """
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like)
-        self._check_names(step, abstract)
-        items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
+        self._check_names(step, like)
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
         with self._reading(step):
             restored = self._orbax.restore(self.folders.of_step(step), args=ocp.args.Composite(**items))
         return {name: restored[name] for name in like}
@@ -198,4 +197,5 @@ def restore_params(
 ) -> Any:
     """Return the parameters of a checkpoint that evaluation uses: their average if `ema_decay` is set."""
     name = "params" if ema_decay is None else "ema"
-    return checkpoints.restore(step, {name: shapes}, sharding)[name]
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+    return checkpoints.restore(step, {name: like})[name]

@@ -74,7 +74,7 @@ def lines_of(path):
 def final_state(run, folder):
     with contextlib.closing(Checkpoints(folder / "checkpoints", read_only=True)) as checkpoints:
         like = run.tree_shapes(run.stages[-1])
-        return checkpoints.restore(checkpoints.folders.steps()[-1], like, run.parallel.replicated)
+        return checkpoints.restore(checkpoints.folders.steps()[-1], like)
 
 
 def cut(folder, step):

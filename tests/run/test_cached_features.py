@@ -221,7 +221,7 @@ def all_of(workdir, run):
         {name: value for name, value in line.items() if "perf/" not in name} for line in Workdir(workdir).read_metrics()
     ]
     with contextlib.closing(Checkpoints(workdir / "checkpoints", read_only=True)) as checkpoints:
-        trees = checkpoints.restore(14, run.tree_shapes(run.stages[-1]), run.parallel.replicated)
+        trees = checkpoints.restore(14, run.tree_shapes(run.stages[-1]))
     return log, jax.device_get(trees)
 
 

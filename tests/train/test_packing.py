@@ -41,9 +41,11 @@ def begun(name, mask, platform):
 def test_what_is_packed_is_unpacked_again(platform, mask):
     packed = PackedParams.of(PARAMS, mask, platform)
     assert_equal(packed.unpack(), PARAMS)
-    assert sum(array.size for array in packed.trainable.values()) == sum(
+    count = sum(
         leaf.size for leaf, trains in zip(jax.tree.leaves(PARAMS), jax.tree.leaves(mask), strict=True) if trains
     )
+    stored = sum(array.size for array in packed.trainable.values())
+    assert count <= stored < count + 2 * 1024
 
 
 def test_how_many_arrays_a_platform_has():

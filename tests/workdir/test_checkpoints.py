@@ -24,6 +24,9 @@ def trees_of(step):
     }
 
 
+SHAPES = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=DEVICE), trees_of(0))
+
+
 def save(checkpoints, step, f1=None):
     checkpoints.save(step, trees_of(step), {"metrics": {} if f1 is None else {"val/f1_macro": f1}})
 
@@ -108,7 +111,7 @@ def test_a_damaged_one_is_set_aside_and_made_again(folders):
         save(checkpoints, 12)
         checkpoints.wait()
         assert usable(folders) == [12, 8, 4]
-        restored = checkpoints.restore(12, trees_of(0), DEVICE)
+        restored = checkpoints.restore(12, SHAPES)
     np.testing.assert_array_equal(restored["params"]["kernel"], trees_of(12)["params"]["kernel"])
 
 
@@ -164,6 +167,6 @@ def test_a_checkpoint_is_replaced_by_another_of_its_step(folders):
         checkpoints.save(12, trees_of(13), {"metrics": {"val/f1_macro": 1.0}})
         checkpoints.wait()
         assert checkpoints.folders.best(RANKING) == [12, 8, 4]
-        restored = checkpoints.restore(12, trees_of(0), DEVICE)
+        restored = checkpoints.restore(12, SHAPES)
     assert restored["params"]["kernel"][0, 0] == 13
     assert sorted(path.name for path in folders.directory.iterdir()) == ["12", "4", "8"]

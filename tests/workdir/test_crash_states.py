@@ -22,7 +22,7 @@ from bloodcell_jax.workdir.json_files import read_json, write_json
 from bloodcell_jax.workdir.resume import step_to_resume
 
 RANKING = Ranking("val/f1_macro", higher_is_better=True)
-DEVICE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+KERNEL = jax.ShapeDtypeStruct((9,), np.float32, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
 OPERATIONS = ("fsync", "rename", "replace", "unlink", "rmdir")
 
 
@@ -92,7 +92,7 @@ def test_a_crash_loses_no_finished_checkpoint_and_leaves_nothing_to_delete_by_ha
         assert sorted(path.name for path in folders.directory.iterdir()) == sorted(map(str, folders.steps())), copy
         if step and number % 40 == 0:  # its checksums are right; Orbax takes a while to read it
             with contextlib.closing(Checkpoints(folders.directory, read_only=True)) as checkpoints:
-                restored = checkpoints.restore(step, {"params": {"kernel": np.zeros(9, np.float32)}}, DEVICE)
+                restored = checkpoints.restore(step, {"params": {"kernel": KERNEL}})
             assert (np.asarray(restored["params"]["kernel"]) == step).all(), copy
         if (copy / "config.json").exists():
             assert read_json(copy / "config.json")["step"] in (2, 4, 6, 8)
