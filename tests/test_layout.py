@@ -115,6 +115,13 @@ def test_no_folders_import_each_other_in_a_circle():
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
 
 
+def test_durations_come_from_a_clock_that_does_not_jump():
+    jumps = re.compile(r"\btime\.time\b|\btime_ns\b|from time import|\.(now|utcnow|today)\(")
+    dates = {str(path.relative_to(PACKAGE)) for path in MODULES if jumps.search(path.read_text(encoding="utf-8"))}
+    # Two dates for people: when a run was started, and those of TensorBoard's values.
+    assert dates == {"run/job.py", "workdir/metrics_log.py"}
+
+
 # What training may use beside the package's own lower rooms: nothing that knows of files, clocks or processes.
 PURE = {"__future__", "collections", "dataclasses", "functools", "re", "typing", "flax", "jax", "numpy", "optax"}
 PURE_ROOMS = {"config", "errors", "augment", "models", "train"}

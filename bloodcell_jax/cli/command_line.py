@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
@@ -25,6 +26,7 @@ from bloodcell_jax.cli.prepare import PREPARE
 from bloodcell_jax.cli.report import REPORT
 from bloodcell_jax.cli.train import TRAIN
 from bloodcell_jax.cli.verb import Verb
+from bloodcell_jax.devices.process_end import end_process
 from bloodcell_jax.errors import MachineError, UsageError, UserError, is_out_of_memory, memory_error
 from bloodcell_jax.names import visible
 
@@ -98,6 +100,7 @@ def _hide_closed_loops() -> None:
 
     The failure itself is raised. What is late for its loop, or a loop that got no file handle, has nothing to add.
     """
+    warnings.filterwarnings("ignore", r"coroutine .* was never awaited", RuntimeWarning)
     show = sys.unraisablehook
 
     def unraisable(fault: Any) -> None:
@@ -196,4 +199,8 @@ def console() -> None:
     """Run the console script `bloodcell`, or `launch.py`."""
     tune_allocator()
     _hide_closed_loops()
-    sys.exit(main(sys.argv))
+    code = main(sys.argv)
+    if code == MachineError.exit_code:
+        # Threads of Orbax may wait for ever for what the machine refused.
+        end_process(code)
+    sys.exit(code)

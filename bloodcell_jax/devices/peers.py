@@ -15,9 +15,10 @@ from typing import Any, NoReturn
 
 from bloodcell_jax.devices.native_aborts import GLOO
 from bloodcell_jax.devices.process_end import end_process, say_end
-from bloodcell_jax.errors import MachineError, StoppedError, UserError, is_out_of_memory, memory_error
+from bloodcell_jax.devices.stop_agreement import StopAgreement
+from bloodcell_jax.errors import DivergedError, MachineError, StoppedError, UserError, is_out_of_memory, memory_error
 
-_ALIVE, _FAILED, _LEFT, _VALUE = (f"bloodcell/{name}/" for name in ("alive", "failed", "left", "value"))
+_ALIVE, _FAILED, _LEFT, _STOP, _VALUE = (f"bloodcell/{name}/" for name in ("alive", "failed", "left", "stop", "value"))
 
 _RESUME = "start all processes again with the same command to resume"
 
@@ -49,6 +50,9 @@ class Peers:
         self._leaving = threading.Lock()
         self._done = threading.Event()
         self._others_seen: dict[int, tuple[str, float]] = {}
+        self._agreement = StopAgreement(
+            count, lambda text: client.key_value_set(f"{_STOP}{index}", text, True), lambda: self._entries(_STOP)
+        )
 
     def watch(self) -> None:
         """Start the thread that says that this process is alive, and ends it when another one failed or died."""
@@ -71,13 +75,21 @@ class Peers:
         self._shared[name] += 1
         self._client.wait_at_barrier(f"{name}/{self._shared[name]}", _FOR_EVER_MS)
 
+    def stops_here(self, signal: int) -> int:
+        """Return the signal by which all processes stop here, 0 if they go on; all must come to the same places.
+
+        Args:
+          signal: that this process was sent; 0 if none.
+        """
+        return self._agreement.pass_place(signal)
+
     @contextlib.contextmanager
     def failing_together(self) -> Iterator[None]:
         """Tell the other processes of an error, and end this one without waiting for them."""
         try:
             yield
-        except StoppedError as error:
-            self.leave(error)  # All processes agreed on it, and one may still finish a checkpoint.
+        except (StoppedError, DivergedError) as error:
+            self.leave(error)  # All processes come to it, and one may still write what is left of the run.
         except UserError as error:
             self.fail(error)
         except Exception as error:
@@ -146,6 +158,7 @@ class Peers:
                 self._client.key_value_set(f"{_ALIVE}{self._index}", str(beats), True)
                 self._look_for_failures()
                 self._look_for_deaths()
+                self._agreement.advance()
 
     def _look_for_failures(self) -> None:
         for index, text in self._entries(_FAILED).items():

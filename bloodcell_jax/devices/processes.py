@@ -105,7 +105,9 @@ def _peers_of_run() -> Peers | None:
 
     global _peers
     if _peers is None and jax.process_count() > 1:
-        _peers = _create_peers(math.inf)  # joined by the caller of the library, who watches it
+        # Joined by the caller of the library, who watches them: none is ever taken for dead here.
+        _peers = _create_peers(math.inf)
+        _peers.watch()
     return _peers
 
 
@@ -195,6 +197,18 @@ def any_process(value: bool) -> bool:
     from jax.experimental.multihost_utils import process_allgather
 
     return bool(process_allgather(np.int32(value)).any())
+
+
+def stops_here(signal: int) -> int:
+    """Return the signal by which all processes of the run stop here, 0 if they go on.
+
+    All must come to the same places. They agree within seconds after one of them was sent a signal.
+
+    Args:
+      signal: that this process was sent; 0 if none.
+    """
+    peers = _peers_of_run()
+    return peers.stops_here(signal) if peers else signal
 
 
 def wait_for_all(name: str) -> None:

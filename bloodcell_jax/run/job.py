@@ -30,6 +30,7 @@ from bloodcell_jax.run.watch.preemption import StopSignals
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
 from bloodcell_jax.workdir.json_files import read_json, read_json_if_present, update_json, write_json
+from bloodcell_jax.workdir.output_files import check_outside
 from bloodcell_jax.workdir.own_files import check_own, delete_run, delete_temporaries
 from bloodcell_jax.workdir.resume import check_resumable, check_same_splits
 
@@ -77,6 +78,8 @@ def train_and_evaluate(
     """
     folder = Workdir(workdir)
     folder.check_usable()
+    if config.data.source is not None:
+        check_outside("workdir", folder.path, config.data.source)
     check_own(folder)
     # The signals come first: one that arrives while the data load or a step compiles is answered all the same.
     with StopSignals() if signals is None else contextlib.nullcontext(signals) as signals:
@@ -190,10 +193,10 @@ def _compare_with_start(run: Run, workdir: Workdir, inputs: RunInputs, signals: 
 
 
 def _check_signals(signals: StopSignals, place: str) -> Callable[[], None]:
-    """Return what ends a pass over images if a signal came. Several processes run the same batches: none ends alone."""
+    """Return what ends a pass over images if a signal came."""
 
     def check() -> None:
-        if jax.process_count() == 1 and signals.received():
+        if signals.agreed():
             raise signals.error(place)
 
     return check

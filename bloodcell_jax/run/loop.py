@@ -142,8 +142,7 @@ class Loop:
         train = self._run.config.train
         evaluate = step % (train.evaluate_every or self._run.steps_per_epoch) == 0 or step == stage.stop
         log = evaluate or step % train.log_every == 0
-        # Several processes agree at logged steps; one looks at every step.
-        stop = self._signals.received() if jax.process_count() == 1 else log and self._signals.agreed()
+        stop = self._signals.agreed()
         save = evaluate or stop or (train.checkpoint_every > 0 and step % train.checkpoint_every == 0)
         return _Due(log, evaluate, stop, save)
 
@@ -216,8 +215,7 @@ class Loop:
         """Return the metrics of val; None if a signal came before they were there."""
 
         def check() -> None:
-            # Several processes run the same batches: none stops alone.
-            if jax.process_count() == 1 and self._signals.received():
+            if self._signals.agreed():
                 raise InterruptedError
 
         try:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from bloodcell_jax.data.sources import source_path
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 from bloodcell_jax.regular_files import check_regular_file
 from bloodcell_jax.whole_files import replacing, writing
@@ -54,13 +55,24 @@ def check_folder(
     """
     if os.path.exists(output) and not os.path.isdir(output):
         raise UsageError(f"--output={output}: is a file; name a folder")
-    read = "" if source is None else os.path.expanduser(source.partition(":")[2] or source)
-    if read and os.path.isdir(read):
-        root, own = os.path.realpath(read), os.path.realpath(output)
-        if os.path.commonpath((root, own)) == root:
-            raise UsageError(f"--output={output}: lies in the source {source}, and would be read with it; name another")
+    if source is not None:
+        check_outside("output", output, source)
+        inputs = [os.path.expanduser(source.partition(":")[2] or source), *inputs]
     for file in files:
-        check_unlike(file, [read, *inputs] if read else inputs)
+        check_unlike(file, inputs)
+
+
+def check_outside(flag: str, folder: Path, source: str) -> None:
+    """Check that a folder to write to, which `--flag` names, does not lie in a data source.
+
+    Raises:
+      UsageError: it does; names both.
+    """
+    read = source_path(source)
+    if read is not None and os.path.isdir(read):
+        root, own = os.path.realpath(read), os.path.realpath(folder)
+        if os.path.commonpath((root, own)) == root:
+            raise UsageError(f"--{flag}={folder}: lies in the source {source}, and would be read with it; name another")
 
 
 @contextlib.contextmanager

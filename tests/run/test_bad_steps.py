@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+from bloodcell_jax.config import ModelConfig
 from bloodcell_jax.devices.parallel import AXIS, DataParallel
 from bloodcell_jax.errors import DivergedError
 from bloodcell_jax.run.create import create_run
@@ -156,3 +157,20 @@ def test_a_spike_is_skipped_where_a_guard_looks_for_it(config, poison, tmp_path)
     cut(tmp_path / "run", 24)
     train(config, tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, final_state(run, tmp_path / "run"), expected)
+
+
+def test_a_poisoned_image_costs_the_steps_that_show_it(config, tmp_path):
+    """Under a std so small that white is beyond float32 and black is not."""
+    images, labels = np.zeros((120, 32, 32, 3), np.uint8), np.arange(120) % 3
+    images[7, ::2] = 255
+    np.savez(tmp_path / "cells.npz", images=images, labels=labels)
+    config.data.source, config.data.group_duplicates = f"npz:{tmp_path / 'cells.npz'}", False
+    config.data.splits = (0.8, 0.1, 0.1)
+    config.model = ModelConfig(variant="custom_cnn", dtype="float32", mean=(0.0,) * 3, std=(2e-38,) * 3)
+    config.augment.policy, config.train.logit_adjustment = "d4", "none"
+    config.stages[0].steps = 16
+    run = train(config, tmp_path / "run")
+    found = lines_of(tmp_path / "run" / "bad_steps.jsonl")
+    assert len(found) > 1
+    assert [line["step"] for line in found] == [step for step in range(1, 17) if "7" in run.ids_of(step - 1)]
+    assert all("7" in line["ids"] and line["reason"] == "loss" for line in found)

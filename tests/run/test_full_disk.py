@@ -51,6 +51,15 @@ def test_a_checkpoint_that_does_not_get_through_leaves_the_one_before(tmp_path):
         assert checkpoints.folders.steps() == [1]
 
 
+def test_a_save_that_waits_too_long_for_a_clock_that_jumps_is_one_line(tmp_path):
+    with (
+        contextlib.closing(Checkpoints(tmp_path)) as checkpoints,
+        pytest.raises(MachineError, match="timed out"),
+        checkpoints.changing(),
+    ):
+        raise TimeoutError("timed out after 86400.00 seconds.")
+
+
 @pytest.mark.parametrize("change", [shutil.rmtree, lambda folder: folder.rename(folder.with_name("renamed"))])
 def test_a_folder_that_is_taken_away_ends_in_one_line_and_is_not_made_again(tmp_path, change):
     folder = tmp_path / "checkpoints"

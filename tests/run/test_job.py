@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
+from bloodcell_jax import cli
 from bloodcell_jax.config import from_dict, to_dict
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.run.job import train_and_evaluate
@@ -120,6 +121,23 @@ def test_overwrite_deletes_the_run_and_nothing_else(trained, tmp_path, start):
     assert Workdir(workdir).read_config().seed == 4
     assert [line["step"] for line in Workdir(workdir).read_metrics()] == list(range(2, 37, 2))
     assert Workdir(workdir).read_metrics()[0]["train/loss"] != Workdir(trained).read_metrics()[0]["train/loss"]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_workdir_in_the_source_is_refused(config_file, trained, tmp_path, capsys, exists):
+    """A run there would read its own pictures on resume."""
+    source, workdir = f"folder:{tmp_path / 'cells'}", tmp_path / "cells" / "red" / "run"
+    (tmp_path / "cells" / "red").mkdir(parents=True)
+    if exists:
+        shutil.copytree(trained, workdir)
+    (tmp_path / "link").symlink_to(tmp_path / "cells")
+    for place in (workdir, tmp_path / "link" / "red" / "run"):
+        command = ["bloodcell", "train", f"--config={config_file}", f"--config.data.source={source}"]
+        assert cli.main([*command, f"--workdir={place}"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()[-1:]
+        assert f"--workdir={place}: " in line
+        assert source in line
+    assert workdir.exists() == exists
 
 
 def test_a_run_that_diverges_names_the_checkpoint_before_and_saves_no_other(start, trained, tmp_path):

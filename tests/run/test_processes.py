@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import socket
 import textwrap
 import time
@@ -11,21 +12,24 @@ import numpy as np
 import pytest
 
 from bloodcell_jax import cli
+from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders
 
 # Every process compiles for itself, so a network with little to compile; and a rate that does not know how long the
 # stage is: runs of 10 and of 12 steps are one program.
 CONFIG = """
     from bloodcell_jax.config import *
 
+    def optimizer():
+        return OptimizerConfig(name="adamw", learning_rate=1e-3, schedule="constant")
+
     def get_config(arg=""):
-        optimizer = OptimizerConfig(name="adamw", learning_rate=1e-3, schedule="constant")
         return Config(
             data=DataConfig(source="npz:{cells}", image_size=32),
             model=ModelConfig(variant="custom_cnn", dtype="float32"),
             augment=AugmentConfig(policy="d4|brightness:delta=0.2"),
             stages=[
-                StageConfig(name="head", steps=4, trainable=("head/.*", "!.*"), optimizer=optimizer),
-                StageConfig(name="late", steps=6, trainable=("(head|stage_3).*", "!.*"), optimizer=optimizer),
+                StageConfig(name="head", steps=4, trainable=("head/.*", "!.*"), optimizer=optimizer()),
+                StageConfig(name="late", steps=6, trainable=("(head|stage_3).*", "!.*"), optimizer=optimizer()),
             ],
             train=TrainConfig(batch_size=16, ema_decay=0.8, log_every=2, evaluate_every=8, checkpoint_every=4),
             evaluate=EvaluateConfig(batch_size=32),
@@ -79,13 +83,14 @@ def metrics_of(workdir):
 
 
 def wait_for_step(workdir, step, processes):
-    while not (workdir / "metrics.jsonl").exists() or not any(line["step"] >= step for line in whole_lines(workdir)):
+    log = workdir / "metrics.jsonl"
+    while not log.exists() or not any(line["step"] >= step for line in whole_lines(log)):
         assert all(process.poll() is None for process in processes), processes[0].communicate()
         time.sleep(0.01)
 
 
-def whole_lines(workdir):
-    *lines, _ = (workdir / "metrics.jsonl").read_text().split("\n")
+def whole_lines(path):
+    *lines, _ = path.read_text().split("\n")
     return [json.loads(line) for line in lines]
 
 
@@ -145,6 +150,93 @@ def test_a_process_that_dies_ends_the_others_with_one_line_and_the_run_goes_on(
     assert metrics_of(workdir) == metrics_of(undisturbed)
     for name in ("eval/val/predictions.csv", "eval/test/predictions.csv"):
         assert (workdir / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+def stop(processes, told):
+    """Send SIGTERM to one of the processes; return the seconds until all have stopped, their state saved."""
+    began = time.monotonic()
+    processes[told].send_signal(signal.SIGTERM)
+    for process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 75, errors
+        assert errors.splitlines()[-1].startswith("bloodcell: stopped by SIGTERM at step "), errors
+    return time.monotonic() - began
+
+
+@pytest.mark.faults
+def test_a_signal_to_one_process_stops_all_at_a_step_that_is_not_logged(start, config, tmp_path):
+    flags = [f"--config.train.{name}_every=100000" for name in ("log", "evaluate")]
+    processes = start_together(
+        start, config, tmp_path / "run", *flags, "--config.train.checkpoint_every=50", "--config.stages[1].steps=100000"
+    )
+    folders = CheckpointFolders(tmp_path / "run" / "checkpoints")
+    while not folders.steps()[-1:] >= [50]:
+        assert all(process.poll() is None for process in processes), processes[0].communicate()
+        time.sleep(0.01)
+    assert stop(processes, told=0) < 20
+    assert folders.steps()[-1] > 50
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Return flags for a source whose evaluation takes long in batches of two."""
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("many") / "many.npz"
+    np.savez(path, images=rng.integers(0, 256, (3000, 32, 32, 3), np.uint8), labels=np.arange(3000) % 3)
+    data = {"source": f"npz:{path}", "splits": "(0.03,0.96,0.01)", "group_duplicates": "False"}
+    return [f"--config.data.{name}={value}" for name, value in data.items()]
+
+
+@pytest.fixture(scope="module")
+def stopped(start, config, many, tmp_path_factory):
+    """Return the workdir of a run of which one process got a signal in the evaluation after step 4."""
+    workdir = tmp_path_factory.mktemp("stopped") / "run"
+    processes = start_together(
+        start, config, workdir, *many, "--config.train.log_every=1", "--config.evaluate.batch_size=2"
+    )
+    wait_for_step(workdir, 3, processes)
+    time.sleep(1)
+    assert stop(processes, told=1) < 20
+    return workdir
+
+
+def test_a_signal_to_one_process_stops_all_in_an_evaluation(stopped):
+    folders = CheckpointFolders(stopped / "checkpoints")
+    assert folders.steps() == [4]
+    assert folders.record(4)["metrics"] == {}
+    assert [line["step"] for line in metrics_of(stopped)] == [1, 2, 3]
+
+
+@pytest.mark.faults
+def test_the_evaluation_that_a_signal_stopped_is_made_on_resume(start, config, many, stopped, tmp_path):
+    workdir = shutil.copytree(stopped, tmp_path / "run")
+    finish_together(start_together(start, config, workdir, *many, "--config.evaluate.batch_size=1000"))
+    lines = {line["step"]: line for line in metrics_of(workdir)}
+    assert list(lines) == [1, 2, 3, 4, 6, 8, 10]
+    assert all(("val/loss" in line) == (step in (4, 8, 10)) for step, line in lines.items())
+
+
+@pytest.mark.faults
+def test_steps_are_skipped_and_a_run_diverges_as_in_one_process(start, config, cells, tmp_path):
+    """The first stage has spikes; the rate of the second leaves no norm of parameters finite."""
+    flags = [f"--config.train.{field}" for field in ("spike_sigma=1", "max_bad_steps=3", "evaluate_every=1000")]
+    flags += ["--config.stages[0].steps=60", "--config.stages[1].optimizer.learning_rate=1e30"]
+    processes = start_together(start, config, tmp_path / "run", *flags)
+    said = []
+    for process in (*processes, start(tmp_path / "alone", *flags, config=config, devices=2)):
+        said.append(process.communicate()[1].splitlines()[-1])
+        assert process.returncode == 4, said
+    assert said[0] == said[1] == said[2].replace(str(tmp_path / "alone"), str(tmp_path / "run"))
+    ours, alone = (whole_lines(tmp_path / name / "bad_steps.jsonl") for name in ("run", "alone"))
+    print(f"skipped: {[(line['step'], line['reason']) for line in ours]}")
+    assert [line | {"loss": None} for line in ours] == [line | {"loss": None} for line in alone]
+    assert {line["reason"] for line in ours} == {"spike", "parameters"}
+    with np.load(tmp_path / "run" / "bad_batch.npz") as batch, np.load(cells) as source:
+        (line,) = [line for line in ours if line["step"] == batch["step"]]
+        assert batch["ids"].tolist() == line["ids"]
+        rows = batch["ids"].astype(int)
+        assert len(rows) == 16
+        np.testing.assert_array_equal(batch["images"], source["images"][rows])
+        np.testing.assert_array_equal(batch["labels"], source["labels"][rows])
 
 
 def test_an_error_of_one_process_ends_the_other_with_its_code_in_seconds(start, config, tmp_path):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from bloodcell_jax.devices.process_end import end_process, say_end
-from bloodcell_jax.devices.processes import end_all, place
+from bloodcell_jax.devices.processes import end_all, place, stops_here
 from bloodcell_jax.errors import StoppedError
 
 # How long the main thread is given to end the run by itself, in order and with its worker processes, once nothing can
@@ -60,23 +60,11 @@ class StopSignals:
     def _remember(self, number: int, frame: types.FrameType | None) -> None:
         self._received = signal.Signals(number)
 
-    def received(self) -> bool:
-        """Return whether this process was told to stop."""
-        return self._received is not None
-
     def agreed(self) -> bool:
-        """Return whether any process was told to stop; all processes must call it at the same step."""
-        import jax
-
-        if jax.process_count() == 1:
-            return self.received()
-        import numpy as np
-        from jax.experimental.multihost_utils import process_allgather
-
-        numbers = np.asarray(process_allgather(np.int32(self._received or 0)))
-        if numbers.any() and self._received is None:
-            self._received = signal.Signals(int(numbers.max()))
-        return bool(numbers.any())
+        """Return whether the run stops here; all processes must call it at the same places, and get the same answer."""
+        if number := stops_here(self._received or 0):
+            self._received = signal.Signals(number)
+        return number != 0
 
     def error(self, where: str | None = None) -> StoppedError:
         """Return the error that ends the run, whose state is saved: exit code 130 for SIGINT, else 75."""
