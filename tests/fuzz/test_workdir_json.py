@@ -180,6 +180,7 @@ def test_500_changed_records_of_a_model_are_read_or_named(trained, tmp_path):
 
 
 @pytest.mark.fuzz
+@pytest.mark.timeout(0)
 @pytest.mark.parametrize("seed", range(1, 11))
 def test_200_000_changed_files_of_a_workdir_are_read_or_named(originals, tmp_path, seed):
     fuzz(originals, tmp_path, 20_000, reports=200, seed=seed)
