@@ -173,17 +173,25 @@ def create_parallel(backend: str, batch_size: int, devices: Sequence[Any] | None
     """Return the data parallelism over some devices; by default over every device of every process.
 
     Raises:
-      UsageError: the devices do not divide the batch; names the nearest batch sizes that fit.
+      UsageError: the devices do not divide the batch.
     """
     found = jax.devices() if devices is None else devices
     ordered = sorted(found, key=lambda device: (device.process_index, device.id))
-    count = len(ordered)
-    if batch_size % count:
-        lower = batch_size // count * count
-        nearest = f"{lower} or {lower + count}" if lower else f"{count}"
-        fits = max(n for n in range(1, count) if batch_size % n == 0)
-        raise UsageError(
-            f"config.train.batch_size={batch_size}: {count} devices do not divide it; the nearest is {nearest}. A run "
-            f"that goes on keeps its batch: give it {fits} of the devices (CUDA_VISIBLE_DEVICES)"
-        )
+    check_divides(len(ordered), batch_size)
     return DataParallel(backend, Mesh(np.array(ordered), (AXIS,)))
+
+
+def check_divides(devices: int, batch_size: int) -> None:
+    """Check that so many devices divide a batch.
+
+    Raises:
+      UsageError: they do not; names the nearest batch sizes that fit.
+    """
+    if batch_size % devices:
+        lower = batch_size // devices * devices
+        nearest = f"{lower} or {lower + devices}" if lower else f"{devices}"
+        fits = max(n for n in range(1, devices) if batch_size % n == 0)
+        raise UsageError(
+            f"config.train.batch_size={batch_size}: {devices} devices do not divide it; the nearest is {nearest}. A "
+            f"run that goes on keeps its batch: give it {fits} of the devices (CUDA_VISIBLE_DEVICES)"
+        )

@@ -10,6 +10,7 @@ import tempfile
 from typing import Any
 
 from bloodcell_jax.config import Config, to_dict
+from bloodcell_jax.devices.parallel import check_divides
 from bloodcell_jax.errors import MachineError, UsageError, UserError
 from bloodcell_jax.plan.topology import Topology
 from bloodcell_jax.run.environment import describe_machine
@@ -62,9 +63,12 @@ def run_plan(config: Config, topologies: list[Topology], *, examples: int, find_
       The results, ready for JSON.
 
     Raises:
+      UsageError: the devices of a topology do not divide the batch.
       UserError: as a topology's process says.
       MachineError: such a process ended before its answer.
     """
+    for topology in topologies:  # before the first of them is compiled for minutes
+        check_divides(topology.devices, config.train.batch_size)
     request = {"config": to_dict(config), "examples": examples, "largest_batch": find_largest}
     plans = [_ask(topology, request | {"topology": topology.name}) for topology in topologies]
     return {

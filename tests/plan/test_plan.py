@@ -8,7 +8,10 @@ import sys
 import pytest
 
 from bloodcell_jax import cli
-from bloodcell_jax.plan.command import is_installed
+from bloodcell_jax.config import Config, TrainConfig
+from bloodcell_jax.errors import UsageError
+from bloodcell_jax.plan.command import is_installed, run_plan
+from bloodcell_jax.plan.topology import parse_topology
 
 TINY = ["--config=quickstart", "--config.model.variant=test_convnext3", "--config.data.image_size=32"]
 needs_tpu = pytest.mark.skipif(not is_installed("libtpu"), reason="the extra plan-tpu is not installed")
@@ -125,11 +128,8 @@ def test_a_compiler_that_is_missing_is_named(topology, extra, module, capsys, mo
     assert module in said
 
 
-def test_devices_that_do_not_divide_the_batch_are_refused_by_the_process_that_compiles(tmp_path):
-    topology = "gpu:h100:8" if is_installed("jax_plugins.xla_cuda13") else "tpu:v5e:2x4"
-    if not is_installed("jax_plugins.xla_cuda13") and not is_installed("libtpu"):
-        pytest.skip("neither plan-gpu nor plan-tpu is installed")
-    flags = [*TINY, f"--topology={topology}", "--config.train.batch_size=12"]
-    process = subprocess.run([sys.executable, "launch.py", "plan", *flags], capture_output=True, text=True)
-    assert process.returncode == 2
-    assert "batch_size=12" in process.stderr.splitlines()[-1]
+def test_devices_that_do_not_divide_the_batch_are_refused_before_any_compilation():
+    config = Config(train=TrainConfig(batch_size=24))
+    topologies = [parse_topology(name) for name in ("gpu:h100:8", "tpu:v5e:4x4")]
+    with pytest.raises(UsageError, match=r"batch_size=24: 16 devices.*16 or 32"):
+        run_plan(config, topologies, examples=100, find_largest=False)
