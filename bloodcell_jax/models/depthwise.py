@@ -67,7 +67,8 @@ def _tpu_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _device_kind() -> str:
     """Return JAX's name of the devices that are compiled for."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
+    # It is no promise of jax; 0.10 and 0.11 have it.
+    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
     return jax.devices()[0].device_kind if device is None else device.device_kind
 
 
