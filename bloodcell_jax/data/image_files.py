@@ -63,8 +63,9 @@ _MOST_SCANS = 500
 # Pages of a TIFF.
 _MOST_COUNTED = 10
 
-# A decompression bomb is an error, not a warning. This holds for the whole process: a thread has no filters of its own.
-warnings.simplefilter("error", Image.DecompressionBombWarning)
+# Pillow warns of more. Anyone may filter its warning, for the whole process; so the pixels are counted here.
+_MOST_PIXELS = 89_478_485
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 class DecodedImage(NamedTuple):
@@ -102,7 +103,7 @@ def decode_sized(content: bytes, name: str, geometry: Geometry, *, whole: bool =
     if not content:
         raise UnreadableFile(name, "an empty file")
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_image(content) as image:
             _check_scans(image, content)
             frames = _count_frames(image)
             bring = _alone if image.width * image.height > _LARGE_PIXELS else to_geometry
@@ -115,6 +116,19 @@ def decode_sized(content: bytes, name: str, geometry: Geometry, *, whole: bool =
         shown = f"more than {_MOST_COUNTED}" if image.format == "TIFF" and frames > _MOST_COUNTED else frames
         logger.info("%s: %s frames; the first is taken", name, shown)
     return decoded
+
+
+def open_image(content: bytes) -> Image.Image:
+    """Open the content of an image file; no pixel is decoded yet.
+
+    Raises:
+      ValueError: it has more pixels than a file may have.
+      Exception: anything, as Pillow's readers do on malformed files.
+    """
+    image = Image.open(io.BytesIO(content))
+    if image.width * image.height > _MOST_PIXELS:
+        raise ValueError(f"{image.width:,} x {image.height:,} pixels; at most {_MOST_PIXELS:,} are read")
+    return image
 
 
 def _alone(image: Image.Image, geometry: Geometry, *, whole: bool) -> DecodedImage:

@@ -2,14 +2,12 @@
 
 import contextlib
 import hashlib
-import io
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from bloodcell_jax.data import image_files
 from bloodcell_jax.data.pixel_levels import levels_of, to_rgb
@@ -136,7 +134,7 @@ class StoredImages:
 
     def _decode(self, content: bytes, name: str) -> np.ndarray:
         try:
-            with Image.open(io.BytesIO(content)) as image:
+            with image_files.open_image(content) as image:
                 levels = levels_of(image)
                 pixels = np.asarray(to_rgb(image, levels))
             return image_files.resize_arrays(pixels[None], self._image_size)[0]

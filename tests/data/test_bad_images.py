@@ -8,7 +8,9 @@ import re
 import stat
 import struct
 import unicodedata
+import warnings
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ from PIL import Image
 
 from bloodcell_jax import cli
 from bloodcell_jax.config import Config, DataConfig
-from bloodcell_jax.data.file_trees import MAX_FILE_BYTES
+from bloodcell_jax.data import image_files
+from bloodcell_jax.data.file_trees import MAX_FILE_BYTES, UnreadableFile
+from bloodcell_jax.data.geometry import Geometry
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.run.create import create_run
@@ -230,3 +234,16 @@ def test_evaluation_of_another_source_skips_when_asked(trained, tmp_path, capsys
     assert re.search(r"\b1 of 9 images .*: red/bad\.png \(an empty file\)", capsys.readouterr().err)
     assert cli.main([*command, "--skip_bad"]) == 0
     assert json.loads((tmp_path / "results" / "metrics.json").read_text())["n"] == 8
+
+
+def test_more_pixels_than_a_file_may_have_are_refused_whatever_warnings_do(tmp_path):
+    """A WebP of 752 bytes that claimed 134 million pixels took 2.2 GB where somebody had turned warnings off."""
+    content = encoded(PIXELS)
+    huge = bytearray(content)
+    huge[16:24] = struct.pack(">II", 16384, 8192)
+    huge[29:33] = struct.pack(">I", zlib.crc32(huge[12:29]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(UnreadableFile, match=r"16,384 x 8,192 pixels; at most 89,478,485"):
+            image_files.decode(bytes(huge), "huge.png", Geometry(8))
+        assert image_files.decode_sized(content, "small.png", Geometry(8)).width == SIZE
