@@ -123,7 +123,19 @@ def test_durations_come_from_a_clock_that_does_not_jump():
 
 
 # What training may use beside the package's own lower rooms: nothing that knows of files, clocks or processes.
-PURE = {"__future__", "collections", "dataclasses", "functools", "re", "typing", "flax", "jax", "numpy", "optax"}
+PURE = {
+    "__future__",
+    "collections",
+    "dataclasses",
+    "functools",
+    "math",
+    "re",
+    "typing",
+    "flax",
+    "jax",
+    "numpy",
+    "optax",
+}
 PURE_ROOMS = {"config", "errors", "augment", "models", "train"}
 DEVICE_CALLS = {
     "device_put",

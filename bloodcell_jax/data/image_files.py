@@ -118,7 +118,7 @@ def decode_sized(content: bytes, name: str, geometry: Geometry, *, whole: bool =
     return decoded
 
 
-def open_image(content: bytes) -> Image.Image:
+def open_image(content: bytes) -> ImageFile.ImageFile:
     """Open the content of an image file; no pixel is decoded yet.
 
     Raises:

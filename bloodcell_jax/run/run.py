@@ -22,7 +22,7 @@ from bloodcell_jax.train.guard import Guard
 from bloodcell_jax.train.randomness import INIT, step_key
 from bloodcell_jax.train.stages import TrainingStage
 from bloodcell_jax.train.state import TrainState, begin_stage, create_state
-from bloodcell_jax.train.step import StepInput, TrainStep, make_train_step
+from bloodcell_jax.train.step import StepInput, TrainStep, make_gradients, make_train_step
 from bloodcell_jax.weights import WeightsInfo, load_weights
 
 
@@ -103,19 +103,22 @@ class Run:
     def train_step(self, stage: TrainingStage, step_input: StepInput) -> TrainStep:
         """Return the pure step of a stage."""
         train = self.config.train
-        return make_train_step(
+        gradients_of = make_gradients(
             step_input,
+            batch_size=train.batch_size,
+            accumulate=train.accumulate,
+            jsd=train.jsd,
+            axis_name=AXIS,
+            class_weights=self._class_weights(),
+        )
+        return make_train_step(
+            spread(gradients_of, self.parallel, train.shard_state),
             stage.optimizer,
             stage.schedule,
             first_step=stage.start,
             batch_size=train.batch_size,
-            accumulate=train.accumulate,
-            jsd=train.jsd,
             guard=self.guard,
             ema_decay=train.ema_decay,
-            axis_name=AXIS,
-            class_weights=self._class_weights(),
-            spread=spread(self.parallel, train.shard_state),
         )
 
     def plan_batch(self, step: int) -> dict[str, np.ndarray]:

@@ -6,13 +6,13 @@ and gathers what the forward pass needs whole.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from bloodcell_jax.devices.parallel import ROWS, WHOLE, DataParallel
 from bloodcell_jax.train.state import TrainState
+from bloodcell_jax.train.step import Gradients
 
 # Choice -> what is cut, by the names of the parts that a checkpoint stores.
 _CUT: dict[str, tuple[str, ...]] = {
@@ -52,22 +52,21 @@ def tree_shapes(trees: dict[str, Any], parallel: DataParallel, shard_state: str)
     return {part: shapes(part, tree) for part, tree in trees.items()}
 
 
-def spread(parallel: DataParallel, shard_state: str) -> Callable[[Callable], Callable]:
-    """Return what has the gradients of a step computed on each device, for a step whose state may be cut."""
+def spread(gradients_of: Gradients, parallel: DataParallel, shard_state: str) -> Gradients:
+    """Return `gradients_of` as a step calls it whose state may be cut: each device computes its part of the sums.
+
+    A step whose state is copied runs on each device as a whole, and calls it as it is.
+    """
     if shard_state == "none":
-        return lambda gradients_of: gradients_of
+        return gradients_of
+    mapped = parallel.on_each_device(gradients_of, (WHOLE, WHOLE, ROWS, WHOLE, WHOLE), WHOLE)
 
-    def spread_over_devices(gradients_of: Callable) -> Callable:
-        mapped = parallel.on_each_device(gradients_of, (WHOLE, WHOLE, ROWS, WHOLE, WHOLE), WHOLE)
+    def gradients_of_all(*arguments: Any) -> tuple:
+        loss, hits, gradients = mapped(*arguments)
+        cut = {name: parallel.cut_sharding(gradient.shape) for name, gradient in gradients.items()}
+        return loss, hits, jax.lax.with_sharding_constraint(gradients, cut)
 
-        def gradients_of_all(*arguments: Any) -> tuple:
-            loss, hits, gradients = mapped(*arguments)
-            cut = {name: parallel.cut_sharding(gradient.shape) for name, gradient in gradients.items()}
-            return loss, hits, jax.lax.with_sharding_constraint(gradients, cut)
-
-        return gradients_of_all
-
-    return spread_over_devices
+    return gradients_of_all
 
 
 def _sharding(is_cut: bool, x: Any, parallel: DataParallel) -> Any:

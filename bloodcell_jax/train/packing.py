@@ -78,7 +78,8 @@ def create_packing(leaves: Leaves, platform: str) -> Packing:
     """Return the packing of leaves by path, arrays or shapes, for a platform of JAX."""
     decays, joins = decay_mask(leaves), _JOINS.get(platform, _JOINS["cpu"])
     groups: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
-    for path, leaf in leaves.items():
+    # The order is that of JAX's trees, whichever way the leaves came: initialized, restored or traced.
+    for path, leaf in sorted(leaves.items()):
         joined = f"{leaf.dtype}/{'kernel' if decays[path] else 'rest'}"
         groups.setdefault(joined if joins(len(leaf.shape)) else path, []).append((path, tuple(leaf.shape)))
     return Packing(tuple((name, tuple(members)) for name, members in groups.items()))

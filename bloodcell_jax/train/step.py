@@ -162,42 +162,32 @@ def make_feature_extraction(
     return extract_features
 
 
+Gradients = Callable[[PackedParams, Data, Batch, jax.Array, jax.Array], tuple[jax.Array, jax.Array, dict]]
 TrainStep = Callable[[TrainState, Data, Batch, jax.Array], tuple[TrainState, Metrics]]
 
 
-def make_train_step(
+def make_gradients(
     step_input: StepInput,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
     *,
-    first_step: int,
     batch_size: int,
     accumulate: int,
     jsd: float | None,
-    guard: Guard,
-    ema_decay: float | None,
     axis_name: str,
     class_weights: np.ndarray | None = None,
-    spread: Callable[[Callable], Callable] = lambda gradients_of: gradients_of,
-) -> TrainStep:
-    """Return the pure `(state, data, batch, seed) -> (state, metrics)` of one stage.
+) -> Gradients:
+    """Return the pure `(packed parameters, data, batch, seed, step) -> (loss, hits, packed gradients)` of a stage.
 
     Args:
       step_input: what the network is given of data and batch.
-      schedule: learning rate by the stage's finished updates, for the log; `optimizer` holds its own.
-      first_step: the stage's first step.
       batch_size: global; the loss of a shard is its sum over this, so sums over shards are exact means.
       accumulate: parts in which a shard is differentiated; their sums are those of the whole shard, up to rounding.
       jsd: weight of AugMix's consistency loss if the augmentation has views.
-      guard: tells which updates are skipped.
-      axis_name: the axis of the devices; each runs the step on its rows of the global batch.
+      axis_name: the axis of the devices; each takes its rows of the global batch, and all get the sums over it.
       class_weights: weights in the loss, float32 [classes]; None weighs all alike.
-      spread: has `(packed parameters, data, batch, seed, step) -> sums over the devices` run on each of them; by
-        default the whole step already does.
 
     If predictions are to follow another class prior than training shows, `batch` also holds logit_offset float32
-    [n, classes]; it counts in the loss alone. Only the parameters that the state holds as trainable are differentiated,
-    so nothing is computed or kept for frozen ones. Metrics describe this step before its update, over the global batch.
+    [n, classes]; it counts in the loss alone. Only what is packed as trainable is differentiated, so nothing is
+    computed or kept for frozen parameters.
     """
 
     def loss_and_hits(trainable, frozen, inputs, targets, logit_offset):
@@ -209,7 +199,6 @@ def make_train_step(
         return losses.sum() / batch_size, hits
 
     def gradients_of(packed: PackedParams, data: Data, batch: Batch, seed: jax.Array, step: jax.Array) -> tuple:
-        """Return loss, hits and packed gradients, summed over the devices."""
         inputs, targets = step_input.load(data, batch, seed, step)
         packing, frozen = packed.packing, packed.frozen
         trainable = packing.unpack(packed.trainable)
@@ -217,10 +206,33 @@ def make_train_step(
         (loss, hits), gradients = sum_over_parts(gradient, accumulate, inputs, targets, batch.get("logit_offset"))
         return jax.lax.psum((loss, hits, packing.pack(gradients)), axis_name)
 
-    gradients_of_all = spread(gradients_of)
+    return gradients_of
+
+
+def make_train_step(
+    gradients_of: Gradients,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    *,
+    first_step: int,
+    batch_size: int,
+    guard: Guard,
+    ema_decay: float | None,
+) -> TrainStep:
+    """Return the pure `(state, data, batch, seed) -> (state, metrics)` of one stage.
+
+    Args:
+      gradients_of: as `make_gradients` returns it.
+      schedule: learning rate by the stage's finished updates, for the log; `optimizer` holds its own.
+      first_step: the stage's first step.
+      batch_size: global.
+      guard: tells which updates are skipped.
+
+    Metrics describe this step before its update, over the global batch.
+    """
 
     def train_step(state: TrainState, data: Data, batch: Batch, seed: jax.Array) -> tuple[TrainState, Metrics]:
-        loss, hits, gradients = gradients_of_all(state.packed, data, batch, seed, state.step)
+        loss, hits, gradients = gradients_of(state.packed, data, batch, seed, state.step)
         new_state, norms = apply_gradients(state, loss, gradients, optimizer, guard, ema_decay)
         metrics = {
             "train/loss": loss,

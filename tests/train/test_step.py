@@ -24,7 +24,7 @@ from bloodcell_jax.train.optimizers import create_optimizer
 from bloodcell_jax.train.randomness import MIX, step_key
 from bloodcell_jax.train.schedules import create_schedule
 from bloodcell_jax.train.state import begin_stage, create_state
-from bloodcell_jax.train.step import images_input, make_train_step
+from bloodcell_jax.train.step import images_input, make_gradients, make_train_step
 from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
 
 BATCH, SIZE, CLASSES, SEED = 16, 32, 3, 7
@@ -79,17 +79,21 @@ class Trainer:
         self._mask = trainable_mask(initial_params(), trainable)
         mix = parse_mix("mixup:alpha=2" if recipe == "mixed" else "none")
         augmentation = Augmentation(parse_policy(policy), mix, block=2)
-        step = make_train_step(
+        gradients_of = make_gradients(
             images_input(model, augmentation, mean=IMAGENET_MEAN, std=IMAGENET_STD, label_smoothing=0.1),
+            batch_size=BATCH,
+            accumulate=accumulate,
+            jsd=None,
+            axis_name=AXIS,
+        )
+        step = make_train_step(
+            gradients_of,
             self._optimizer,
             schedule,
             first_step=0,
             batch_size=BATCH,
-            accumulate=accumulate,
-            jsd=None,
             guard=Guard(max_bad_steps=10),
             ema_decay=0.9,
-            axis_name=AXIS,
         )
         self._data = self.parallel.place_state({"images": ResidentImages.of(IMAGES), "labels": LABELS})
         self._seed = self.parallel.place_state(np.uint32(SEED))
