@@ -45,15 +45,15 @@ def stage_costs(run: Run) -> str:
         if stage_input.note:
             notes.append(f"{name} runs the backbone once for each view and keeps {stage_input.note}")
         compiled = compile_stage(run, stage, stage_input)
-        cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
-        rows.append(
-            (
-                name,
-                str(stage.stop - stage.start),
-                str(run.config.train.batch_size),
+        costs = ("-", "-", "-")
+        if hasattr(compiled, "cost_analysis"):
+            cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+            costs = (
                 f"{cost.get('flops', float('nan')) / 1e9:.2f}",
                 f"{memory.argument_size_in_bytes / 2**20:,.0f}",
                 f"{memory.temp_size_in_bytes / 2**20:,.0f}",
             )
-        )
+        else:  # see `DataParallel.compile_step`
+            notes.append(f"{name} is compiled at its first step; --config.train.backend=jit would compile it now")
+        rows.append((name, str(stage.stop - stage.start), str(run.config.train.batch_size), *costs))
     return "\n".join([aligned(rows), *notes])

@@ -30,7 +30,7 @@ NAN = float("nan")
 def config(config_file, monkeypatch):
     """Return a configuration of 32 steps that train the head alone, on one device: checkpoints of eight take long."""
     mesh = Mesh(np.array(jax.devices()[:1]), (AXIS,))
-    monkeypatch.setattr("bloodcell_jax.run.create.create_parallel", lambda backend, size: DataParallel(backend, mesh))
+    monkeypatch.setattr("bloodcell_jax.run.create.create_parallel", lambda backend, *_: DataParallel(backend, mesh))
     config = runpy.run_path(str(config_file))["get_config"]()
     config.stages = [config.stages[0]]
     config.stages[0].steps = 32

@@ -103,3 +103,12 @@ def test_the_average_of_frozen_parameters_does_not_move():
     after, _ = apply_gradients(state, 1.0, gradients, optimizer_of("sgd"), Guard(3), 0.9)
     assert_equal(after.packed_ema.frozen, behind.frozen)
     assert all((after.packed_ema.trainable[path] != behind.trainable[path]).all() for path in gradients)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_packing_does_not_depend_on_the_order_of_leaves(platform):
+    """A network's parameters come in the order of its layers, and restored ones in that of their names."""
+    backwards = dict(reversed(PARAMS.items()))
+    one, other = (PackedParams.of(params, ALL, platform) for params in (PARAMS, backwards))
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    assert_equal(one.trainable, other.trainable)
