@@ -38,7 +38,9 @@ def stage_costs(run: Run) -> str:
 
     What a stage computes before its first step is named after the table; it is not computed.
     """
-    rows = [("stage", "steps", "batch", "GFLOP/step/device", "arguments MiB", "temporary MiB")]
+    rows: list[tuple[str, ...]] = [
+        ("stage", "steps", "batch", "GFLOP/step/device", "arguments MiB", "temporary MiB"),
+    ]
     inputs, notes = RunInputs(run), []
     for stage in run.stages:
         stage_input, name = inputs.of_stage(stage), stage.config.name
