@@ -110,6 +110,14 @@ def _hide_closed_loops() -> None:
     sys.unraisablehook = unraisable
 
 
+def _hide_cleaning() -> None:
+    """Hide what the process that cleans up after workers has cleaned; it would stand after the line of a run's end.
+
+    That process gets these options when it starts.
+    """
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
+
+
 class _Messages(logging.Handler):
     """Prints what the library has to say as the command line's own lines."""
 
@@ -199,6 +207,7 @@ def console() -> None:
     """Run the console script `bloodcell`, or `launch.py`."""
     tune_allocator()
     _hide_closed_loops()
+    _hide_cleaning()
     code = main(sys.argv)
     if code == MachineError.exit_code:
         # Threads of Orbax may wait for ever for what the machine refused.

@@ -204,11 +204,10 @@ def test_the_loss_is_the_cross_entropy_of_smoothed_and_mixed_targets_over_the_wh
     assert metrics["train/accuracy"] == (logits.argmax(1) == np.asarray(targets).argmax(1)).mean()
 
 
-@pytest.mark.parametrize("platform", ["tpu", "gpu"])
-def test_steps_agree_however_their_parameters_are_packed(platform):
-    """The packing of an accelerator, run on a CPU."""
+def test_steps_agree_however_their_parameters_are_packed():
+    """The packing of a GPU, run on a CPU."""
     expected, expected_metrics = trainer("adamw", "jit", 1).run(3)
-    state, metrics = trainer("adamw", "jit", 1, platform).run(3)
+    state, metrics = trainer("adamw", "jit", 1, "gpu").run(3)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), state.params, expected.params)
     for name, value in expected_metrics.items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
