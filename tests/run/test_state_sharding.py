@@ -1,5 +1,6 @@
 """A state that is cut over the devices: the same run as a copied one, with less memory, and resumable into and out."""
 
+import contextlib
 import re
 
 import jax
@@ -21,8 +22,9 @@ from bloodcell_jax.run.create import create_run
 from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.run.job import train_and_evaluate
 from bloodcell_jax.run.state_sharding import state_shardings
-from bloodcell_jax.train.state import begin_stage, create_state
+from bloodcell_jax.train.state import TrainState, begin_stage, create_state
 from bloodcell_jax.workdir import Workdir
+from bloodcell_jax.workdir.checkpoints import Checkpoints
 
 ADAMW = OptimizerConfig(name="adamw", learning_rate=1e-3, schedule="constant", weight_decay=0.05, clip_norm=1.0)
 
@@ -107,6 +109,25 @@ def test_packed_arrays_are_cut_too(runs, platform):
         assert all(not tree[name].is_fully_replicated for name in joined)
 
 
+@pytest.mark.parametrize(("saved", "restored"), [("all", "none"), ("none", "optimizer"), ("optimizer", "all")])
+def test_a_checkpoint_of_one_choice_is_restored_under_another(saved, restored, runs, tmp_path):
+    (run, *_), (other, *_) = runs[saved], runs[restored]
+    stage, state = other.stages[0], run.initial_state()
+    with contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints:
+        checkpoints.save(1, state.to_trees(), {"metrics": {}})
+        checkpoints.wait()
+        trees = checkpoints.restore(1, other.tree_shapes(stage))
+    found = TrainState.from_trees(trees, state.guard.skipped_steps, stage.mask, other.parallel.platform)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(state))
+    for array, sharding in zip(
+        jax.tree.leaves((found.opt_state, found.packed)),
+        jax.tree.leaves((other.state_shardings(stage).opt_state, other.state_shardings(stage).packed)),
+        strict=True,
+    ):
+        assert array.sharding.is_equivalent_to(sharding, array.ndim)
+
+
+@pytest.mark.exhaustive
 def test_a_run_goes_on_with_another_choice(tmp_path):
     """Copied, then cut, then copied again: the log is that of the run that was never stopped."""
     workdirs = {}
