@@ -1,14 +1,12 @@
 """The verb `benchmark`."""
 
-import json
 import os
-from pathlib import Path
 
 from absl import flags
 
 from bloodcell_jax.benchmark import PARTS
 from bloodcell_jax.benchmark.peers import check_peers
-from bloodcell_jax.cli.verb import Verb, say, value_of
+from bloodcell_jax.cli.verb import Verb, json_output, say_results, value_of
 from bloodcell_jax.config import Config
 from bloodcell_jax.errors import UsageError
 
@@ -38,9 +36,7 @@ def _benchmark(values: flags.FlagValues, config: Config) -> None:
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise UsageError(f"--parts={unknown[0]}: no such part; there are {', '.join(PARTS)}, or none")
-    output = Path(os.path.expanduser(value_of(values, "output"))) if value_of(values, "output") else None
-    if output is not None and os.path.isdir(output):
-        raise UsageError(f"--output={output}: is a folder; name a JSON file")
+    output = json_output(values)
     check_peers(peers)
     # The launches and the peers share the device with this process.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -53,13 +49,9 @@ def _benchmark(values: flags.FlagValues, config: Config) -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     from bloodcell_jax.benchmark.command import run_benchmark
     from bloodcell_jax.benchmark.table import format_results
-    from bloodcell_jax.workdir.output_files import is_stdout, open_output
 
     results = run_benchmark(config, peers=peers, parts=parts, windows=value_of(values, "windows"))
-    say(format_results(results), to_stderr=output is not None and is_stdout(output))
-    if output is not None:
-        with open_output(output) as file:
-            file.write(json.dumps(results, indent=2, allow_nan=False) + "\n")
+    say_results(format_results(results), results, output)
 
 
 BENCHMARK = Verb(

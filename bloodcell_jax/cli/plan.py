@@ -1,12 +1,11 @@
 """The verb `plan`."""
 
-import json
 import os
 from pathlib import Path
 
 from absl import flags
 
-from bloodcell_jax.cli.verb import Verb, say, value_of
+from bloodcell_jax.cli.verb import Verb, json_output, say_results, value_of
 from bloodcell_jax.config import Config
 from bloodcell_jax.errors import UsageError
 
@@ -49,13 +48,11 @@ def _plan(values: flags.FlagValues, config: Config) -> None:
     if not names:
         raise UsageError(f"--topology: missing; there are {topology_forms()}")
     topologies = [parse_topology(name) for name in dict.fromkeys(names)]
-    output = Path(os.path.expanduser(value_of(values, "output"))) if value_of(values, "output") else None
-    if output is not None and os.path.isdir(output):
-        raise UsageError(f"--output={output}: is a folder; name a JSON file")
+    output = json_output(values)
     from bloodcell_jax.plan.command import check_extras, run_plan
     from bloodcell_jax.plan.compare import match, read_measured
     from bloodcell_jax.plan.table import format_plan
-    from bloodcell_jax.workdir.output_files import check_unlike, is_stdout, open_output
+    from bloodcell_jax.workdir.output_files import check_unlike
 
     compare = Path(os.path.expanduser(value_of(values, "compare"))) if value_of(values, "compare") else None
     measured = None if compare is None else read_measured(compare)
@@ -70,10 +67,7 @@ def _plan(values: flags.FlagValues, config: Config) -> None:
     )
     if measured is not None:
         results["measured"] = match(measured, results)
-    say(format_plan(results), to_stderr=output is not None and is_stdout(output))
-    if output is not None:
-        with open_output(output) as file:
-            file.write(json.dumps(results, indent=2, allow_nan=False) + "\n")
+    say_results(format_plan(results), results, output)
 
 
 PLAN = Verb(

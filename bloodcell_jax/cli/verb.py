@@ -1,5 +1,6 @@
 """What a verb is, and flags that several verbs share."""
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -49,6 +50,24 @@ def required(values: flags.FlagValues, name: str) -> str:
 def required_path(values: flags.FlagValues, name: str) -> Path:
     """Return the path that a flag must give; a tilde is the home folder."""
     return Path(os.path.expanduser(required(values, name)))
+
+
+def json_output(values: flags.FlagValues) -> Path | None:
+    """Return the JSON file that `--output` names for results; None if it names none."""
+    output = Path(os.path.expanduser(value_of(values, "output"))) if value_of(values, "output") else None
+    if output is not None and os.path.isdir(output):
+        raise UsageError(f"--output={output}: is a folder; name a JSON file")
+    return output
+
+
+def say_results(text: str, results: dict[str, Any], output: Path | None) -> None:
+    """Print results as text, and write them to the file of `--output`, which may be standard output."""
+    from bloodcell_jax.workdir.output_files import is_stdout, open_output
+
+    say(text, to_stderr=output is not None and is_stdout(output))
+    if output is not None:
+        with open_output(output) as file:
+            file.write(json.dumps(results, indent=2, allow_nan=False) + "\n")
 
 
 def define_raw_names(values: flags.FlagValues) -> None:

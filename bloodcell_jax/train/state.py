@@ -86,12 +86,12 @@ def begin_stage(state: TrainState, optimizer: optax.GradientTransformation, mask
 
     They are packed as suits `platform`, a name of JAX.
     """
-    packed = PackedParams.of(state.params, mask, platform)
+    packed, ema = PackedParams.of(state.params, mask, platform), state.ema
     return dataclasses.replace(
         state,
         packed=packed,
         opt_state=optimizer.init(packed.trainable),
-        packed_ema=None if state.ema is None else PackedParams.of(state.ema, mask, platform),
+        packed_ema=None if ema is None else PackedParams.of(ema, mask, platform),
         guard=begin_window(state.guard),
     )
 
