@@ -34,6 +34,9 @@ class ModelConfig:
         "bfloat16", "precision of the computation; parameters are float32", choices=("bfloat16", "float32")
     )
     remat: bool = option(False, "recompute each block in the backward pass to save memory")
+    scan_blocks: bool = option(
+        False, "run the blocks of a stage in a loop: a smaller program that compiles sooner, and a slower step"
+    )
 
 
 @dataclass(kw_only=True)

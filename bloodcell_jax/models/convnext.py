@@ -11,6 +11,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+from jax.typing import ArrayLike
 
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models.activations import ACTIVATIONS
@@ -43,45 +45,45 @@ class DepthwiseConv(nn.Module):
 
 
 class Block(nn.Module):
-    """Depthwise convolution, norm, two dense layers, layer scale and drop path around a residual.
-
-    Attributes:
-      number: the block's place in the network, folded into each example's key.
-      drop_path: probability of dropping the branch.
-    """
+    """Depthwise convolution, norm, two dense layers, layer scale and drop path around a residual."""
 
     variant: Variant
     kernel_size: int
-    number: int
-    drop_path: float
     dtype: jnp.dtype
     param_dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x, keys):
+    def __call__(self, x, keys=None, number=0, keep_rate=1.0):
+        """Return the block's output, [n, h, w, c] like `x`; without `keys` nothing is dropped.
+
+        Args:
+          keys, number, keep_rate: those of `drop_path`.
+        """
         variant, channels, dtypes = self.variant, x.shape[-1], (self.dtype, self.param_dtype)
         dense = partial(Dense, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=_init_weights)
-        y = DepthwiseConv(self.kernel_size, *dtypes, name="depthwise")(x)
+        y = checkpoint_name(DepthwiseConv(self.kernel_size, *dtypes, name="depthwise")(x), "depthwise")
         y = LayerNorm(variant.norm_eps, *dtypes, name="norm")(y)
-        y = ACTIVATIONS[variant.activation](dense(4 * channels, name="expand")(y))
+        y = checkpoint_name(dense(4 * channels, name="expand")(y), "expand")
+        y = ACTIVATIONS[variant.activation](y)
         if variant.grn:
             y = GlobalResponseNorm(*dtypes, name="grn")(y)
-        y = dense(channels, name="project")(y).astype(jnp.float32)
+        y = checkpoint_name(dense(channels, name="project")(y), "project").astype(jnp.float32)
         if variant.layer_scale is not None:
             initial = nn.initializers.constant(variant.layer_scale)
             y = y * self.param("layer_scale", initial, (channels,), self.param_dtype)
-        if keys is not None and self.drop_path > 0:
-            y = drop_path(y, keys, self.number, self.drop_path)
+        if keys is not None:
+            y = drop_path(y, keys, number, keep_rate)
         return (x + y).astype(self.dtype)
 
 
-def drop_path(branch: jax.Array, keys: jax.Array, number: int, rate: float) -> jax.Array:
-    """Drop the branch [n, h, w, c] of each example with probability `rate`; kept ones are scaled to the same mean.
+def drop_path(branch: jax.Array, keys: jax.Array, number: ArrayLike, keep_rate: ArrayLike) -> jax.Array:
+    """Keep the branch [n, h, w, c] of each example with probability `keep_rate`, scaled to the same mean; drop others.
 
-    Stochastic depth (Huang et al. 2016, arXiv:1603.09382), drawn from `keys` [n] folded with the block's number.
+    Stochastic depth (Huang et al. 2016, arXiv:1603.09382), drawn from `keys` [n] folded with the block's `number`, its
+    place in the network.
     """
-    keep = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, number), 1 - rate))(keys)
-    return jnp.where(keep[:, None, None, None], branch / (1 - rate), 0)
+    keep = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, number), keep_rate))(keys)
+    return jnp.where(keep[:, None, None, None], branch / keep_rate, 0)
 
 
 class Stage(nn.Module):
@@ -97,6 +99,7 @@ class Stage(nn.Module):
     first_block: int
     drop_paths: tuple[float, ...]
     remat: bool
+    scan_blocks: bool
     dtype: jnp.dtype
     param_dtype: jnp.dtype
 
@@ -106,17 +109,36 @@ class Stage(nn.Module):
         if self.index > 0:
             x = LayerNorm(self.variant.norm_eps, *dtypes, name="downsample_norm")(x)
             x = PatchConv(channels, 2, *dtypes, _init_weights, name="downsample_conv")(x)
-        block = nn.remat(Block) if self.remat else Block
+        block = partial(Block, self.variant, self.variant.kernel_sizes[self.index], *dtypes)
+        if self.scan_blocks and len(self.drop_paths) > 1 and not self.is_initializing():
+            return self._scan(block(parent=None), x, keys)
+        if self.remat:
+            block = partial(nn.remat(Block), *block.args)
         for i, rate in enumerate(self.drop_paths):
-            x = block(
-                self.variant,
-                self.variant.kernel_sizes[self.index],
-                self.first_block + i,
-                rate,
-                *dtypes,
-                name=f"block_{i}",
-            )(x, keys)
+            x = block(name=f"block_{i}")(x, keys if rate > 0 else None, self.first_block + i, 1 - rate)
         return x
+
+    def _scan(self, block: Block, x: jax.Array, keys: jax.Array | None) -> jax.Array:
+        """Apply the blocks in a loop, whose program holds one of them.
+
+        A loop keeps for the backward pass whatever it is not told to compute again, float32 copies of every norm among
+        it. So it is told which maps to keep.
+        """
+        depth, params = len(self.drop_paths), self.variables["params"]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params[f"block_{i}"] for i in range(depth)))
+        numbers = self.first_block + jnp.arange(depth)
+        keep_rates = jnp.asarray([1 - rate for rate in self.drop_paths], jnp.float32)
+        kept = () if self.remat else ("depthwise", "expand", "project")
+
+        def apply_block(x, of_block):
+            own, number, keep_rate = of_block
+            return block.apply({"params": own}, x, keys, number, keep_rate), None
+
+        apply_block = jax.checkpoint(
+            apply_block, policy=jax.checkpoint_policies.save_only_these_names(*kept), prevent_cse=False
+        )
+        keys = keys if max(self.drop_paths) > 0 else None
+        return jax.lax.scan(apply_block, x, (stacked, numbers, keep_rates))[0]
 
 
 class ConvNeXt(nn.Module):
@@ -127,6 +149,7 @@ class ConvNeXt(nn.Module):
       head_init_scale: factor on the head's initial weights.
       stem_stride: 4, or 2 (the 4x4 kernel with padding 1) for small images.
       remat: recompute each block in the backward pass.
+      scan_blocks: run the blocks of a stage in a loop.
       dtype: precision of the computation.
       param_dtype: precision of the parameters.
     """
@@ -137,6 +160,7 @@ class ConvNeXt(nn.Module):
     head_init_scale: float = 1.0
     stem_stride: int = 4
     remat: bool = False
+    scan_blocks: bool = False
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
 
@@ -186,7 +210,8 @@ class ConvNeXt(nn.Module):
         rates = self._drop_path_rates()
         for i, depth in enumerate(variant.depths):
             first = sum(variant.depths[:i])
-            stage = Stage(variant, i, first, rates[first : first + depth], self.remat, *dtypes, name=f"stage_{i}")
+            options = (rates[first : first + depth], self.remat, self.scan_blocks)
+            stage = Stage(variant, i, first, *options, *dtypes, name=f"stage_{i}")
             x = features[f"stage_{i}"] = stage(x, keys)
         if 0 in x.shape:
             height, width, least = *images.shape[1:3], 8 * self.stem_stride

@@ -47,8 +47,7 @@ class Layer:
 
     def forward(self, params: Any, images: jax.Array) -> Any:
         """Apply it; a block without drop path."""
-        extra = (None,) if self.kind == BLOCK else ()
-        return self.module.apply({"params": params}, images, *extra)
+        return self.module.apply({"params": params}, images)
 
     @property
     def flops(self) -> int:
@@ -70,7 +69,7 @@ def layers_of(model: Network, image_size: int, batch_size: int) -> list[Layer]:
       TypeError: a matrix of parameters belongs to no layer of the table above.
     """
     if hasattr(model, "remat"):
-        model = model.clone(remat=False)
+        model = model.clone(remat=False, scan_blocks=False)
     images = jax.ShapeDtypeStruct((batch_size, image_size, image_size, 3), jnp.float32)
     params = jax.eval_shape(lambda x: model.init(jax.random.key(0), x)["params"], images)
     found: dict[tuple, Layer] = {}

@@ -93,6 +93,7 @@ def build_model(config: ModelConfig) -> Network:
     if config.num_classes is None:
         raise UsageError("config.model.num_classes: unset; a configuration that a run has resolved says it")
     names = ("drop_path", "layer_scale", "head_init_scale", "stem_stride", "norm_eps", "activation", "remat")
+    names += ("scan_blocks",)
     # Only what differs from the defaults is passed on: a variant's own values stand, and a network without one of
     # these options refuses it by name.
     changed = {name: getattr(config, name) for name in names if getattr(config, name) != getattr(ModelConfig(), name)}

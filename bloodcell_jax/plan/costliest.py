@@ -7,7 +7,9 @@ from typing import Any
 
 from bloodcell_jax.plan.program import Operation
 
-_FRAME = re.compile(r"jit\(train_step\)|shard_map|jvp\(|transpose\(|cond$|branch_\d+_fun|while$|body$|\w+\.extract")
+_FRAME = re.compile(
+    r"jit\(train_step\)|shard_map|jvp\(|transpose\(|cond$|branch_\d+_fun|while$|body$|closed_call$|checkpoint$|\w+\.extract"
+)
 _BACKWARD, _FORWARD = "backward", "forward"
 
 
@@ -36,7 +38,7 @@ def _name(operation: Operation) -> str:
         return f"{operation.opcode} that the compiler added"
     side = _BACKWARD if "transpose(" in path else _FORWARD if "jvp(" in path else ""
     parts = [part for part in path.split("/") if not _is_frame(part)]
-    place = re.sub(r"(block_|layers_)\d+", r"\1*", "/".join(parts))
+    place = re.sub(r"(block_|layers_)\d+", r"\1*", "/".join(parts)).replace("/Block/", "/block_*/")
     return f"{side} {place}, {operation.opcode}".strip()
 
 

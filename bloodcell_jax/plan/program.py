@@ -143,15 +143,29 @@ def _operations(computations: dict[str, dict[str, Instruction]], name: str, time
             for attribute in ("body", "to_apply", "true_computation"):
                 called = instruction.called(attribute)
                 if called in computations:
-                    yield from _operations(computations, called, times * _trips(instruction))
+                    yield from _operations(computations, called, times * _trips(instruction, computations))
             continue
         moved = instruction.bytes + sum(_read_bytes(instruction, computation, computations))
         kind = opcode.removesuffix("-start")
         yield Operation(kind, instruction.path, moved, instruction.cycles, times, instruction.line)
 
 
-def _trips(instruction: Instruction) -> int:
+def _trips(instruction: Instruction, computations: dict[str, dict[str, Instruction]]) -> int:
+    """Return how often a loop runs.
+
+    XLA:GPU and XLA:CPU write it down. XLA:TPU leaves it to the condition, which compares a count from 0 with it.
+    """
     found = re.search(r'"known_trip_count":\{"n":"(\d+)"', instruction.line)
+    if found:
+        return int(found[1])
+    condition = computations.get(instruction.called("condition") or "", {})
+    limits = [_constant(each.line) for each in condition.values() if each.opcode == "constant"]
+    compared = [each for each in condition.values() if each.opcode == "compare" and "direction=LT" in each.line]
+    return limits[0] if len(limits) == len(compared) == 1 else 1
+
+
+def _constant(line: str) -> int:
+    found = re.search(r" constant\((\d+)\)", line)
     return int(found[1]) if found else 1
 
 

@@ -50,6 +50,36 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert repeated(40) == 10 * repeated(4) > 0
 
 
+TPU_LOOP = """
+HloModule jit_train_step
+
+%condition.1 (state.1: (s32[], f32[8])) -> pred[] {
+  %constant.1 = s32[]{:T(128)} constant(27)
+  %state.1 = (s32[]{:T(128)}, f32[8]{0}) parameter(0)
+  %count.1 = s32[]{:T(128)} get-tuple-element(%state.1), index=0
+  ROOT %lt.1 = pred[]{:T(512)} compare(%count.1, %constant.1), direction=LT
+}
+
+%body.1 (state.2: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %state.2 = (s32[]{:T(128)}, f32[8]{0}) parameter(0)
+  ROOT %fusion.1 = (s32[]{:T(128)}, f32[8]{0}) fusion(%state.2), kind=kLoop, metadata={op_name="jit(train_step)/\
+jvp(ConvNeXt)/stage_2/while/body/closed_call/checkpoint/Block/project/dot_general"}
+}
+
+ENTRY %main.1 (start.1: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %start.1 = (s32[]{:T(128)}, f32[8]{0}) parameter(0)
+  ROOT %while.1 = (s32[]{:T(128)}, f32[8]{0}) while(%start.1), condition=%condition.1, body=%body.1
+}
+"""
+
+
+def test_a_loop_of_a_tpu_runs_as_often_as_its_condition_says():
+    [operation] = read_operations(TPU_LOOP)
+    assert operation.times == 27
+    [row] = costliest([operation], lambda operation: operation.moved, most=1)
+    assert (row["name"], row["count"]) == ("forward stage_2/block_*/project/dot_general, fusion", 27)
+
+
 def test_operations_have_the_names_of_the_code():
     def step(x):
         with jax.named_scope("block_3"), jax.named_scope("expand"):
