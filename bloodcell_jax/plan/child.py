@@ -5,11 +5,15 @@ A compiler for other machines is loaded for good, and may end its process; so ea
 
 import json
 import sys
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from bloodcell_jax.config import from_dict
+from bloodcell_jax.config import Config, from_dict
 from bloodcell_jax.errors import UserError
 from bloodcell_jax.plan.topology import create_devices, parse_topology
+
+if TYPE_CHECKING:
+    from bloodcell_jax.run.run import Run
 
 
 def main() -> None:
@@ -26,17 +30,26 @@ def _plan(request: dict[str, Any]) -> dict[str, Any]:
 
     # How long a program takes to compile is a part of the plan.
     jax.config.update("jax_enable_compilation_cache", False)
+    from bloodcell_jax.plan.advice import runs_that_need_less
     from bloodcell_jax.plan.shapes_run import create_shapes_run
     from bloodcell_jax.plan.stage_plan import plan_stage, usable_memory
 
     topology = parse_topology(request["topology"])
     accelerator, devices = topology.accelerator, create_devices(topology)
-    run = create_shapes_run(from_dict(request["config"]), request["examples"], devices, usable_memory(accelerator))
-    find_largest = request["largest_batch"]
+    config, find_more = from_dict(request["config"]), request["largest_batch"]
+
+    def create(config: Config) -> "Run":
+        return create_shapes_run(config, request["examples"], devices, usable_memory(accelerator))
 
     def say(text: str) -> None:
         _answer({"progress": f"{topology.name}: {text}"})
 
+    run = create(config)
+    smaller = partial(runs_that_need_less, run, config, create)
+    stages = [
+        plan_stage(run, stage, accelerator, smaller_runs=smaller if find_more else None, say=say)
+        for stage in run.stages
+    ]
     return {
         "topology": topology.name,
         "device": devices[0].device_kind,
@@ -44,7 +57,7 @@ def _plan(request: dict[str, Any]) -> dict[str, Any]:
         "slices": topology.slices,
         "batch_per_device": run.config.train.batch_size // len(devices),
         "feed": "streaming" if run.streams else "resident",
-        "stages": [plan_stage(run, stage, accelerator, find_largest=find_largest, say=say) for stage in run.stages],
+        "stages": stages,
     }
 
 

@@ -1,6 +1,7 @@
 """What is said of a stage on one topology: what its compiled step needs, and the time that its work allows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,14 +24,19 @@ _USABLE = {Gpu: 0.75, Tpu: 15.75 / 16}
 _SHORTEST_KERNEL = 2e-6
 
 Say = Callable[[str], None]
+# Changes of a configuration, and the run with them.
+SmallerRuns = Callable[[], Iterable[tuple[dict[str, Any], Run]]]
 
 
-def plan_stage(run: Run, stage: TrainingStage, accelerator: Tpu | Gpu, *, find_largest: bool, say: Say) -> dict:
+def plan_stage(
+    run: Run, stage: TrainingStage, accelerator: Tpu | Gpu, *, smaller_runs: SmallerRuns | None, say: Say
+) -> dict:
     """Return the plan of a stage, ready for JSON.
 
     Args:
       run: on the devices of a topology.
-      find_largest: look for the largest batch as well, which compiles about four more programs.
+      smaller_runs: runs that need less memory, to find out which of them fits if this one does not. None: neither that
+        nor the largest batch is looked for, each of which compiles about four more programs.
       say: is told what is being done.
     """
     limit, batch_size = usable_memory(accelerator), run.config.train.batch_size
@@ -47,23 +53,36 @@ def plan_stage(run: Run, stage: TrainingStage, accelerator: Tpu | Gpu, *, find_l
             "fits": step.memory.peak <= limit,
         },
         "largest_batch": None,
+        "fits_with": None,
         "operations": sum(operation.times for operation in step.operations),
         "collectives": collectives(step.operations),
         "costliest": costliest(step.operations, _seconds_of(accelerator), MOST_OPERATIONS),
         "estimate": _estimate(run, stage, step, accelerator),
     }
-    if find_largest:
+    if smaller_runs is not None:
 
         def needed(size: int) -> int:
             return (step if size == batch_size else _compile(run.with_batch_size(size), stage, say)).memory.peak
 
         plan["largest_batch"] = largest_batch(needed, limit, start=batch_size, unit=run.batch_unit)
+        if not plan["memory"]["fits"]:
+            plan["fits_with"] = _first_that_fits(smaller_runs(), stage, limit, say)
     return plan
 
 
 def usable_memory(accelerator: Tpu | Gpu) -> int:
     """Return the bytes of a device that programs and arrays may take."""
     return int(accelerator.memory * _USABLE[type(accelerator)])
+
+
+def _first_that_fits(runs: Iterable[tuple[dict[str, Any], Run]], stage: TrainingStage, limit: int, say: Say) -> dict:
+    """Return the first changes with which a stage fits and the peak that it has then; without any, both are None."""
+    for changes, run in runs:
+        say(f"with {', '.join(f'{name}={value}' for name, value in changes.items())}")
+        peak = _compile(run, stage, say).memory.peak
+        if peak <= limit:
+            return {"changes": changes, "peak": peak}
+    return {"changes": None, "peak": None}
 
 
 def _compile(run: Run, stage: TrainingStage, say: Say) -> CompiledStep:

@@ -58,6 +58,7 @@ def _stage(name: str, plans: list[dict], columns: list[dict], results: dict) -> 
         ("memory: usable, MiB (rates)", lambda stage: _mib(stage["memory"]["usable"])),
         ("it fits (compiled)", lambda stage: "yes" if stage["memory"]["fits"] else "no"),
         ("largest batch that fits (compiled)", lambda stage: _number(stage["largest_batch"], ",d")),
+        ("it would fit with (compiled)", _fits_with),
         ("collectives (compiled)", _collectives),
         ("operations a step (compiled)", lambda stage: _number(stage["operations"] or None, ",d")),
         ("compilation, s (here)", lambda stage: f"{stage['compile_s']:.0f}"),
@@ -96,6 +97,15 @@ def _costliest(plan: dict, stage: dict) -> str:
 def _collectives(stage: dict) -> str:
     found = [f"{row['count']} {row['kind']}, {_mib(row['bytes'])} MiB" for row in stage["collectives"]]
     return "; ".join(found) or "none"
+
+
+def _fits_with(stage: dict) -> str:
+    if stage["fits_with"] is None:
+        return "-"
+    changes, peak = stage["fits_with"]["changes"], stage["fits_with"]["peak"]
+    if changes is None:
+        return "nothing that was tried"
+    return f"{' '.join(f'{name}={value}' for name, value in changes.items())}: {_mib(peak)} MiB"
 
 
 def _images_per_second(stage: dict) -> str:

@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from bloodcell_jax import cli
 from bloodcell_jax.config import Config, TrainConfig
 from bloodcell_jax.errors import UsageError
+from bloodcell_jax.plan.advice import runs_that_need_less
 from bloodcell_jax.plan.command import is_installed, run_plan
+from bloodcell_jax.plan.shapes_run import create_shapes_run
 from bloodcell_jax.plan.topology import parse_topology
 
 TINY = ["--config=quickstart", "--config.model.variant=test_convnext3", "--config.data.image_size=32"]
@@ -91,6 +94,37 @@ def test_the_largest_batch_fits_and_five_percent_more_does_not(topology, tmp_pat
     for batch, fits in ((size, True), (int(1.06 * size), False)):
         _, results = plan(tmp_path, *flags, f"--config.train.batch_size={batch}", "--nolargest_batch")
         assert results["topologies"][0]["stages"][0]["memory"]["fits"] == fits
+
+
+@pytest.mark.plan
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("topology", [pytest.param("gpu:l4:2", marks=needs_gpu)])
+def test_what_makes_a_step_fit_is_found_by_compiling_it(topology, tmp_path):
+    flags = ["--config=quickstart", "--config.model.variant=convnext_tiny", f"--topology={topology}"]
+    flags.append("--config.train.batch_size=8192")
+    text, results = plan(tmp_path, *flags)
+    [stage] = results["topologies"][0]["stages"]
+    assert not stage["memory"]["fits"]
+    assert stage["fits_with"]["changes"] == {"model.remat": True}
+    assert "model.remat=True" in text
+    _, results = plan(tmp_path, *flags, "--config.model.remat", "--nolargest_batch")
+    [stage] = results["topologies"][0]["stages"]
+    assert stage["memory"]["fits"]
+
+
+def test_changes_that_save_memory_are_tried_in_turn_unless_they_are_made_already():
+    def changes(devices, **train):
+        config = Config(train=TrainConfig(backend="jit", batch_size=8, **train))
+        run = create_shapes_run(config, 24, jax.devices()[:devices], 10**9)
+        made = list(runs_that_need_less(run, config, lambda config: config))
+        for fields, changed in made:
+            assert changed.model.remat == fields.get("model.remat", False)
+            assert changed.train.shard_state == fields.get("train.shard_state", config.train.shard_state)
+        return [tuple(fields.values()) for fields, _ in made]
+
+    assert changes(1) == [(True,)], "there is nothing to cut the state over"
+    assert changes(2) == [(True,), ("optimizer",), (True, "optimizer"), (True, "all")]
+    assert changes(2, shard_state="optimizer") == [(True,), (True, "optimizer"), (True, "all")]
 
 
 REFUSED = {
