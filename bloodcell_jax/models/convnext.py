@@ -7,6 +7,7 @@ nor on how the batch is cut over devices.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -118,7 +119,7 @@ class Stage(nn.Module):
             x = block(name=f"block_{i}")(x, keys if rate > 0 else None, self.first_block + i, 1 - rate)
         return x
 
-    def _scan(self, block: Block, x: jax.Array, keys: jax.Array | None) -> jax.Array:
+    def _scan(self, block: Block, x: Any, keys: jax.Array | None) -> Any:
         """Apply the blocks in a loop, whose program holds one of them.
 
         A loop keeps for the backward pass whatever it is not told to compute again, float32 copies of every norm among
