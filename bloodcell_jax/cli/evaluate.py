@@ -24,6 +24,13 @@ def _define_evaluate(values: flags.FlagValues) -> None:
         "object of names; drop leaves images out; names that differ by case, _, - and blanks alone match by themselves",
         flag_values=values,
     )
+    flags.DEFINE_multi_string(
+        "slices",
+        [],
+        "a column whose values are scored by themselves: of the manifest, or PATH:COLUMN of a table beside the source, "
+        "such as pbc96.csv:other_acquisition; repeat the flag for more",
+        flag_values=values,
+    )
     define_finding(values)
     define_raw_names(values)
 
@@ -49,6 +56,7 @@ def _evaluate(values: flags.FlagValues) -> None:
         split,
         output,
         class_map=mapped,
+        slices=value_of(values, "slices"),
         raw_names=value_of(values, "raw_names"),
         **finding(values),
     )
@@ -63,7 +71,8 @@ EVALUATE = Verb(
   evaluate --workdir=runs/first --split=test
   evaluate --workdir=runs/first --source=folder:other_lab --output=results
   evaluate --model=model.safetensors --source=folder:other_lab --output=results
-  evaluate --workdir=runs/first --source=folder:other_lab --output=results --class_map=PMN=neutrophil,Artifact=drop""",
+  evaluate --workdir=runs/first --source=folder:other_lab --output=results --class_map=PMN=neutrophil,Artifact=drop
+  evaluate --workdir=runs/first --slices=pbc96.csv:other_acquisition""",
     _define_evaluate,
     _evaluate,
     has_source=True,

@@ -30,8 +30,8 @@ def _define_plan(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "largest_batch",
         True,
-        "find the largest batch that fits, within 5 %, and what makes a stage fit that does not; it compiles about four "
-        "more programs for each",
+        "find the largest batch that fits, within 5 %, and what makes a stage fit that does not; it compiles about "
+        "four more programs for each",
         flag_values=values,
     )
     flags.DEFINE_string(

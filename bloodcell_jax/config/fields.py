@@ -186,6 +186,12 @@ class TrainConfig:
 @dataclass(kw_only=True)
 class EvaluateConfig:
     batch_size: int = option(256, "images per forward pass over all devices", minimum=1, may_change=True)
+    slices: tuple[str, ...] = option(
+        (),
+        "columns whose values are scored by themselves, such as the stain: of the manifest, or PATH:COLUMN of a table "
+        "beside the source with a row for every image",
+        may_change=True,
+    )
 
 
 @dataclass(kw_only=True)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from bloodcell_jax.evaluate.class_map import ClassMap, match_classes, relabel
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.metrics import Scores
 from bloodcell_jax.evaluate.outputs import write_split
+from bloodcell_jax.evaluate.slices import read_slices
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.layout import EvaluationFolder
 
@@ -32,6 +34,7 @@ def evaluate_source(
     output: str | None,
     *,
     class_map: ClassMap | None = None,
+    slices: Sequence[str] = (),
     raw_names: bool = False,
     **reading: Any,
 ) -> tuple[EvaluationFolder, Scores]:
@@ -42,6 +45,8 @@ def evaluate_source(
       split: train, val, test or all; None: test, or val if there is no test (all for another source).
       output: folder for the files; None: eval/<split> of the workdir, for the run's own source alone.
       class_map: class of `source` -> class of the model, `drop` or None; other names match by themselves.
+      slices: columns whose values are scored by themselves, see `read_slices`; without any, those of the run's
+        configuration if the data are its own.
       raw_names: names in the CSVs are exact, even if a spreadsheet would run them as formulas.
       **reading: fields of `DataConfig` that say how `source` is read: skip_bad, include, exclude, class_level,
         split_folders, group_regex, columns, root and file_pattern. The run's own source is read as it was trained on.
@@ -68,10 +73,18 @@ def evaluate_source(
     if source is not None:
         dataset, indices, mapped = _under_model_names(dataset, indices, classifier.class_names, class_map or {})
         origin |= mapped
+    of_examples = read_slices(dataset, slices or (classifier.config.evaluate.slices if source is None else ()))
     probabilities = classifier.predict_examples(dataset.images, indices)
     folder = EvaluationFolder(Path(os.path.expanduser(output))) if output else classifier.run.evaluation(split)
     scores = write_split(
-        folder, dataset, indices, probabilities, step=classifier.step, origin=origin, raw_names=raw_names
+        folder,
+        dataset,
+        indices,
+        probabilities,
+        step=classifier.step,
+        origin=origin,
+        slices=of_examples,
+        raw_names=raw_names,
     )
     return folder, scores
 

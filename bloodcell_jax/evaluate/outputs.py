@@ -15,6 +15,7 @@ from PIL import Image
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.evaluate.groups import score_groups, write_groups
 from bloodcell_jax.evaluate.metrics import Scores, classification_metrics
+from bloodcell_jax.evaluate.slices import Slices, score_slices
 from bloodcell_jax.names import spreadsheet_cell
 from bloodcell_jax.whole_files import writing
 from bloodcell_jax.workdir.json_files import write_json
@@ -32,6 +33,7 @@ def write_split(
     *,
     step: int,
     origin: Mapping[str, Any] | None = None,
+    slices: Slices | None = None,
     raw_names: bool = False,
 ) -> Scores:
     """Write the files of one evaluated split and return its metrics; `metrics.json` comes last.
@@ -41,6 +43,7 @@ def write_split(
       probabilities: [len(indices), classes].
       step: step of the checkpoint that made them.
       origin: what else `metrics.json` says of the examples, such as their source.
+      slices: what is scored by itself, as `read_slices` returns it of the dataset.
       raw_names: names in the CSVs are exact, even if a spreadsheet would run them as formulas.
 
     Raises:
@@ -50,6 +53,9 @@ def write_split(
     groups = None if dataset.groups is None else [dataset.groups[int(i)] for i in indices]
     metrics = {"step": step} | dict(origin or {})
     metrics |= classification_metrics(labels, probabilities, dataset.class_names, groups=groups)
+    if slices:
+        of_split = {name: tuple(values[int(i)] for i in indices) for name, values in slices.items()}
+        metrics["slices"] = score_slices(of_split, labels, probabilities, dataset.class_names, groups=groups)
     with writing(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
         for earlier in (folder.page, folder.groups):

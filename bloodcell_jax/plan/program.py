@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
+# What XLA:TPU makes of a sum over several slices: a sum inside each slice leaves every device a part, the hosts add the
+# parts of all slices, and the devices gather them.
+BETWEEN_SLICES = "send between slices"
 
 # They name or join values; nothing runs.
 _FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "partition-id", "replica-id"}
@@ -89,13 +92,20 @@ def read_operations(text: str) -> list[Operation]:
 
 def collectives(operations: list[Operation]) -> list[dict[str, Any]]:
     """Return kind, count and bytes (of the results on one device) of the operations between devices."""
-    rows = []
-    for kind in COLLECTIVES:
-        found = [operation for operation in operations if operation.opcode == kind]
-        if found:
-            total = sum(operation.times * _result_bytes(operation.line) for operation in found)
-            rows.append({"kind": kind, "count": sum(operation.times for operation in found), "bytes": total})
-    return rows
+    found: dict[str, list[Operation]] = {}
+    for operation in operations:
+        between = operation.opcode == "send" and "_xla_megascale_transfer_type" in operation.line
+        kind = BETWEEN_SLICES if between else operation.opcode
+        found.setdefault(kind, []).append(operation)
+    return [
+        {
+            "kind": kind,
+            "count": sum(operation.times for operation in found[kind]),
+            "bytes": sum(operation.times * _result_bytes(operation.line) for operation in found[kind]),
+        }
+        for kind in (*COLLECTIVES, BETWEEN_SLICES)
+        if kind in found
+    ]
 
 
 def _computations(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
@@ -229,6 +239,8 @@ def _elements(line: str) -> int:
 def _arrays(shape: str) -> Iterator[tuple[int, str]]:
     """Yield the bytes and the layout of each array of a shape or a tuple of shapes."""
     for dtype, sizes, layout in _ARRAY.findall(shape):
+        if dtype == "token":
+            continue
         bits = _BITS.search(dtype)
         width = 8 if dtype == "pred" or bits is None else int(bits[0])
         yield _count(sizes) * width // 8, layout

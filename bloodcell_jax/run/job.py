@@ -86,6 +86,7 @@ def train_and_evaluate(
         run = create_run(config)
         if signals.agreed():
             raise signals.error()
+        run.slices  # noqa: B018 - a mistake in them is said now, not after the training
         if profile_steps.stop > run.total_steps:
             asked = f"{profile_steps.start}:{profile_steps.stop}"
             raise UsageError(f"--profile_steps={asked}: the run has {run.total_steps} steps; name a range inside them")
@@ -223,4 +224,6 @@ def _evaluate(
         check = _check_signals(signals, f"while evaluating {split}")
         probabilities = evaluator.predict(params, split, before_batch=check)
         if jax.process_index() == 0:
-            write_split(workdir.evaluation(split), run.dataset, run.splits[split], probabilities, step=step)
+            write_split(
+                workdir.evaluation(split), run.dataset, run.splits[split], probabilities, step=step, slices=run.slices
+            )

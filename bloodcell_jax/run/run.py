@@ -14,6 +14,7 @@ from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.sampling import Sampler
 from bloodcell_jax.data.splits import describe_splits, split_rule
 from bloodcell_jax.devices.parallel import AXIS, DataParallel
+from bloodcell_jax.evaluate.slices import Slices, read_slices
 from bloodcell_jax.models.network import Network, Params
 from bloodcell_jax.models.registry import init_params
 from bloodcell_jax.run.state_sharding import spread, state_shardings, tree_shapes
@@ -72,6 +73,15 @@ class Run:
     def splits_record(self) -> dict[str, Any]:
         """The content of `splits.json`, which says what the run learns from and is tested on."""
         return describe_splits(self.splits, self.data_hash, split_rule(self.dataset, self.splits, self.config.data))
+
+    @cached_property
+    def slices(self) -> Slices:
+        """What evaluations score by itself.
+
+        Raises:
+          UsageError, DataError: as `read_slices`.
+        """
+        return read_slices(self.dataset, self.config.evaluate.slices)
 
     def initial_state(self) -> TrainState:
         """Return the state before step 0, on the devices."""

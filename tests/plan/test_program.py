@@ -50,6 +50,33 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert repeated(40) == 10 * repeated(4) > 0
 
 
+TWO_SLICES = """
+HloModule jit_train_step
+
+ENTRY %main.1 (gradient: f32[4096]) -> f32[4096] {
+  %gradient = f32[4096]{0} parameter(0)
+  %reduce-scatter.1 = f32[1024]{0} reduce-scatter(%gradient), replica_groups={{0,1,2,3}}, dimensions={0}
+  %after-all.1 = token[] after-all(), frontend_attributes={MegascaleRendezvousKeyName="all-reduce.64_0"}
+  %send.1 = (f32[1024]{0}, u32[], token[]) send(%reduce-scatter.1, %after-all.1), is_host_transfer=true, \
+frontend_attributes={_xla_megascale_reduce_operation="SUM",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv.1 = (f32[1024]{0}, u32[], token[]) recv(%after-all.1), is_host_transfer=true, \
+frontend_attributes={_xla_megascale_reduce_operation="SUM",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv-done.1 = (f32[1024]{0}, token[]) recv-done(%recv.1)
+  %sum.1 = f32[1024]{0} get-tuple-element(%recv-done.1), index=0
+  ROOT %all-gather.1 = f32[4096]{0} all-gather(%sum.1), replica_groups={{0,1,2,3}}, dimensions={0}
+}
+"""
+
+
+def test_a_sum_over_slices_is_told_from_sums_inside_them():
+    found = {row["kind"]: (row["count"], row["bytes"]) for row in collectives(read_operations(TWO_SLICES))}
+    assert found == {
+        "all-gather": (1, 16384),
+        "reduce-scatter": (1, 4096),
+        "send between slices": (1, 4096 + 4),  # a number goes with it
+    }
+
+
 TPU_LOOP = """
 HloModule jit_train_step
 
