@@ -18,6 +18,7 @@ from bloodcell_jax.data.sources import knows_names
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.class_map import ClassMap, match_classes, relabel
 from bloodcell_jax.evaluate.classifier import Classifier
+from bloodcell_jax.evaluate.medmnist_results import is_medmnist, write_medmnist_results
 from bloodcell_jax.evaluate.metrics import Scores
 from bloodcell_jax.evaluate.outputs import write_split
 from bloodcell_jax.evaluate.slices import read_slices
@@ -70,6 +71,7 @@ def evaluate_source(
         raise UsageError(f"--split={split}: {dataset.source} has {', '.join(splits)}")
     indices = splits[split]
     origin: dict[str, Any] = {"source": dataset.source, "split": split}
+    as_published = is_medmnist(dataset.source, split) and dataset.class_names == classifier.class_names
     if source is not None:
         dataset, indices, mapped = _under_model_names(dataset, indices, classifier.class_names, class_map or {})
         origin |= mapped
@@ -86,6 +88,9 @@ def evaluate_source(
         slices=of_examples,
         raw_names=raw_names,
     )
+    if as_published and len(indices) == len(splits[split]):
+        run = classifier.workdir.path.resolve().name if classifier.workdir else "model"
+        write_medmnist_results(folder, dataset.source, split, probabilities, scores, run)
     return folder, scores
 
 

@@ -58,7 +58,7 @@ def write_split(
         metrics["slices"] = score_slices(of_split, labels, probabilities, dataset.class_names, groups=groups)
     with writing(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
-        for earlier in (folder.page, folder.groups):
+        for earlier in (folder.page, folder.groups, *folder.medmnist_results()):
             earlier.unlink(missing_ok=True)
     _write_predictions(folder.predictions, dataset, indices, probabilities, raw_names=raw_names)
     if groups is not None:

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from bloodcell_jax.workdir.records import check_environment, check_metrics_line,
 _MARK = "a run of bloodcell_jax\n"
 # The end of the names of a run's TensorBoard files, by which they are told from those of other programs.
 EVENTS_END = ".bloodcell"
+_MEDMNIST = re.compile(r".+_(train|val|test)_\[AUC\][01]\.\d{3}_\[ACC\][01]\.\d{3}@.+\.csv")
 
 
 class EvaluationFolder:
@@ -36,7 +38,12 @@ class EvaluationFolder:
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them."""
-        return self.metrics, self.predictions, self.most_wrong, self.groups, self.page, self.before
+        named = (self.metrics, self.predictions, self.most_wrong, self.groups, self.page, self.before)
+        return (*named, *self.medmnist_results())
+
+    def medmnist_results(self) -> list[Path]:
+        """Return the files whose names hold their scores, as MedMNIST's evaluator names them."""
+        return [path for path in sorted(self.path.glob("*.csv")) if _MEDMNIST.fullmatch(path.name)]
 
 
 class Workdir:
