@@ -6,6 +6,7 @@ process could read half of it.
 """
 
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -26,6 +27,16 @@ os.environ["BLOODCELL_JAX_DATA"] = str(CACHE / "data")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 # Compiling is most of the time of the tests, and half of it is LLVM's optimization: these programs run for moments.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+
+@pytest.fixture(autouse=True)
+def library_logger():
+    """The command line takes over the library's logger, which caplog of pytest 8.0 then does not hear."""
+    logger = logging.getLogger("bloodcell_jax")
+    handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 CONFIG = """
