@@ -75,6 +75,7 @@ def classify_files(
     Raises:
       DataError: a probability is not finite.
     """
+    show(0, len(files))
     ahead, waiting = _BATCHES_AHEAD * classifier.batch_size, deque()
     decode = partial(_decode, geometry=classifier.geometry)
     with contextlib.closing(map_ahead(decode, files, ahead=ahead)) as decoded:
