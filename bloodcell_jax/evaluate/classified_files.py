@@ -75,7 +75,8 @@ def classify_files(
     Raises:
       DataError: a probability is not finite.
     """
-    show(0, len(files))
+    done, total = 0, len(files)
+    show(done, total)
     ahead, waiting = _BATCHES_AHEAD * classifier.batch_size, deque()
     decode = partial(_decode, geometry=classifier.geometry)
     with contextlib.closing(map_ahead(decode, files, ahead=ahead)) as decoded:
@@ -84,8 +85,10 @@ def classify_files(
             batch = waiting.popleft()
             for (number, image), row in zip(batch, probabilities, strict=True):
                 yield ClassifiedFile(number, files[number], image, row)
-            show(batch[-1][0] + 1, len(files))
-    show(len(files), len(files))
+            done = batch[-1][0] + 1
+            show(done, total)
+    if done < total:  # The last files cannot be read.
+        show(total, total)
 
 
 def _decode(file: InputFile, geometry: Geometry) -> _Decoded:

@@ -68,7 +68,7 @@ def test_progress_ends_with_the_last_file_readable_or_not(classifier, files):
     list(classify_files(classifier, files, lambda done, total: shown.append((done, total))))
     assert shown[0] == (0, 150)
     assert shown[-1] == (150, 150)
-    assert shown == sorted(shown)
+    assert shown == sorted(set(shown))
     assert len(shown) >= 150 // classifier.batch_size
 
 
