@@ -7,7 +7,7 @@ from bloodcell_jax.names import full_class_name
 from bloodcell_jax.report.text_table import aligned
 
 # Folders that stand on a terminal; the page has all of them.
-_MOST_FOLDERS = 24
+_MOST_FOLDERS = 12
 
 
 def differential_text(differential: Differential, width: int) -> str:

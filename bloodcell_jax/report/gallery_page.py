@@ -1,7 +1,7 @@
 """The gallery page of `predict`: the differential count, and images of each predicted class. It needs no other file."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ def write_gallery_page(path: Path, predictions: FilePredictions, inputs: Sequenc
     folders = differential.folders if len(differential.folders) > 1 else {}
     html = render(
         "gallery.html",
+        name=PurePath(inputs[0]).name or inputs[0],
         inputs=inputs,
         rows_file=rows_file,
         model=model_line(predictions.classifier),
