@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-exhaustive test-faults test-fuzz test-lowest test-parity test-plan test-real lint format clean
+.PHONY: demo test test-browser test-exhaustive test-faults test-fuzz test-lowest test-parity test-plan test-real lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python launch.py train --config=quickstart --workdir=runs/demo
@@ -17,7 +17,14 @@ test: lint
 test-exhaustive: $(VENV)/.installed-test
 	# Every case of every kind, and all programs compiled as users have them.
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder \
-		-m "not parity and not real and not faults and not fuzz"
+		-m "not parity and not real and not faults and not fuzz and not browser"
+
+test-browser: $(VENV)/.installed-test
+	# With Chromium of this machine, or with Playwright's own, which is downloaded.
+	$(BIN)/python -m pip install --quiet --editable '.[test,browser]'
+	{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null || \
+		$(BIN)/python -m playwright install chromium
+	$(BIN)/python -m pytest -m browser
 
 test-parity: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --editable '.[peers]'

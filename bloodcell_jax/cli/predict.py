@@ -1,10 +1,23 @@
 """The verb `predict`."""
 
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from absl import flags
 
 from bloodcell_jax.cli.model_flags import define_model, load_classifier, model_files
-from bloodcell_jax.cli.verb import Verb, define_raw_names, required_path, say, value_of
+from bloodcell_jax.cli.verb import Verb, define_raw_names, result_path, say, value_of
 from bloodcell_jax.errors import UsageError
+
+if TYPE_CHECKING:
+    from bloodcell_jax.evaluate.predict_files import FilePredictions
+    from bloodcell_jax.evaluate.prediction_outputs import PredictionOutputs
+
+# A cell on the review page takes 50 kB, and an hour has room for a few hundred judgments.
+_MOST_REVIEWED = 500
 
 
 def _define_predict(values: flags.FlagValues) -> None:
@@ -13,7 +26,31 @@ def _define_predict(values: flags.FlagValues) -> None:
         "input", [], "an image, folder, zip or glob pattern; may be given several times", flag_values=values
     )
     flags.DEFINE_string(
-        "output", None, "the CSV file to write; /dev/stdout and pipes are written to as well", flag_values=values
+        "output",
+        None,
+        "the file for the rows: JSON lines if it ends in .jsonl, otherwise CSV; - is standard output; devices and "
+        "pipes are written to as well",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "top",
+        1,
+        "the number of likeliest classes with columns of their own; --top=3 adds second, second_confidence, third, "
+        "third_confidence",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "page", None, "a web page to write: the count of each class, and images of each", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "review",
+        0,
+        "write a page of so many cells, those whose answers are least certain, where a person corrects them; it is "
+        "named after --output (cells.review.html), and saves a manifest for train, evaluate and audit",
+        lower_bound=0,
+        upper_bound=_MOST_REVIEWED,
+        flag_values=values,
     )
     flags.DEFINE_bool(
         "strict",
@@ -26,22 +63,56 @@ def _define_predict(values: flags.FlagValues) -> None:
 
 def _predict(values: flags.FlagValues) -> None:
     from bloodcell_jax.evaluate.predict_files import predict_files
-    from bloodcell_jax.workdir.output_files import check_unlike, is_stdout
+    from bloodcell_jax.evaluate.prediction_outputs import PredictionOutputs
+    from bloodcell_jax.run.watch.progress import show_pass
+    from bloodcell_jax.workdir.output_files import is_stdout
 
-    inputs, output = value_of(values, "input"), required_path(values, "output")
+    inputs, page = value_of(values, "input"), value_of(values, "page")
+    page = Path(os.path.expanduser(page)) if page else None
+    outputs = PredictionOutputs(result_path(values, "output"), page, value_of(values, "review"))
     if not inputs:
         raise UsageError("--input: missing; give an image, folder, zip or glob pattern")
-    check_unlike(output, model_files(values))
-    strict, raw_names = value_of(values, "strict"), value_of(values, "raw_names")
-    count = predict_files(lambda: load_classifier(values), inputs, output, strict=strict, raw_names=raw_names)
-    say(f"{output}: {count} images", to_stderr=is_stdout(output))
+    outputs.check_unlike(model_files(values))
+    with show_pass("predicting") as show:
+        predictions = predict_files(
+            lambda: load_classifier(values),
+            inputs,
+            outputs,
+            strict=value_of(values, "strict"),
+            raw_names=value_of(values, "raw_names"),
+            top=value_of(values, "top"),
+            show=show,
+        )
+    to_stderr = any(is_stdout(path) for path in outputs.by_flag.values())
+    for line in _results(values, outputs, predictions):
+        say(line, to_stderr=to_stderr)
+
+
+def _results(values: flags.FlagValues, outputs: "PredictionOutputs", predictions: "FilePredictions") -> Iterator[str]:
+    """Yield the differential count, and what was written; the pages are written here."""
+    from bloodcell_jax.report.differential_text import differential_text
+    from bloodcell_jax.report.gallery_page import write_gallery_page
+    from bloodcell_jax.report.review_page import write_review_page
+
+    yield differential_text(predictions.differential, shutil.get_terminal_size().columns)
+    if outputs.page is not None:
+        write_gallery_page(outputs.page, predictions, value_of(values, "input"), outputs.rows)
+        yield f"page: {outputs.page}"
+    if outputs.review is not None:
+        model = next((flag, value_of(values, flag)) for flag in ("workdir", "model") if value_of(values, flag))
+        root = write_review_page(outputs.review, predictions, model)
+        count = len(predictions.review)
+        yield f"review: {outputs.review} has the {count} least certain cells; its corrections name files below {root}"
+    yield f"{outputs.rows}: {predictions.count} images"
 
 
 PREDICT = Verb(
-    "classify images into a CSV file",
+    "classify images into a CSV file or JSON lines, and count them by class",
     """
   predict --workdir=runs/first --input=slides/ --output=cells.csv
-  predict --model=model.safetensors --input='new/*.png' --input=more.zip --output=cells.csv""",
+  predict --model=model.safetensors --input='new/*.png' --input=more.zip --output=cells.jsonl
+  predict --workdir=runs/first --input=slides/ --output=cells.csv --top=3 --page=cells.html --review=40
+  predict --workdir=runs/first --input=slides/ --output=- | head""",
     _define_predict,
     _predict,
 )

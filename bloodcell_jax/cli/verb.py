@@ -52,6 +52,11 @@ def required_path(values: flags.FlagValues, name: str) -> Path:
     return Path(os.path.expanduser(required(values, name)))
 
 
+def result_path(values: flags.FlagValues, name: str) -> Path:
+    """Return the file for results that a flag must give; - is standard output."""
+    return Path("/dev/stdout") if value_of(values, name) == "-" else required_path(values, name)
+
+
 def json_output(values: flags.FlagValues) -> Path | None:
     """Return the JSON file that `--output` names for results; None if it names none."""
     output = Path(os.path.expanduser(value_of(values, "output"))) if value_of(values, "output") else None

@@ -4,7 +4,6 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -13,6 +12,7 @@ from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data import image_files
 from bloodcell_jax.data.class_tree import Entry
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.decoding_pool import map_ahead
 from bloodcell_jax.data.file_trees import FileTree, UnreadableFile, example_id, is_hidden, printable
 from bloodcell_jax.data.geometry import Geometry
 from bloodcell_jax.devices.host import check_fits
@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # An error is one line, so it names only this many images.
 NAMED_IN_ERROR = 5
+# Files that wait for a thread.
+_AHEAD = 256
 
 
 def decode_dataset(
@@ -134,8 +136,7 @@ def _decode_all(
         images[i] = decoded.pixels
         return decoded.width, decoded.height, decoded.side
 
-    with ThreadPoolExecutor(image_files.DECODING_THREADS) as pool:
-        found = list(pool.map(decode, range(len(entries))))
+    found = list(map_ahead(decode, range(len(entries)), ahead=_AHEAD))
     bad = {i: reason for i, reason in enumerate(found) if isinstance(reason, str)}
     return images, np.array([(0, 0, 0) if i in bad else each for i, each in enumerate(found)], np.int32), bad
 

@@ -7,6 +7,7 @@ import io
 import logging
 import threading
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -44,6 +45,8 @@ def _readable_suffixes() -> frozenset[str]:
     """Return the suffixes of `_FORMATS` that Pillow can open here: its builds differ, and HEIF is a package."""
     if importlib.util.find_spec("pillow_heif") is not None:
         importlib.import_module("pillow_heif").register_heif_opener()
+    # The usual formats are then tried first: 0.34 instead of 0.41 ms for a JPEG of 96 px.
+    Image.preinit()
     registered = Image.registered_extensions()
     without = () if features.check("jpg_2000") else ("JPEG2000",)  # It is registered in any case.
     listed = ((kind, suffix) for kind, suffixes in _FORMATS.items() for suffix in suffixes if kind not in without)
@@ -52,10 +55,7 @@ def _readable_suffixes() -> frozenset[str]:
 
 SUFFIXES = _readable_suffixes()
 
-# Threads that decode at the same time: Pillow releases the interpreter lock while it decodes.
-DECODING_THREADS = 8
-
-# A file of Pillow's 89 million pixels takes a gigabyte and more while it is decoded, and eight threads do that: files
+# A file of Pillow's 89 million pixels takes a gigabyte and more while it is decoded, and several threads do that: files
 # above these pixels are decoded one at a time.
 _LARGE, _LARGE_PIXELS = threading.Lock(), 2**23
 # Progressive JPEGs have ten scans or so.
@@ -88,13 +88,26 @@ def decode(content: bytes, name: str, geometry: Geometry) -> np.ndarray:
     return decode_sized(content, name, geometry).pixels
 
 
-def decode_sized(content: bytes, name: str, geometry: Geometry, *, whole: bool = False) -> DecodedImage:
+def decode_sized(
+    content: bytes,
+    name: str,
+    geometry: Geometry,
+    *,
+    whole: bool = False,
+    note: Callable[[str], None] = logger.info,
+) -> DecodedImage:
     """Decode an image file and bring it to the network's geometry.
 
     The image is cropped to the centered square that `geometry` says, and that is resized, bicubic with antialiasing.
 
     The image is turned as its EXIF says, laid on white if it is transparent, and brought to 8 bits. An animation gives
-    its first frame, and the log says so.
+    its first frame.
+
+    Args:
+      content, name: the file.
+      geometry: the network's.
+      whole: the image is not cropped, not even to a square.
+      note: takes a line on what was left out of the file; unset: the log.
 
     Raises:
       UnreadableFile: the content cannot be decoded, or shows nothing: it is black, transparent or of one color, or has
@@ -114,8 +127,32 @@ def decode_sized(content: bytes, name: str, geometry: Geometry, *, whole: bool =
         raise UnreadableFile(name, _reason(error)) from error
     if frames > 1:
         shown = f"more than {_MOST_COUNTED}" if image.format == "TIFF" and frames > _MOST_COUNTED else frames
-        logger.info("%s: %s frames; the first is taken", name, shown)
+        note(f"{name}: {shown} frames; the first is taken")
     return decoded
+
+
+def decode_to_show(content: bytes, name: str, longest: int) -> np.ndarray:
+    """Decode an image file as a viewer shows it, uint8 [h, w, 3]; no side has more than `longest` pixels.
+
+    Raises:
+      UnreadableFile: the content cannot be decoded.
+    """
+    try:
+        with open_image(content) as image:
+            _check_scans(image, content)
+            levels = levels_of(image)
+            shown = to_rgb(_upright(image), levels)
+            shown.thumbnail((longest, longest), Image.Resampling.BICUBIC)
+            return np.asarray(shown)
+    except Exception as error:  # Pillow's decoders raise nearly everything on malformed files.
+        raise UnreadableFile(name, _reason(error)) from error
+
+
+def encode_jpeg(pixels: np.ndarray) -> bytes:
+    """Encode an image, uint8 [h, w, 3], for a page: no difference is visible, at a fifth of the size of a PNG."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "jpeg", quality=92, subsampling=0)
+    return content.getvalue()
 
 
 def open_image(content: bytes) -> ImageFile.ImageFile:

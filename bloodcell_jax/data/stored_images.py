@@ -2,14 +2,13 @@
 
 import contextlib
 import hashlib
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 
 from bloodcell_jax.data import image_files
+from bloodcell_jax.data.decoding_pool import DECODING_THREADS, map_ahead
 from bloodcell_jax.data.pixel_levels import levels_of, to_rgb
 from bloodcell_jax.devices.host import check_fits
 from bloodcell_jax.errors import DataError
@@ -110,14 +109,10 @@ class StoredImages:
 
     def _chunks(self) -> Iterator[np.ndarray]:
         """Yield all images in order, in chunks; threads decode only a few chunks ahead, so memory stays flat."""
-        waiting: deque[Future[np.ndarray]] = deque()
-        with ThreadPoolExecutor(image_files.DECODING_THREADS) as pool:
-            for start in range(0, len(self), _IMAGES_PER_CHUNK):
-                waiting.append(pool.submit(self.__getitem__, slice(start, start + _IMAGES_PER_CHUNK)))
-                if len(waiting) > 2 * image_files.DECODING_THREADS:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+        starts = range(0, len(self), _IMAGES_PER_CHUNK)
+        chunks = (slice(start, start + _IMAGES_PER_CHUNK) for start in starts)
+        with contextlib.closing(map_ahead(self.__getitem__, chunks, ahead=2 * DECODING_THREADS)) as decoded:
+            yield from decoded
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)

@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ import numpy as np
 
 from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.decoding_pool import DECODING_THREADS, map_ahead
 from bloodcell_jax.data.example_index import ExampleIndex, Names
-from bloodcell_jax.data.image_files import DECODING_THREADS
 from bloodcell_jax.data.stored_images import StoredImages, damage_named
 from bloodcell_jax.data.tfds_files import check_prepared_files
 from bloodcell_jax.download import cache_folder
@@ -200,11 +199,11 @@ def _example_index(parts: list[_Records], folder: Path, fingerprint: str, source
 
 def _read_index(parts: list[_Records], source: str) -> ExampleIndex:
     rows = []
-    with damage_named(source), ThreadPoolExecutor(DECODING_THREADS) as pool:
+    with damage_named(source):
         for part in parts:
             starts = range(0, len(part), _RECORDS_AT_A_TIME)
             numbers = (list(range(start, min(start + _RECORDS_AT_A_TIME, len(part)))) for start in starts)
-            rows += [row for some in pool.map(part.describe, numbers) for row in some]
+            rows += [row for some in map_ahead(part.describe, numbers, ahead=2 * DECODING_THREADS) for row in some]
     labels, names, groups = zip(*rows, strict=True) if rows else ((), (), ())
     ids = [str(i) if name is None else name for i, name in enumerate(names)]
     return ExampleIndex(np.array(labels, np.int32), Names.of(ids), None if None in groups else groups)

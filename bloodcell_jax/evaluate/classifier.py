@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -148,6 +148,26 @@ class Classifier:
         probabilities = self._evaluator.predict(self._params, images, indices)
         check_finite(probabilities, f"the checkpoint of step {self.step}")
         return probabilities
+
+    @property
+    def batch_size(self) -> int:
+        """Images of one forward pass."""
+        return self._evaluator.batch_size
+
+    def predict_as_they_come(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the probabilities [m, classes] of each batch; the next is awaited while the devices compute one.
+
+        The rows equal those of `predict_examples` to the bit if every batch but the last has `batch_size` images.
+
+        Args:
+          batches: images of the model's size, uint8 [m, h, w, 3], 1 to `batch_size` of them.
+
+        Raises:
+          DataError: as `predict_examples` says.
+        """
+        for probabilities in self._evaluator.predict_as_they_come(self._params, batches):
+            check_finite(probabilities, f"the checkpoint of step {self.step}")
+            yield probabilities
 
 
 def _choose(folders: CheckpointFolders, wanted: str, ranking: Ranking) -> int:

@@ -1,6 +1,6 @@
 """Forward passes over many images, every one of them exactly once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ class Evaluator:
     ):
         devices = parallel.mesh.size
         self.batch_size = -(-batch_size // devices) * devices
-        self._batches = ImageBatches(parallel, self.batch_size)
+        self._parallel, self._batches = parallel, ImageBatches(parallel, self.batch_size)
 
         def probabilities(params: Params, images: jax.Array) -> jax.Array:
             logits, _ = model.apply({"params": params}, normalize(to_unit(images), mean, std), train=False)
@@ -60,6 +60,32 @@ class Evaluator:
         with self._batches.open(images, indices) as batches:
             for batch in batches:
                 before_batch()
-                parts.append(np.asarray(jax.device_get(self.probabilities(params, batch))))
-        probabilities = np.concatenate(parts)[: len(indices)].astype(np.float64)
-        return probabilities / probabilities.sum(axis=1, keepdims=True)
+                parts.append(_to_host(self.probabilities(params, batch)))
+        return np.concatenate(parts)[: len(indices)]
+
+    def predict_as_they_come(self, params: Params, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield what `predict` returns, batch by batch; the next batch is awaited while the devices compute one.
+
+        Args:
+          params: replicated global arrays.
+          batches: images uint8 [m, h, w, 3] in this process, 1 to `batch_size` of them.
+        """
+        running = None
+        for images in batches:
+            padding = [(0, self.batch_size - len(images)), *[(0, 0)] * 3]
+            placed = self._parallel.global_batch(np.pad(images, padding, mode="edge"))
+            done = None if running is None else _finished(*running)
+            running = self.probabilities(params, placed), len(images)
+            if done is not None:
+                yield done
+        if running is not None:
+            yield _finished(*running)
+
+
+def _finished(probabilities: jax.Array, count: int) -> np.ndarray:
+    return _to_host(probabilities)[:count]
+
+
+def _to_host(probabilities: jax.Array) -> np.ndarray:
+    rows = np.asarray(jax.device_get(probabilities), np.float64)
+    return rows / rows.sum(axis=1, keepdims=True)

@@ -48,16 +48,22 @@ class InputFile(NamedTuple):
 
     Attributes:
       name: in the CSV.
+      folder: the folder that it lies in, under a name that no other folder has.
+      root: absolute path of the folder or zip of the input.
+      inside: its path below the root.
       read: returns its bytes; raises UnreadableFile.
     """
 
     name: str
+    folder: str
+    root: PurePosixPath
+    inside: str
     read: Callable[[], bytes]
 
 
 class _Found(NamedTuple):
-    root: PurePosixPath  # absolute path of the folder or zip that it lies in
-    inside: str  # path below the root
+    root: PurePosixPath
+    inside: str
     read: Callable[[], bytes]
 
 
@@ -102,7 +108,8 @@ def find_input_files(inputs: list[str], archives: ExitStack, *, strict: bool) ->
         logger.warning(
             "--input: files that are given more than once: %s; each has one row", f"{len(found) - len(once):,}"
         )
-    result.files = [InputFile(name, file.read) for name, file in zip(_names(once), once, strict=True)]
+    names, folders = _names(once), _folders(once)
+    result.files = [InputFile(name, folder, *file) for name, folder, file in zip(names, folders, once, strict=True)]
     if result.others:
         count, kinds = f"{result.others.total():,}", by_suffix(result.others)
         logger.warning("--input: files that are no images by their suffix: %s (%s); they have no row", count, kinds)
@@ -182,17 +189,7 @@ def _refuse(name: str, reason: str) -> bytes:
 
 def _names(files: list[_Found]) -> list[str]:
     """Return a name for each file: its path below its root, after as much of the root as tells it from all others."""
-    depth: dict[PurePosixPath, int] = {file.root: 0 for file in files}
-    example = None
-    while True:
-        names = [_end(file.root, depth[file.root]) + file.inside for file in files]
-        times = Counter(names)
-        equal = [(file, name) for file, name in zip(files, names, strict=True) if times[name] > 1]
-        if not equal:
-            break
-        example = example or equal[0][1]
-        for root in {file.root for file, _ in equal}:
-            depth[root] += 1
+    names, depth, example = _told_apart([(file.root, file.inside) for file in files])
     if example:
         longer = [printable(PurePosixPath(_end(root, n))) for root, n in depth.items() if n]
         logger.warning(
@@ -201,6 +198,33 @@ def _names(files: list[_Found]) -> list[str]:
             listed(longer),
         )
     return names
+
+
+def _folders(files: list[_Found]) -> list[str]:
+    """Return a name for the folder of each file: the end of its path that tells it from all other folders."""
+    paths = [(file.root / file.inside).parent for file in files]
+    distinct = list(dict.fromkeys(paths))
+    names, _, _ = _told_apart([(path.parent, path.name) for path in distinct])
+    name_of = dict(zip(distinct, names, strict=True))
+    return [name_of[path] for path in paths]
+
+
+def _told_apart(places: list[tuple[PurePosixPath, str]]) -> tuple[list[str], dict[PurePosixPath, int], str | None]:
+    """Return distinct names of places, how many parts of each root are in them, and a name that several would have.
+
+    Args:
+      places: a root, and a path below it.
+    """
+    depth, example = {root: 0 for root, _ in places}, None
+    while True:
+        names = [_end(root, depth[root]) + inside for root, inside in places]
+        times = Counter(names)
+        equal = [(root, name) for (root, _), name in zip(places, names, strict=True) if times[name] > 1]
+        if not equal:
+            return names, depth, example
+        example = example or equal[0][1]
+        for root in {root for root, _ in equal}:
+            depth[root] += 1
 
 
 def _end(root: PurePosixPath, depth: int) -> str:

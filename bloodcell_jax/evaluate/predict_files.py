@@ -1,104 +1,128 @@
-"""What the verb `predict` does: image files into a CSV."""
+"""What the verb `predict` does: image files into rows, a differential count, and the images for its pages."""
 
-import logging
-import os
+import contextlib
+from array import array
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path, PurePosixPath
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from bloodcell_jax.data.decoded_files import is_image
-from bloodcell_jax.data.file_trees import UnreadableFile
-from bloodcell_jax.data.geometry import Geometry
-from bloodcell_jax.data.image_files import SUFFIXES, DecodedImage, decode_sized
-from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.data.image_files import SUFFIXES
+from bloodcell_jax.errors import DataError
+from bloodcell_jax.evaluate.chosen_images import GALLERY_SIZE, Gallery, ReviewCell, WorkList
+from bloodcell_jax.evaluate.classified_files import ClassifiedFile, classify_files
 from bloodcell_jax.evaluate.classifier import Classifier
-from bloodcell_jax.evaluate.input_files import InputFile, by_suffix, find_input_files, listed
-from bloodcell_jax.names import spreadsheet_cell
-from bloodcell_jax.workdir.output_files import check_unlike, csv_writer, open_output
+from bloodcell_jax.evaluate.differential import Differential
+from bloodcell_jax.evaluate.input_files import InputFiles, by_suffix, find_input_files, listed
+from bloodcell_jax.evaluate.prediction_outputs import PredictionOutputs
+from bloodcell_jax.evaluate.prediction_rows import check_top, row_writer
+from bloodcell_jax.workdir.output_files import open_output
 
-logger = logging.getLogger(__name__)
 
-# Images decoded, classified and written at a time: memory stays flat whatever the input.
-_CHUNK = 1024
+@dataclass(frozen=True)
+class FilePredictions:
+    """What `predict` found.
+
+    Attributes:
+      classifier: the model.
+      count, unreadable: images that have a row, and images that have none.
+      differential: the counts by predicted class and folder.
+      gallery: the images of each class for the gallery page.
+      review: the images for the review page, in order.
+    """
+
+    classifier: Classifier
+    count: int
+    unreadable: int
+    differential: Differential
+    gallery: Gallery
+    review: list[ReviewCell]
 
 
 def predict_files(
     create_classifier: Callable[[], Classifier],
     inputs: list[str],
-    output: Path,
+    outputs: PredictionOutputs,
     *,
     strict: bool,
     raw_names: bool = False,
-) -> int:
-    """Classify image files into a CSV and return how many got a row.
+    top: int = 1,
+    show: Callable[[int, int], None] = lambda done, total: None,
+) -> FilePredictions:
+    """Classify image files into a CSV or JSON lines, and return their counts and what the pages will show.
 
     The log names each image that got no row, and says what else was left out or not looked at.
 
     Args:
       create_classifier: called once the inputs are known to exist.
       inputs: images, folders (searched below), zips or glob patterns.
-      output: the CSV; it appears whole or not at all. A device or pipe is written to at the end.
+      outputs: the file of the rows appears whole or not at all; a device or pipe is written to at the end. Pages are
+        not written here.
       strict: refuse if any image cannot be read, or has a suffix that is not read.
       raw_names: names in the CSV are exact, even if a spreadsheet would run them as formulas.
+      top: how many of the likeliest classes have columns of their own.
+      show: is told how many of all images are done, now and then.
 
     Raises:
-      UsageError: an input matches nothing; or the output is a folder, an input, or named like an image.
+      UsageError: an input matches nothing; or an output is a folder, an input, or named like an image.
       DataError: no image could be read, or, with `strict`, not all; or the model's probabilities are not finite.
       MachineError: the output cannot be written.
     """
-    if os.path.isdir(output):
-        raise UsageError(f"--output={output}: is a folder; name a file, as in {output / 'cells.csv'}")
-    if is_image(PurePosixPath(output.name)):
-        raise UsageError(f"--output={output}: is named like an image; name a CSV, as in {output.with_suffix('.csv')}")
+    outputs.check()
     with ExitStack() as archives:
-        found = find_input_files(inputs, archives, strict=strict)
-        if found.passed_over:
-            raise DataError(
-                "--strict: files that look like images, but have a suffix that is not read: "
-                f"{len(found.passed_over):,} ({listed(found.passed_over)}); convert or remove them; nothing was written"
-            )
-        if not found.files:
-            held = f"; it holds {by_suffix(found.others)}" if found.others else ""
-            raise DataError(f"--input={' '.join(inputs)}: holds no image ({', '.join(sorted(SUFFIXES))}){held}")
-        check_unlike(output, found.paths)
-        return _predict_into(create_classifier(), found.files, output, strict, raw_names)
+        found = _find(inputs, archives, strict)
+        outputs.check_unlike(found.paths)
+        classifier = create_classifier()
+        check_top(top, classifier.class_names)
+        with open_output(outputs.rows) as file:
+            write = row_writer(outputs.rows, file, classifier.class_names, top=top, raw_names=raw_names)
+            collected = _Collected(classifier, outputs)
+            with contextlib.closing(classify_files(classifier, found.files, show)) as classified_files:
+                for classified in classified_files:
+                    write(classified)
+                    collected.add(classified)
+            collected.mention_geometry()
+            unreadable = len(found.files) - collected.count
+            if collected.count == 0 or (strict and unreadable):
+                raise DataError(f"{unreadable} of {len(found.files)} images could not be read; nothing was written")
+        review = collected.work_list.cells()  # It reads files, while the archives are open.
+    return FilePredictions(classifier, collected.count, unreadable, collected.differential, collected.gallery, review)
 
 
-def _predict_into(classifier: Classifier, files: list[InputFile], output: Path, strict: bool, raw_names: bool) -> int:
-    with open_output(output) as file:
-        written = _write_rows(classifier, files, csv_writer(file), str if raw_names else spreadsheet_cell)
-        if written == 0 or (strict and written < len(files)):
-            raise DataError(f"{len(files) - written} of {len(files)} images could not be read; nothing was written")
-    return written
+def _find(inputs: list[str], archives: ExitStack, strict: bool) -> InputFiles:
+    found = find_input_files(inputs, archives, strict=strict)
+    if found.passed_over:
+        raise DataError(
+            "--strict: files that look like images, but have a suffix that is not read: "
+            f"{len(found.passed_over):,} ({listed(found.passed_over)}); convert or remove them; nothing was written"
+        )
+    if not found.files:
+        held = f"; it holds {by_suffix(found.others)}" if found.others else ""
+        raise DataError(f"--input={' '.join(inputs)}: holds no image ({', '.join(sorted(SUFFIXES))}){held}")
+    return found
 
 
-def _write_rows(classifier: Classifier, files: list[InputFile], writer: Any, cell: Callable[[str], str]) -> int:
-    """Write the header and a row per readable image; log the others, and what is looked at."""
-    class_names = [cell(name) for name in classifier.class_names]
-    writer.writerow(["file", "predicted", "confidence", *class_names])
-    seen: list[tuple[int, int, int]] = []
-    for start in range(0, len(files), _CHUNK):
-        names, images = _read_all(files[start : start + _CHUNK], classifier.geometry)
-        pixels = np.array([image.pixels for image in images])
-        for name, row in zip(names, classifier.predict_examples(pixels, np.arange(len(names))), strict=True):
-            values = [f"{p:.6f}" for p in row]
-            best = int(row.argmax())
-            writer.writerow([cell(name), class_names[best], values[best], *values])
-        seen += [(image.width, image.height, image.side) for image in images]
-    found = np.array(seen, int).reshape(-1, 3)
-    classifier.mention_geometry(found[:, :2], found[:, 2])
-    return len(seen)
+class _Collected:
+    """What is kept of all images: counts and sizes of each, the pixels of a few."""
 
+    def __init__(self, classifier: Classifier, outputs: PredictionOutputs):
+        self._classifier, self._sizes = classifier, array("i")
+        self.differential = Differential(classifier.class_names)
+        self.gallery = Gallery(len(classifier.class_names), GALLERY_SIZE if outputs.page else 0)
+        self.work_list = WorkList(outputs.review_size)
 
-def _read_all(files: list[InputFile], geometry: Geometry) -> tuple[list[str], list[DecodedImage]]:
-    names, images = [], []
-    for name, read in files:
-        try:
-            images.append(decode_sized(read(), name, geometry))
-            names.append(name)
-        except UnreadableFile as error:
-            logger.warning("%s", error)
-    return names, images
+    def add(self, classified: ClassifiedFile) -> None:
+        image = classified.image
+        self._sizes.extend((image.width, image.height, image.side))
+        self.differential.add(classified.file.folder, classified.label)
+        self.gallery.offer(classified)
+        self.work_list.offer(classified)
+
+    @property
+    def count(self) -> int:
+        return len(self._sizes) // 3
+
+    def mention_geometry(self) -> None:
+        sizes = np.array(self._sizes).reshape(-1, 3)
+        self._classifier.mention_geometry(sizes[:, :2], sizes[:, 2])

@@ -1,5 +1,6 @@
 """The common parts of all pages: templates, the format of numbers, and the replacement of a file."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,11 @@ def render(template: str, **values: Any) -> str:
         "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
     }
     return environment.get_template(template).render(values)
+
+
+def jpeg_address(jpeg: bytes) -> str:
+    """Return the address by which a page holds an image in itself."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 def _shown(value: object) -> object:

@@ -26,8 +26,13 @@ _READER_SECONDS = 10  # for the program behind a pipe to open it
 Row = TypeVar("Row")
 
 
-def check_unlike(output: Path, inputs: Iterable[str | os.PathLike]) -> None:
+def check_unlike(output: Path, inputs: Iterable[str | os.PathLike], flag: str | None = None) -> None:
     """Check that a file for results is none of the inputs, by any path or link.
+
+    Args:
+      output: the file.
+      inputs: the files that are read.
+      flag: what the message calls the file; None: by `--output`.
 
     Raises:
       UsageError: it is; names the input.
@@ -37,7 +42,8 @@ def check_unlike(output: Path, inputs: Iterable[str | os.PathLike]) -> None:
         for path in inputs:
             with contextlib.suppress(OSError):
                 if os.path.samestat(own, os.stat(path)):
-                    raise UsageError(f"--output={output}: is the input {os.fspath(path)}; name another file")
+                    named = flag or f"--output={output}"
+                    raise UsageError(f"{named}: is the input {os.fspath(path)}; name another file")
 
 
 def check_folder(
@@ -130,7 +136,7 @@ def open_output(path: Path) -> Iterator[IO[str]]:
     Raises:
       MachineError: it cannot be written.
     """
-    if not is_stdout(path) and not _is_stream(path):
+    if not is_stream(path):
         with open_text(Path(os.path.realpath(path))) as file:
             yield file
         return
@@ -151,7 +157,10 @@ def is_stdout(path: Path) -> bool:
         return False
 
 
-def _is_stream(path: Path) -> bool:
+def is_stream(path: Path) -> bool:
+    """Return whether a path is standard output, a device or a pipe, so that it cannot be replaced."""
+    if is_stdout(path):
+        return True
     try:
         mode = os.stat(path).st_mode
     except OSError:

@@ -27,6 +27,32 @@ def test_a_zip_is_a_root(manifest, four_images):
     manifest.refused(source, "data.root", "zip", root=str(four_images / "a.png"))
 
 
+def test_a_path_leads_into_zips_below_the_root(manifest, four_images):
+    for name, member in (("one.zip", "deep/a.png"), ("two.dat", "b.png")):
+        with zipfile.ZipFile(four_images / name, "w") as archive:
+            archive.write(four_images / member.rpartition("/")[2], member)
+            archive.writestr("more.png", b"")
+    (four_images / "broken.zip").write_bytes(b"no zip")
+    rows = "file,label\none.zip/deep/a.png,x\n./two.dat/b.png,y\nsub\\c.png,x\nd.png,y\n"
+    source = manifest.write(four_images / "t.csv", rows)
+    data = manifest.read(source)
+    assert list(data.ids) == ["d.png", "one.zip/deep/a.png", "sub/c.png", "two.dat/b.png"]
+    assert data.left_out == {"not named by the manifest": 4, "no images by their suffix .zip": 1}
+    plain = manifest.read(manifest.write(four_images / "u.csv", ROWS))
+    for inside, outside in (("one.zip/deep/a.png", "a.png"), ("two.dat/b.png", "b.png")):
+        np.testing.assert_array_equal(data.images[data.ids.index(inside)], plain.images[plain.ids.index(outside)])
+    pattern = manifest.write(four_images / "v.csv", "file,label\na,x\n")
+    assert manifest.read(pattern, file_pattern="one.zip/deep/{file}.png").ids == ("one.zip/deep/a.png",)
+    for name, words in (
+        ("one.zip/none.png", "no such file"),
+        ("a.png/b.png", "no such file"),
+        ("one.zip/deep", "folder"),
+    ):
+        manifest.refused(manifest.write(four_images / "w.csv", f"file,label\n{name},x\nb.png,y\n"), "1 of 2", words)
+    broken = manifest.write(four_images / "w.csv", "file,label\nbroken.zip/b.png,y\n")
+    manifest.refused(broken, "broken.zip", "zip archive")
+
+
 @pytest.mark.parametrize("name", ["../{}/a.png", "sub/../../x.png", "/etc/passwd", "C:\\cells\\a.png", "\\\\pc\\a.png"])
 def test_no_path_leaves_the_root(manifest, name, four_images):
     text = f"file,label\n{name.format(four_images.name)},x\nb.png,y\n"

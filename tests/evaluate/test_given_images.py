@@ -9,6 +9,7 @@ from PIL import Image
 import bloodcell_jax as bc
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.predict_files import predict_files
+from bloodcell_jax.evaluate.prediction_outputs import PredictionOutputs
 
 # Larger than the crop of 200 on both sides, on one, on none; tall, wide and square.
 SIZES = ((300, 280), (280, 300), (260, 260), (260, 150), (90, 120), (32, 32))
@@ -36,7 +37,7 @@ def files(tmp_path_factory):
 def expected(classifier, files, tmp_path_factory):
     """Return what the command line writes of the files."""
     output = tmp_path_factory.mktemp("out") / "cells.csv"
-    predict_files(lambda: classifier, [str(files[0].parent)], output, strict=True)
+    predict_files(lambda: classifier, [str(files[0].parent)], PredictionOutputs(output), strict=True)
     with output.open(newline="") as file:
         return np.array([[float(row[name]) for name in classifier.class_names] for row in csv.DictReader(file)])
 

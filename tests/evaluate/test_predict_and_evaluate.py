@@ -17,6 +17,7 @@ from bloodcell_jax.data.geometry import View
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.evaluate_source import evaluate_source
 from bloodcell_jax.evaluate.predict_files import predict_files
+from bloodcell_jax.evaluate.prediction_outputs import PredictionOutputs
 
 NAMES = ("red", "green", "blue")
 
@@ -80,7 +81,7 @@ def test_a_diverged_checkpoint_gives_no_probabilities(diverged, cells, image_fol
         with pytest.raises(DataError, match=r"^5 of 5 .*\bstep 12\b"):
             predict(images)
     with pytest.raises(DataError, match=r"\bstep 12\b"):
-        predict_files(lambda: diverged, [str(image_folder)], tmp_path / "cells.csv", strict=False)
+        predict_files(lambda: diverged, [str(image_folder)], PredictionOutputs(tmp_path / "cells.csv"), strict=False)
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
@@ -181,9 +182,10 @@ def test_predict_and_evaluate_say_if_another_size_does_not_fit(trained, classifi
             (tmp_path / folder / name).mkdir(parents=True)
             image = Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8))
             image.save(tmp_path / folder / name / "1.png")
+    outputs = PredictionOutputs(tmp_path / "o.csv")
     for folder, said in (("same", False), ("other", True)):
         for use in (
-            lambda folder: predict_files(lambda: seen, [str(tmp_path / folder)], tmp_path / "o.csv", strict=False),
+            lambda folder: predict_files(lambda: seen, [str(tmp_path / folder)], outputs, strict=False),
             lambda folder: evaluate_source(seen, f"folder:{tmp_path / folder}", None, str(tmp_path / "out")),
         ):
             caplog.clear()

@@ -3,8 +3,7 @@
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -13,10 +12,11 @@ from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.class_tree import Entry, example_order, select_paths
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.decoded_files import decode_dataset, is_image, not_images
-from bloodcell_jax.data.file_trees import FileTree, example_id, open_zip, printable, read_folder
+from bloodcell_jax.data.file_trees import FileTree, example_id, printable
 from bloodcell_jax.data.manifest.columns import find_columns, parse_columns, parse_file_pattern
 from bloodcell_jax.data.manifest.files import FileFinder, Found, OutsideRoot
 from bloodcell_jax.data.manifest.labels import Labels, check_spelling, is_empty, plain_cell, read_labels
+from bloodcell_jax.data.manifest.root import open_root
 from bloodcell_jax.data.manifest.splits import read_splits, read_tables
 from bloodcell_jax.data.manifest.table import NAMED, SUFFIXES, Table, shown
 from bloodcell_jax.errors import DataError
@@ -41,7 +41,7 @@ def load_manifest(place: str, source: str, config: DataConfig) -> Dataset:
     pattern = None if config.file_pattern is None else parse_file_pattern(config.file_pattern, table.columns)
     beside = path if os.path.isdir(path) else path.parent
     root = beside if config.root is None else Path(os.path.expanduser(config.root))
-    with _open_root(root) as tree:
+    with open_root(root, [*table.columns[columns.file], *([] if pattern is None else [pattern.text])]) as tree:
         finder = FileFinder(tree, root, pattern)
         files = _find_files(table, columns.file, finder, source)
         left_out = _not_named(tree, root, manifests, {file.path for file in files}, source)
@@ -77,15 +77,6 @@ def load_manifest(place: str, source: str, config: DataConfig) -> Dataset:
             columns={name: tuple(table.columns[name][i] for i in rows) for name in table.columns if name in others},
         )
     return replace(dataset, skipped=dataset.skipped | unlabeled)
-
-
-@contextmanager
-def _open_root(root: Path) -> Iterator[FileTree]:
-    if os.path.isdir(root):
-        yield read_folder(root)
-    else:
-        with open_zip(root, f"data.root={root}") as tree:
-            yield tree
 
 
 def _groups(table: Table, column: str, source: str) -> list[str]:

@@ -1,8 +1,10 @@
-"""What a person sees of a run: a progress bar on a terminal, a line per interval elsewhere."""
+"""What a person sees of a run or of a pass over images: a bar on a terminal, a line per interval elsewhere."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from bloodcell_jax.names import visible
 
@@ -14,7 +16,8 @@ class Progress:
 
     def __init__(self, first_step: int, total_steps: int, *, quiet: bool = False):
         self._total, self._quiet = total_steps, quiet
-        self._bar = _create_bar(first_step, total_steps) if sys.stderr.isatty() and not quiet else None
+        shown = sys.stderr.isatty() and not quiet
+        self._bar = _create_bar("training", first_step, total_steps, ("loss", "speed", "left")) if shown else None
 
     def __enter__(self) -> "Progress":
         if self._bar:
@@ -46,36 +49,82 @@ class Progress:
 
     def open_pass(self) -> Callable[[int, int], None]:
         """Return what is told how many of how many images a long pass has done, and notes that at times."""
-        start = noted = time.monotonic()
-
-        def show(done: int, total: int) -> None:
-            nonlocal noted
-            now = time.monotonic()
-            if done < total and now - noted < _SECONDS_BETWEEN_NOTES:
-                return
-            noted, rate = now, done / max(now - start, 1e-9)
-            left = f"{_clock((total - done) / rate)} left" if done < total else f"took {_clock(now - start)}"
-            self.note(f"{done:,} of {total:,}  {rate:,.0f} images/s  {left}")
-
-        return show
+        return _noted_pass(self.note, at_end=True)
 
     def note(self, text: str) -> None:
         """Print a line, above the bar if there is one; no name in it can steer the terminal."""
-        text = visible(text, keep="\n")
         if self._bar:
-            self._bar.console.print(text, highlight=False, markup=False)
+            self._bar.console.print(visible(text, keep="\n"), highlight=False, markup=False)
         elif not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+            _print(text)
 
 
-def _create_bar(first_step: int, total_steps: int):
+@contextlib.contextmanager
+def show_pass(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield what is told how many of how many images a pass has done: it shows a bar on a terminal.
+
+    Elsewhere, a pass of more than 10 s notes at times how far it is. The bar ends with the last image, so that what is
+    written then stands below it.
+    """
+    if not sys.stderr.isatty():
+        yield _noted_pass(_print, at_end=False)
+        return
+    bar, start = None, time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:  # Not before something is shown: the names of files may be wrong.
+            bar = _create_bar(title, 0, total, ("speed", "left"))
+            bar.start()
+        if done:
+            speed, left = _pace(done, total, time.monotonic() - start)
+            bar.update(bar.task_ids[0], completed=done, speed=speed, left=left)
+        if done == total:
+            bar.stop()
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def _noted_pass(note: Callable[[str], None], *, at_end: bool) -> Callable[[int, int], None]:
+    """Return what notes at times how far a pass is, and its end: in any case, or only after other notes."""
+    start = noted = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal noted
+        now = time.monotonic()
+        wanted = now - noted >= _SECONDS_BETWEEN_NOTES if done < total else at_end or noted > start
+        if done and wanted:
+            noted = now
+            speed, left = _pace(done, total, now - start)
+            note(f"{done:,} of {total:,}  {speed}  {left if done < total else f'took {_clock(now - start)}'}")
+
+    return show
+
+
+def _pace(done: int, total: int, seconds: float) -> tuple[str, str]:
+    rate = done / max(seconds, 1e-9)
+    return f"{rate:,.0f} images/s", f"{_clock((total - done) / rate)} left"
+
+
+def _print(text: str) -> None:
+    print(visible(text, keep="\n"), file=sys.stderr, flush=True)
+
+
+def _create_bar(title: str, first: int, total: int, fields: Sequence[str]):
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as RichProgress
 
-    fields = [TextColumn("{task.fields[" + name + "]}") for name in ("loss", "speed", "left")]
-    bar = RichProgress(TextColumn("training"), BarColumn(), MofNCompleteColumn(), *fields, console=Console(stderr=True))
-    bar.add_task("training", total=total_steps, completed=first_step, loss="", speed="", left="")
+    texts = [TextColumn("{task.fields[" + name + "]}") for name in fields]
+    # Standard output stays what it is: it may be the result.
+    columns, console = (TextColumn(title), BarColumn(), MofNCompleteColumn(), *texts), Console(stderr=True)
+    bar = RichProgress(*columns, console=console, redirect_stdout=False)
+    empty: dict[str, Any] = dict.fromkeys(fields, "")
+    bar.add_task(title, total=total, completed=first, **empty)
     return bar
 
 

@@ -1,0 +1,90 @@
+"""The rows of `predict`: a CSV for spreadsheets, or JSON lines for programs."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO
+
+from bloodcell_jax.errors import UsageError
+from bloodcell_jax.evaluate.classified_files import ClassifiedFile
+from bloodcell_jax.names import spreadsheet_cell
+from bloodcell_jax.workdir.output_files import csv_writer
+
+# What the columns of `--top` are called, from the second likeliest class on.
+_ORDINALS = ("second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+_MOST_TOP = len(_ORDINALS) + 1
+_JSON_LINES = ".jsonl"
+# Suffixes that promise another format.
+_OTHER_FORMATS = (".json", ".ndjson", ".tsv", ".xls", ".xlsx", ".ods", ".parquet", ".npz", ".html", ".htm", ".pdf")
+
+WriteRow = Callable[[ClassifiedFile], None]
+
+
+def check_format(output: Path) -> None:
+    """Check that the suffix of an output promises no other format than CSV or JSON lines.
+
+    Raises:
+      UsageError: it does.
+    """
+    if output.suffix.lower() in _OTHER_FORMATS:
+        raise UsageError(
+            f"--output={output}: {output.suffix} is not written; name a CSV, as in {output.with_suffix('.csv')}, or "
+            f"JSON lines, as in {output.with_suffix(_JSON_LINES)}"
+        )
+
+
+def check_top(top: int, class_names: Sequence[str]) -> None:
+    """Check that there are so many classes, and columns for them.
+
+    Raises:
+      UsageError: there are fewer.
+    """
+    if top > (most := min(len(class_names), _MOST_TOP)):
+        raise UsageError(f"--top={top}: the model has {len(class_names)} classes; give at most {most}")
+
+
+def row_writer(output: Path, file: IO[str], class_names: Sequence[str], *, top: int, raw_names: bool) -> WriteRow:
+    """Return what writes the row of a file, after the header if there is one.
+
+    Args:
+      output: its suffix says whether these are JSON lines.
+      file: where the rows go.
+      class_names: of the model.
+      top: how many of the likeliest classes have columns of their own.
+      raw_names: names in a CSV are exact, even if a spreadsheet would run them as formulas; JSON's always are.
+    """
+    if output.suffix.lower() == _JSON_LINES:
+        return _json_writer(file, class_names, top)
+    return _csv_writer(file, class_names, top, str if raw_names else spreadsheet_cell)
+
+
+def _answer_columns(top: int) -> list[tuple[str, str]]:
+    """Return the names of the columns of the likeliest classes and of their probabilities."""
+    return [("predicted", "confidence"), *((name, f"{name}_confidence") for name in _ORDINALS[: top - 1])]
+
+
+def _csv_writer(file: IO[str], class_names: Sequence[str], top: int, cell: Callable[[str], str]) -> WriteRow:
+    writer, names = csv_writer(file), [cell(name) for name in class_names]
+    answers = [column for pair in _answer_columns(top) for column in pair]
+    writer.writerow(["file", *answers, *names])
+
+    def write(classified: ClassifiedFile) -> None:
+        values = [f"{p:.6f}" for p in classified.probabilities]
+        answers = (part for label in classified.most_likely(top) for part in (names[label], values[label]))
+        writer.writerow([cell(classified.file.name), *answers, *values])
+
+    return write
+
+
+def _json_writer(file: IO[str], class_names: Sequence[str], top: int) -> WriteRow:
+    columns = _answer_columns(top)
+
+    def write(classified: ClassifiedFile) -> None:
+        values = [round(p, 6) for p in classified.probabilities.tolist()]
+        row: dict[str, object] = {"file": classified.file.name}
+        for (name, confidence), label in zip(columns, classified.most_likely(top), strict=True):
+            row |= {name: class_names[label], confidence: values[label]}
+        row["probabilities"] = dict(zip(class_names, values, strict=True))
+        file.write(json.dumps(row, allow_nan=False) + "\n")
+
+    return write
