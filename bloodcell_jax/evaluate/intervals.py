@@ -15,6 +15,8 @@ RESAMPLES = 1_000
 _BATCH = 50
 # A standard error below this is rounding.
 _NO_SPREAD = 1e-9
+# The normal distribution has 95 % within so many standard deviations.
+_NORMAL_95 = 1.959964
 # [lower, upper]
 Interval = list[float]
 
@@ -56,15 +58,66 @@ def ci95_by_groups(
     count = int(groups.max()) + 1
     if count < 2:
         return None, None
+    support, said, hits = _counts_by_group(labels, predicted, groups, num_classes)
+    present = support.any(axis=0)
+    accuracy = hits.sum(axis=1, keepdims=True), support.sum(axis=1, keepdims=True)
+    f1 = 2 * hits[:, present], (support + said)[:, present]
+    return _studentized(*accuracy, seed), _studentized(*f1, seed)
+
+
+def class_ci95(
+    labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None, num_classes: int, seed: int
+) -> tuple[list[Interval | None], list[Interval | None]]:
+    """Return the intervals of the sensitivity and of the specificity of each class, [k] each.
+
+    With groups they are those of resampled groups; None with fewer than two groups that have such examples. Without,
+    they are Wilson's (E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22
+    (1927) 209), which keep a width where a class has no error; None where it has no example.
+
+    Args:
+      labels, predicted: integers in [0, num_classes), [n].
+      groups: integers from 0, all of them used, [n]; None: examples are independent.
+      num_classes: k.
+      seed: seed of the draws.
+    """
+    numbers = np.zeros(len(labels), int) if groups is None else groups
+    support, said, hits = _counts_by_group(labels, predicted, numbers, num_classes)
+    others = support.sum(axis=1, keepdims=True) - support
+    rejected = others - (said - hits)
+
+    def interval(right: np.ndarray, among: np.ndarray) -> Interval | None:
+        if groups is None:
+            return _wilson(int(right.sum()), int(among.sum()))
+        rows = among > 0
+        return _studentized(right[rows, None], among[rows, None], seed) if rows.sum() > 1 else None
+
+    sensitivity, specificity = (
+        [interval(*columns) for columns in zip(right.T, among.T, strict=True)]
+        for right, among in ((hits, support), (rejected, others))
+    )
+    return sensitivity, specificity
+
+
+def _counts_by_group(
+    labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return how many examples are of each class, are said to be, and are both, [groups, k] each."""
+    count = int(groups.max()) + 1
     right = labels == predicted
     support, said, hits = (
         np.bincount(groups[rows] * num_classes + classes[rows], minlength=count * num_classes).reshape(count, -1)
         for rows, classes in ((slice(None), labels), (slice(None), predicted), (right, labels))
     )
-    present = support.any(axis=0)
-    accuracy = hits.sum(axis=1, keepdims=True), support.sum(axis=1, keepdims=True)
-    f1 = 2 * hits[:, present], (support + said)[:, present]
-    return _studentized(*accuracy, seed), _studentized(*f1, seed)
+    return support, said, hits
+
+
+def _wilson(hits: int, count: int) -> Interval | None:
+    if not count:
+        return None
+    share, spread = hits / count, _NORMAL_95**2 / count
+    half = _NORMAL_95 * math.sqrt(share * (1 - share) / count + spread / count / 4)
+    low, high = ((share + spread / 2 + sign * half) / (1 + spread) for sign in (-1, 1))
+    return [max(low, 0.0), min(high, 1.0)]
 
 
 def _studentized(numerators: np.ndarray, denominators: np.ndarray, seed: int) -> Interval:

@@ -14,7 +14,7 @@ import numpy as np
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.calibration import brier_score, expected_calibration_error, negative_log_likelihood
 from bloodcell_jax.evaluate.confusion import accuracy, confusion_matrix, precision_recall_f1
-from bloodcell_jax.evaluate.intervals import ci95_by_examples, ci95_by_groups
+from bloodcell_jax.evaluate.intervals import ci95_by_examples, ci95_by_groups, class_ci95
 from bloodcell_jax.workdir.checkpoint_folders import Ranking
 
 # The content of `metrics.json`.
@@ -32,6 +32,7 @@ class Predictions:
       precision, recall, f1: one of each per class, [k].
       support: examples of every class, [k].
       present: the classes that have examples, in order, [at most k].
+      specificity: share of the other classes' examples that a class is not taken for; None if there are none, [k].
     """
 
     def __init__(self, labels: np.ndarray, probabilities: np.ndarray):
@@ -41,6 +42,7 @@ class Predictions:
         self.precision, self.recall, self.f1 = precision_recall_f1(self.confusion)
         self.support = self.confusion.sum(axis=1)
         self.present = np.flatnonzero(self.support)
+        self.specificity = _specificity(self.confusion)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -148,13 +150,13 @@ def classification_metrics(
 
 
 def _scores(predictions: Predictions, class_names: Sequence[str], groups: Sequence[str] | None, seed: int) -> Scores:
-    if groups is None:
+    numbers = None if groups is None else np.unique(np.asarray(groups, object), return_inverse=True)[1]
+    arrays = predictions.labels, predictions.predicted
+    if numbers is None:
         accuracy_ci95, f1_macro_ci95 = ci95_by_examples(predictions.confusion, seed)
     else:
-        numbers = np.unique(np.asarray(groups, object), return_inverse=True)[1]
-        accuracy_ci95, f1_macro_ci95 = ci95_by_groups(
-            predictions.labels, predictions.predicted, numbers, len(class_names), seed
-        )
+        accuracy_ci95, f1_macro_ci95 = ci95_by_groups(*arrays, numbers, len(class_names), seed)
+    recall_ci95, specificity_ci95 = class_ci95(*arrays, numbers, len(class_names), seed)
     return {
         "n": len(predictions),
         **{metric.key: metric.compute(predictions) for metric in METRICS},
@@ -164,6 +166,9 @@ def _scores(predictions: Predictions, class_names: Sequence[str], groups: Sequen
                 "recall": float(predictions.recall[c]),
                 "f1": float(predictions.f1[c]),
                 "support": int(predictions.support[c]),
+                "recall_ci95": recall_ci95[c],
+                "specificity": predictions.specificity[c],
+                "specificity_ci95": specificity_ci95[c],
             }
             for c, name in enumerate(class_names)
         },
@@ -208,6 +213,14 @@ def auc_macro_ovr(labels: np.ndarray, probabilities: np.ndarray) -> float | None
     if np.any((support == 0) | (support == len(labels))):
         return None
     return float(np.mean([roc_auc_score(labels == c, column) for c, column in enumerate(probabilities.T)]))
+
+
+def _specificity(confusion: np.ndarray) -> list[float | None]:
+    others = confusion.sum() - confusion.sum(axis=1)
+    wrongly = confusion.sum(axis=0) - confusion.diagonal()
+    return [
+        1 - wrong / other if other else None for wrong, other in zip(wrongly.tolist(), others.tolist(), strict=True)
+    ]
 
 
 def _present_names(predictions: Predictions, class_names: Sequence[str]) -> list[str]:

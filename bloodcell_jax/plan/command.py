@@ -104,7 +104,8 @@ def _ask(topology: Topology, request: dict[str, Any]) -> dict[str, Any]:
         errors.seek(0)
         said = errors.read()
     if process.returncode > 0:
-        raise RuntimeError(f"{topology.name}: the process that compiles failed:\n{said}")
+        # No RuntimeError: what the compiler said of its memory would be taken for a device of this machine.
+        raise subprocess.SubprocessError(f"{topology.name}: the process that compiles failed:\n{said}")
     raise MachineError(
         f"{topology.name}: the process that compiles was ended by signal {-process.returncode}; memory may be full; "
         "try a smaller batch"

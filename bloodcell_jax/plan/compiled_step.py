@@ -55,7 +55,7 @@ def compile_for(run: Run, stage: TrainingStage) -> CompiledStep:
     try:
         program = compile_stage(run, stage, RunInputs(run).of_stage(stage))
     except jax.errors.JaxRuntimeError as error:
-        needed = _needed_bytes(str(error))
+        needed = needed_bytes(str(error))
         if needed is None:
             raise
         return CompiledStep(time.perf_counter() - start, Memory(None, None, needed, None), [], None)
@@ -76,12 +76,17 @@ def _memory(program: Any) -> Memory:
     )
 
 
-def _needed_bytes(message: str) -> int | None:
+def needed_bytes(message: str) -> int | None:
     """Return the bytes that a program would need, from the compiler's refusal; None if it refused something else.
 
-    XLA:TPU says `Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.`
+    XLA:TPU says `Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.`, or, if no order of the operations
+    can help, `the total memory required for HLO temporaries (20.00G) exceeds available HBM (15.75G)`.
     """
     if "RESOURCE_EXHAUSTED" not in message:
         return None
-    found = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message)
-    return round(float(found[1]) * _UNITS[found[2]]) if found else None
+    amount = r"([\d.]+)([KMGT]?)"
+    found = re.search(rf"Used {amount} of \S+ hbm|required for HLO temporaries \({amount}\)", message)
+    if found is None:
+        return None
+    number, unit = (group for group in found.groups() if group is not None)
+    return round(float(number) * _UNITS[unit])

@@ -1,6 +1,6 @@
 """What pages show of one evaluated split: its confusion matrix, calibration, worst mistakes and groups."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,10 @@ from bloodcell_jax.workdir.records import check_most_wrong
 
 # Groups that a page lists; groups.csv has all of them.
 MOST_GROUPS = 40
+# Mistakes that a page puts into words; the confusion matrix has all of them.
+MOST_PAIRS = 8
+_NEUTROPHILS = {"neutrophil", "neutrophils"}
+_IMMATURE_GRANULOCYTES = {"ig", "immature granulocyte", "immature granulocytes"}
 
 
 def split_to_show(splits: Collection[str]) -> str | None:
@@ -30,6 +34,7 @@ def evaluation_view(folder: EvaluationFolder, metrics: Mapping[str, Any]) -> dic
     most_wrong = read_json_if_present(folder.most_wrong)
     return {
         "confusion": _confusion_rows(metrics),
+        "confused": confused_pairs(metrics["confusion_matrix"], list(metrics["per_class"])),
         "reliability": _reliability(folder),
         "most_wrong": None if most_wrong is None else check_most_wrong(most_wrong, folder.most_wrong),
         "groups": _groups(groups, metrics) if groups else None,
@@ -70,6 +75,26 @@ def _confusion_rows(metrics: Mapping[str, Any]) -> list[dict]:
         cells = [{"count": n, "share": n / support, "predicted": names[j], "hit": i == j} for j, n in enumerate(counts)]
         rows.append({"name": names[i], "cells": cells, "support": sum(counts)})
     return rows
+
+
+def confused_pairs(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> list[dict]:
+    """Return the mistakes that are made most: `count` of `of` images of `true` were `predicted`.
+
+    Neutrophils and immature granulocytes come first, whichever way: they are stages of one cell, and to tell them apart
+    is what a blood count is looked at for.
+    """
+    pairs = [
+        {"true": true, "predicted": predicted, "count": count, "of": sum(row)}
+        for true, row in zip(class_names, confusion, strict=True)
+        for predicted, count in zip(class_names, row, strict=True)
+        if count and true != predicted
+    ]
+    return sorted(pairs, key=lambda pair: (not _are_granulocytes(pair), -pair["count"]))[:MOST_PAIRS]
+
+
+def _are_granulocytes(pair: dict) -> bool:
+    names = {pair[side].lower().replace("_", " ") for side in ("true", "predicted")}
+    return bool(names & _NEUTROPHILS and names & _IMMATURE_GRANULOCYTES)
 
 
 def _reliability(folder: EvaluationFolder) -> Markup | None:

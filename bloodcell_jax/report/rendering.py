@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from bloodcell_jax.names import visible
+from bloodcell_jax.names import full_class_name, visible
 from bloodcell_jax.whole_files import replacing
 
 
@@ -27,6 +27,7 @@ def render(template: str, **values: Any) -> str:
         "decimal": lambda value, digits=4: _number(value, f",.{digits}f"),
         "percent": lambda value, digits=2: _number(value, f".{digits}%").replace("%", "\u00a0%"),
         "duration": _duration,
+        "full_class_name": full_class_name,
         "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
     }
     return environment.get_template(template).render(values)

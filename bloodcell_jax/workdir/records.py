@@ -107,7 +107,7 @@ _ENVIRONMENT = {
 _VIEW = {"shorter_side": WHOLE, "side": WHOLE}
 _GROUPED = {"groups": TEXT, "count": WHOLE, "crossing": WHOLE, "per_split": Each(value=WHOLE)}
 _SPLITS = {"sha256": TEXT, "splits": Each(value=INDICES)}
-_OF_CLASS = {"precision": NUMBER, "recall": NUMBER, "f1": NUMBER, "support": WHOLE}
+_OF_CLASS = {"precision": NUMBER, "recall": NUMBER, "f1": NUMBER, "support": WHOLE, "specificity?": NUMBER_OR_NONE}
 _SCORES = {
     "n": WHOLE,
     "accuracy": NUMBER,
@@ -202,6 +202,8 @@ def check_scores(value: Any, path: Path) -> dict[str, Any]:
         refuse(path, f"confusion_matrix does not have a row and a column for each of {classes} classes")
     if value.get("intervals_by") == "groups":
         check_shape(value, {"n_groups": WHOLE}, path)
+    for scores in value["per_class"].values():
+        _check_intervals(scores, path, ("recall_ci95", "specificity_ci95"))
     check_shape(value.get("slices", {}), Each(value=Each(value=_OF_SLICE)), path, "slices")
     for values in value.get("slices", {}).values():
         for scores in values.values():
@@ -209,8 +211,10 @@ def check_scores(value: Any, path: Path) -> dict[str, Any]:
     return value
 
 
-def _check_intervals(scores: dict[str, Any], path: Path) -> None:
-    for name in ("accuracy_ci95", "f1_macro_ci95"):
+def _check_intervals(
+    scores: dict[str, Any], path: Path, names: tuple[str, ...] = ("accuracy_ci95", "f1_macro_ci95")
+) -> None:
+    for name in names:
         if scores.get(name) is not None:
             check_shape(scores[name], [NUMBER], path, name)
             if len(scores[name]) != 2:

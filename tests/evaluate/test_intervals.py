@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn import metrics as peer
 
 from bloodcell_jax.evaluate.confusion import confusion_matrix
-from bloodcell_jax.evaluate.intervals import ci95_by_examples, ci95_by_groups, expanded_tail
+from bloodcell_jax.evaluate.intervals import ci95_by_examples, ci95_by_groups, class_ci95, expanded_tail
 
 
 def _predictions(n: int = 400, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -25,6 +26,33 @@ def test_bootstrap_equals_resampling_examples():
     ours = ci95_by_examples(confusion_matrix(labels, predicted, 3), seed=0)
     # The 2.5 % quantile of 1,000 draws of standard deviation 0.02 has standard error 0.0017.
     np.testing.assert_allclose(ours, np.percentile([accuracy, f1_macro], [2.5, 97.5], axis=1).T, atol=0.008)
+
+
+def test_intervals_of_sensitivity_and_specificity_are_wilson_s():
+    labels, probabilities = _predictions()
+    predicted = probabilities.argmax(axis=1)
+    sensitivity, specificity = class_ci95(labels, predicted, None, 3, seed=0)
+    for c in range(3):
+        for ours, among, right in (
+            (sensitivity[c], labels == c, predicted == c),
+            (specificity[c], labels != c, predicted != c),
+        ):
+            peers = binomtest(int((right & among).sum()), int(among.sum())).proportion_ci(0.95, method="wilson")
+            assert ours == pytest.approx([peers.low, peers.high], abs=1e-6)
+    assert class_ci95(np.zeros(5, int), np.zeros(5, int), None, 2, seed=0) == (
+        [pytest.approx([0.5655, 1.0], abs=1e-4), None],
+        [None, pytest.approx([0.5655, 1.0], abs=1e-4)],
+    )
+
+
+def test_intervals_of_classes_over_groups_are_those_of_their_examples():
+    labels, predicted, patients = _draw_patients(np.random.default_rng(3), 30)
+    sensitivity, specificity = class_ci95(labels, predicted, patients, 2, seed=5)
+    own = labels == 1
+    groups = np.unique(patients[own], return_inverse=True)[1]
+    alone, _ = ci95_by_groups(labels[own], predicted[own], groups, 2, seed=5)
+    assert sensitivity[1] == specificity[0] == pytest.approx(alone)
+    assert class_ci95(labels[:9], predicted[:9], np.zeros(9, int), 2, seed=0)[0] == [None, None]
 
 
 def _draw_patients(rng, count):

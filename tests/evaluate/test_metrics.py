@@ -76,6 +76,9 @@ def test_scores_by_hand():
         "recall": 1.0,
         "f1": pytest.approx(2 / 3),
         "support": 1,
+        "recall_ci95": pytest.approx([0.2065, 1.0], abs=1e-4),  # Wilson, 1 of 1
+        "specificity": pytest.approx(2 / 3),
+        "specificity_ci95": pytest.approx([0.2077, 0.9385], abs=1e-4),  # 2 of 3
     }
 
 
@@ -105,7 +108,10 @@ def test_macro_means_are_over_the_classes_that_have_examples():
     assert scores["f1_macro_ci95"][0] < scores["f1_macro"] < scores["f1_macro_ci95"][1]
     assert scores["auc_macro_ovr"] is None
     assert scores["auc_macro_ovr_reason"] == "no example of basophil, ig"
-    assert scores["per_class"]["ig"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    absent = scores["per_class"]["ig"]
+    assert [absent[key] for key in ("precision", "recall", "f1", "support")] == [0.0, 0.0, 0.0, 0]
+    assert absent["recall_ci95"] is None
+    assert absent["specificity"] == pytest.approx(peer.recall_score(labels != 2, predicted != 2))
     assert quick_metrics(labels, probabilities)["f1_macro"] == scores["f1_macro"]
 
 

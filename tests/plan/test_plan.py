@@ -13,6 +13,7 @@ from bloodcell_jax.config import Config, TrainConfig
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.plan.advice import runs_that_need_less
 from bloodcell_jax.plan.command import is_installed, run_plan
+from bloodcell_jax.plan.compiled_step import needed_bytes
 from bloodcell_jax.plan.shapes_run import create_shapes_run
 from bloodcell_jax.plan.topology import parse_topology
 
@@ -125,6 +126,23 @@ def test_changes_that_save_memory_are_tried_in_turn_unless_they_are_made_already
     assert changes(1) == [(True,)], "there is nothing to cut the state over"
     assert changes(2) == [(True,), ("optimizer",), (True, "optimizer"), (True, "all")]
     assert changes(2, shard_state="optimizer") == [(True,), (True, "optimizer"), (True, "all")]
+
+
+@pytest.mark.parametrize(
+    ("said", "gibibytes"),
+    [
+        # What libtpu 0.0.42.1 says of a v5e.
+        ("Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G.", 20.5),
+        (
+            "Ran out of memory on HBM, the total memory required for HLO temporaries (21.00G) exceeds available HBM "
+            "(15.75G).",
+            21.0,
+        ),
+        ("Something else is exhausted", None),
+    ],
+)
+def test_a_compiler_that_refuses_says_what_it_needs(said, gibibytes):
+    assert needed_bytes(f"RESOURCE_EXHAUSTED: {said}") == (None if gibibytes is None else gibibytes * 2**30)
 
 
 REFUSED = {

@@ -9,6 +9,7 @@ import pytest
 from bloodcell_jax.data.dataset import Dataset, index_ids
 from bloodcell_jax.evaluate.outputs import write_split
 from bloodcell_jax.report.evaluation_page import write_evaluation_page
+from bloodcell_jax.report.evaluation_view import confused_pairs
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.layout import EvaluationFolder
 
@@ -96,3 +97,25 @@ def test_one_class_or_one_group_is_said_to_tell_little(lab):
     text = _text(write_evaluation_page(lab, "convnext_atto", None))
     assert "no interval" in text
     assert "all examples are platelet" in text
+
+
+def test_mistakes_are_put_into_words_with_those_between_granulocytes_first():
+    confusion = [[50, 3, 0], [9, 40, 1], [0, 20, 80]]
+    pairs = confused_pairs(confusion, ["neutrophil", "ig", "monocyte"])
+    assert [tuple(pair.values()) for pair in pairs] == [
+        ("ig", "neutrophil", 9, 50),
+        ("neutrophil", "ig", 3, 53),
+        ("monocyte", "ig", 20, 100),
+        ("ig", "monocyte", 1, 50),
+    ]
+
+
+def test_a_page_says_sensitivity_and_specificity_with_their_intervals(lab):
+    metrics = _write(lab, (0, 1, 2, 3), ORIGIN | {"class_map": {}, "dropped": {}}, seed=1)
+    text = _text(write_evaluation_page(lab, "convnext_atto", None))
+    scores, row = metrics["per_class"]["platelet"], metrics["confusion_matrix"][3]
+    for name in ("recall", "specificity"):
+        low, high = scores[f"{name}_ci95"]
+        assert f"{100 * scores[name]:.1f} %{100 * low:.1f} % to {100 * high:.1f} %" in text
+    wrong = max(range(3), key=row.__getitem__)
+    assert f"{row[wrong]} of {sum(row)} images of platelet were called {NAMES[wrong].split(' <')[0]}" in text
