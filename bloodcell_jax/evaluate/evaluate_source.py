@@ -68,10 +68,18 @@ def evaluate_source(
     if source is not None:
         dataset, indices, mapped = _under_model_names(dataset, indices, classifier.class_names, class_map or {})
         origin |= mapped
-    probabilities = classifier.predict_examples(dataset.images, indices)
+    answers = classifier.answer_examples(dataset.images, indices)
     folder = EvaluationFolder(Path(os.path.expanduser(output))) if output else classifier.run.evaluation(split)
     scores = write_split(
-        folder, dataset, indices, probabilities, step=classifier.step, origin=origin, raw_names=raw_names
+        folder,
+        dataset,
+        indices,
+        answers,
+        step=classifier.step,
+        calibration=classifier.calibration,
+        holds_val=source is None and split in ("val", "all"),
+        origin=origin,
+        raw_names=raw_names,
     )
     return folder, scores
 

@@ -14,6 +14,7 @@ from bloodcell_jax.data.file_trees import UnreadableFile
 from bloodcell_jax.data.geometry import Geometry
 from bloodcell_jax.data.image_files import SUFFIXES, DecodedImage, decode_sized
 from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.evaluate.answers import Answers
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.input_files import InputFile, by_suffix, find_input_files, listed
 from bloodcell_jax.names import spreadsheet_cell
@@ -78,19 +79,29 @@ def _predict_into(classifier: Classifier, files: list[InputFile], output: Path, 
 def _write_rows(classifier: Classifier, files: list[InputFile], writer: Any, cell: Callable[[str], str]) -> int:
     """Write the header and a row per readable image; log the others, and what is looked at."""
     class_names = [cell(name) for name in classifier.class_names]
-    writer.writerow(["file", "predicted", "confidence", *class_names])
+    unknown = [] if classifier.calibration is None else ["ood_score", "known"]
+    writer.writerow(["file", "predicted", "confidence", *class_names, *unknown])
     seen: list[tuple[int, int, int]] = []
     for start in range(0, len(files), _CHUNK):
         names, images = _read_all(files[start : start + _CHUNK], classifier.geometry)
         pixels = np.array([image.pixels for image in images])
-        for name, row in zip(names, classifier.predict_examples(pixels, np.arange(len(names))), strict=True):
+        answers = classifier.answer_examples(pixels, np.arange(len(names)))
+        for name, row, told in zip(names, answers.probabilities, _told_of_unknown(answers), strict=True):
             values = [f"{p:.6f}" for p in row]
             best = int(row.argmax())
-            writer.writerow([cell(name), class_names[best], values[best], *values])
+            writer.writerow([cell(name), class_names[best], values[best], *values, *told])
         seen += [(image.width, image.height, image.side) for image in images]
     found = np.array(seen, int).reshape(-1, 3)
     classifier.mention_geometry(found[:, :2], found[:, 2])
     return len(seen)
+
+
+def _told_of_unknown(answers: Answers) -> list[list[str]]:
+    """Return the last cells of each row; none if the model does not know what it knows."""
+    if answers.ood_score is None or answers.known is None:
+        return [[] for _ in answers.probabilities]
+    pairs = zip(answers.ood_score, answers.known, strict=True)
+    return [[f"{score:.6f}", "true" if known else "false"] for score, known in pairs]
 
 
 def _read_all(files: list[InputFile], geometry: Geometry) -> tuple[list[str], list[DecodedImage]]:
