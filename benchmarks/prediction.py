@@ -88,7 +88,7 @@ def decode_all(paths: list[Path], classifier: Classifier) -> None:
 def compute_all(images: np.ndarray, classifier: Classifier) -> None:
     """Classify images that are in memory."""
     starts = range(0, len(images), classifier.batch_size)
-    for _ in classifier.predict_as_they_come(images[start : start + classifier.batch_size] for start in starts):
+    for _ in classifier.answers_as_they_come(images[start : start + classifier.batch_size] for start in starts):
         pass
 
 

@@ -126,7 +126,7 @@ def endless_batches(run: Run) -> Iterator[Batch]:
 
 
 class Inference:
-    """The class probabilities of one batch, computed as in an evaluation."""
+    """The forward pass of one batch as in an evaluation."""
 
     def __init__(self, run: Run):
         evaluator = Evaluator(
@@ -140,12 +140,10 @@ class Inference:
         parallel = run.parallel
         params = parallel.global_view(run.initial_state().params)
         self._arguments = params, parallel.global_rows(run.dataset.images[: self.batch_size])
-        self.compiled = _compile(
-            lambda *arguments: evaluator.probabilities.lower(*arguments).compile(), *self._arguments
-        )
+        self.compiled = _compile(lambda *arguments: evaluator.forward.lower(*arguments).compile(), *self._arguments)
 
-    def __call__(self) -> jax.Array:
-        """Return the probabilities, float32 [n, classes]."""
+    def __call__(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Return the arrays of `Outputs`."""
         return self.compiled.program(*self._arguments)
 
 

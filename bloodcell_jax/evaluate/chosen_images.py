@@ -73,19 +73,25 @@ class ReviewCell(NamedTuple):
 
 
 class WorkList:
-    """Chooses the images that a person should look at first: those whose answers are least certain."""
+    """Chooses the images that a person should look at first: those whose answers are least certain or least known."""
 
     def __init__(self, size: int):
-        self._size, self._least_certain = size, Lowest[ClassifiedFile](size)
+        self._size, self._least_certain, self._least_known = size, *(Lowest[ClassifiedFile](size) for _ in range(2))
 
     def offer(self, classified: ClassifiedFile) -> None:
         """Keep an image, if it is among the first of the list."""
         self._least_certain.offer(classified.confidence, classified)
+        if classified.ood_score is not None:
+            self._least_known.offer(-classified.ood_score, classified)
 
     def cells(self) -> list[ReviewCell]:
         """Return the chosen images in the order of review; their files are read once more."""
-        candidates = self._least_certain.items()
-        order = review_order(np.array([classified.confidence for classified in candidates]))
+        both = [*self._least_certain.items(), *self._least_known.items()]
+        candidates = list({classified.number: classified for classified in both}.values())
+        scores = [classified.ood_score for classified in candidates]
+        order = review_order(
+            np.array([classified.confidence for classified in candidates]), None if None in scores else np.array(scores)
+        )
         return [_review_cell(candidates[i]) for i in order[: self._size]]
 
 

@@ -31,17 +31,24 @@ class ClassifiedFile(NamedTuple):
       file: where it is from.
       image: what the model saw.
       probabilities: float64 [classes].
+      ood_score: higher for what the model knows less, unknown above 1; None: the model is not calibrated.
     """
 
     number: int
     file: InputFile
     image: DecodedImage
     probabilities: np.ndarray
+    ood_score: float | None = None
 
     @property
     def label(self) -> int:
         """The class of the highest probability, the first of equal ones."""
         return int(self.probabilities.argmax())
+
+    @property
+    def known(self) -> bool:
+        """Whether the model knows such images, or cannot say."""
+        return self.ood_score is None or self.ood_score <= 1
 
     @property
     def confidence(self) -> float:
@@ -81,10 +88,11 @@ def classify_files(
     decode = partial(_decode, geometry=classifier.geometry)
     with contextlib.closing(map_ahead(decode, files, ahead=ahead)) as decoded:
         batches = _batches(_readable(files, decoded), classifier.batch_size)
-        for probabilities in classifier.predict_as_they_come(_pixels(batches, waiting)):
+        for answers in classifier.answers_as_they_come(_pixels(batches, waiting)):
             batch = waiting.popleft()
-            for (number, image), row in zip(batch, probabilities, strict=True):
-                yield ClassifiedFile(number, files[number], image, row)
+            scores = [None] * len(batch) if answers.ood_score is None else answers.ood_score.tolist()
+            for (number, image), row, score in zip(batch, answers.probabilities, scores, strict=True):
+                yield ClassifiedFile(number, files[number], image, row, score)
             done = batch[-1][0] + 1
             show(done, total)
     if done < total:  # The last files cannot be read.

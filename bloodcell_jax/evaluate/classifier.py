@@ -13,13 +13,15 @@ from bloodcell_jax.config import Config
 from bloodcell_jax.data.geometry import Geometry, View, describe, misfit, view_of
 from bloodcell_jax.devices.parallel import create_parallel
 from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.evaluate.answers import Answers, answers_to
 from bloodcell_jax.evaluate.evaluator import Evaluator
 from bloodcell_jax.evaluate.given_images import GivenImage, to_model_size
 from bloodcell_jax.evaluate.image_batches import Images
 from bloodcell_jax.evaluate.metrics import check_finite, ranking_of
 from bloodcell_jax.models.network import Params
 from bloodcell_jax.models.registry import build_model, param_shapes
-from bloodcell_jax.weights.model_file import read_model_file
+from bloodcell_jax.weights.calibration import Calibration
+from bloodcell_jax.weights.model_file import read_model_file, read_model_record
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders, Ranking
 from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
@@ -36,10 +38,21 @@ class Classifier:
       step: step of the checkpoint.
       workdir: the run's folder; None: the model came from a file.
       view: what the model saw of the image files that it was trained on; None: it was trained on arrays.
+      calibration: what val said of this checkpoint; None: probabilities are at temperature 1, and nothing is unknown.
     """
 
-    def __init__(self, config: Config, params: Params, *, step: int, workdir: Workdir | None, view: View | None = None):
+    def __init__(
+        self,
+        config: Config,
+        params: Params,
+        *,
+        step: int,
+        workdir: Workdir | None,
+        view: View | None = None,
+        calibration: Calibration | None = None,
+    ):
         self.config, self.step, self.workdir, self.view = config, step, workdir, view
+        self.calibration = calibration
         self.class_names = config.data.class_names
         self._params = params
         self._evaluator = Evaluator(
@@ -72,7 +85,8 @@ class Classifier:
             step = _choose(checkpoints.folders, checkpoint, ranking_of(config.train.best_metric))
             params = restore_params(checkpoints, step, shapes, config.train.ema_decay, sharding)
         view = run.read_environment()["data"].get("view") if run.environment.exists() else None
-        return cls(config, params, step=step, workdir=run, view=View(**view) if view else None)
+        calibration = _calibration_of(run, step)
+        return cls(config, params, step=step, workdir=run, view=View(**view) if view else None, calibration=calibration)
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Classifier":
@@ -84,7 +98,9 @@ class Classifier:
         params, record = read_model_file(Path(os.path.expanduser(path)))
         params = jax.device_put(params, create_parallel("jit", jax.device_count()).replicated)
         view = View(**record.view) if record.view else None
-        return cls(record.config, params, step=record.step, workdir=None, view=view)
+        if record.calibration is None:
+            _say_uncalibrated(path, "written by an earlier version, or from a run whose data were not at hand")
+        return cls(record.config, params, step=record.step, workdir=None, view=view, calibration=record.calibration)
 
     @property
     def run(self) -> Workdir:
@@ -109,8 +125,12 @@ class Classifier:
           UsageError: an array has another shape or dtype.
           DataError: an image cannot be read or shows nothing, or as `predict_examples` says.
         """
+        return self.answer(images, cropped=cropped).probabilities
+
+    def answer(self, images: np.ndarray | Sequence[GivenImage], *, cropped: bool = False) -> Answers:
+        """Return the probabilities of images and whether the model knows such images; arguments as of `predict`."""
         ready = to_model_size(images, self.geometry, cropped=cropped)
-        return self.predict_examples(ready, np.arange(len(ready)))
+        return self.answer_examples(ready, np.arange(len(ready)))
 
     @property
     def geometry(self) -> Geometry:
@@ -143,21 +163,25 @@ class Classifier:
         Raises:
           DataError: a probability is not finite, because the run diverged before this checkpoint.
         """
-        if len(indices) == 0:
-            return np.zeros((0, len(self.class_names)))
-        probabilities = self._evaluator.predict(self._params, images, indices)
-        check_finite(probabilities, f"the checkpoint of step {self.step}")
-        return probabilities
+        return self.answer_examples(images, indices).probabilities
+
+    def answer_examples(self, images: Images, indices: np.ndarray) -> Answers:
+        """Return the answers to the same images, from one forward pass; arguments and errors as above."""
+        # Without an image nothing is compiled.
+        batches = self._evaluator.outputs(self._params, images, indices) if len(indices) else ()
+        answers = answers_to(batches, self.calibration, len(self.class_names))
+        check_finite(answers.probabilities, f"the checkpoint of step {self.step}")
+        return answers
 
     @property
     def batch_size(self) -> int:
         """Images of one forward pass."""
         return self._evaluator.batch_size
 
-    def predict_as_they_come(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yield the probabilities [m, classes] of each batch; the next is awaited while the devices compute one.
+    def answers_as_they_come(self, batches: Iterable[np.ndarray]) -> Iterator[Answers]:
+        """Yield the answers to each batch; the next is awaited while the devices compute one.
 
-        The rows equal those of `predict_examples` to the bit if every batch but the last has `batch_size` images.
+        The rows equal those of `answer_examples` to the bit if every batch but the last has `batch_size` images.
 
         Args:
           batches: images of the model's size, uint8 [m, h, w, 3], 1 to `batch_size` of them.
@@ -165,9 +189,10 @@ class Classifier:
         Raises:
           DataError: as `predict_examples` says.
         """
-        for probabilities in self._evaluator.predict_as_they_come(self._params, batches):
-            check_finite(probabilities, f"the checkpoint of step {self.step}")
-            yield probabilities
+        for outputs in self._evaluator.outputs_as_they_come(self._params, batches):
+            answers = answers_to([outputs], self.calibration, len(self.class_names))
+            check_finite(answers.probabilities, f"the checkpoint of step {self.step}")
+            yield answers
 
 
 def _choose(folders: CheckpointFolders, wanted: str, ranking: Ranking) -> int:
@@ -189,3 +214,25 @@ def _choose(folders: CheckpointFolders, wanted: str, ranking: Ranking) -> int:
             f"({', '.join(map(str, candidates))}); take another one, or a copy"
         )
     return step
+
+
+def _calibration_of(run: Workdir, step: int) -> Calibration | None:
+    """Return what val said of a checkpoint, which only the file of the best one keeps; a warning if nothing did."""
+    if not run.model.exists():
+        _say_uncalibrated(run, f"{run.model.name} keeps the calibration, and the run writes it at its end")
+        return None
+    record = read_model_record(run.model)
+    if record.step != step:
+        _say_uncalibrated(f"{run}, step {step}", f"val was asked of step {record.step} alone, the best one")
+        return None
+    if record.calibration is None:
+        _say_uncalibrated(run.model, "the run's command, given again, asks val")
+    return record.calibration
+
+
+def _say_uncalibrated(what: object, why: str) -> None:
+    logger.warning(
+        "%s: not calibrated (%s); probabilities are the network's own (temperature 1), and no image is called unknown",
+        what,
+        why,
+    )

@@ -76,21 +76,23 @@ def evaluate_source(
         dataset, indices, mapped = _under_model_names(dataset, indices, classifier.class_names, class_map or {})
         origin |= mapped
     of_examples = read_slices(dataset, slices or (classifier.config.evaluate.slices if source is None else ()))
-    probabilities = classifier.predict_examples(dataset.images, indices)
+    answers = classifier.answer_examples(dataset.images, indices)
     folder = EvaluationFolder(Path(os.path.expanduser(output))) if output else classifier.run.evaluation(split)
     scores = write_split(
         folder,
         dataset,
         indices,
-        probabilities,
+        answers,
         step=classifier.step,
+        calibration=classifier.calibration,
+        holds_val=source is None and split in ("val", "all"),
         origin=origin,
         slices=of_examples,
         raw_names=raw_names,
     )
     if as_published and len(indices) == len(splits[split]):
         run = classifier.workdir.path.resolve().name if classifier.workdir else "model"
-        write_medmnist_results(folder, dataset.source, split, probabilities, scores, run)
+        write_medmnist_results(folder, dataset.source, split, answers.probabilities, scores, run)
     return folder, scores
 
 

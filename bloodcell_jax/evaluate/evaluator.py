@@ -1,6 +1,7 @@
 """Forward passes over many images, every one of them exactly once."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,16 +9,35 @@ import numpy as np
 
 from bloodcell_jax.devices.parallel import ROWS, WHOLE, DataParallel
 from bloodcell_jax.evaluate.image_batches import ImageBatches, Images
+from bloodcell_jax.evaluate.temperature import softmax
 from bloodcell_jax.models.input import normalize, to_unit
-from bloodcell_jax.models.network import Network, Params
+from bloodcell_jax.models.network import Features, Network, Params
+
+# Maps whose mean and spread tell noise, blank fields and textures from cells (docs/decisions.md has the numbers): the
+# first ones take every darker cell for unknown, and the last ones have forgotten what is not needed to tell classes.
+_INNER_MAPS = ("stage_1", "stage_2")
+
+
+class Outputs(NamedTuple):
+    """What the network says of images.
+
+    Attributes:
+      logits: float32 [n, classes].
+      pooled: what the head takes, float32 [n, channels].
+      appearance: mean and standard deviation of each channel of two inner maps, float32 [n, d].
+    """
+
+    logits: np.ndarray
+    pooled: np.ndarray
+    appearance: np.ndarray
 
 
 class Evaluator:
-    """Class probabilities of images, in batches of one compiled shape, each cut over the devices.
+    """What a network says of images, in batches of one compiled shape, each cut over the devices.
 
     Attributes:
       batch_size: images of one forward pass, a multiple of the devices.
-      probabilities: that pass, jitted: (params, images uint8 [batch, h, w, 3]) -> [batch, classes].
+      forward: that pass, jitted: (params, images uint8 [batch, h, w, 3]) -> the arrays of `Outputs`.
     """
 
     def __init__(
@@ -33,13 +53,34 @@ class Evaluator:
         self.batch_size = -(-batch_size // devices) * devices
         self._parallel, self._batches = parallel, ImageBatches(parallel, self.batch_size)
 
-        def probabilities(params: Params, images: jax.Array) -> jax.Array:
-            logits, _ = model.apply({"params": params}, normalize(to_unit(images), mean, std), train=False)
-            return jax.nn.softmax(logits.astype(jnp.float32))
+        def forward(params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            logits, features = model.apply({"params": params}, normalize(to_unit(images), mean, std), train=False)
+            return logits.astype(jnp.float32), features["pooled"].astype(jnp.float32), _appearance(features)
 
         whole, rows = parallel.replicated, parallel.split_rows
-        each = parallel.on_each_device(probabilities, (WHOLE, ROWS), ROWS)
-        self.probabilities = jax.jit(each, in_shardings=(whole, rows), out_shardings=whole)
+        each = parallel.on_each_device(forward, (WHOLE, ROWS), (ROWS, ROWS, ROWS))
+        self.forward = jax.jit(each, in_shardings=(whole, rows), out_shardings=whole)
+
+    def outputs(
+        self,
+        params: Params,
+        images: Images,
+        indices: np.ndarray,
+        *,
+        before_batch: Callable[[], None] = lambda: None,
+    ) -> Iterator[Outputs]:
+        """Yield the outputs of the images at `indices`, batch by batch; what pads the last batch is dropped.
+
+        Args:
+          params: replicated global arrays.
+          images, indices: those of `ImageBatches.open`.
+          before_batch: is called before each batch; what it raises ends the pass.
+        """
+        with self._batches.open(images, indices) as batches:
+            for number, batch in enumerate(batches):
+                before_batch()
+                count = min(self.batch_size, len(indices) - number * self.batch_size)
+                yield _to_host(self.forward(params, batch), count)
 
     def predict(
         self,
@@ -49,22 +90,12 @@ class Evaluator:
         *,
         before_batch: Callable[[], None] = lambda: None,
     ) -> np.ndarray:
-        """Return probabilities [n, classes], float64 rows that sum to 1, of the images at `indices`.
+        """Return probabilities at temperature 1, float64 [n, classes]; the arguments are those of `outputs`."""
+        batches = self.outputs(params, images, indices, before_batch=before_batch)
+        return np.concatenate([softmax(batch.logits) for batch in batches])
 
-        Args:
-          params: replicated global arrays.
-          images, indices: those of `ImageBatches.open`; what pads the last batch is dropped.
-          before_batch: is called before each batch; what it raises ends the pass.
-        """
-        parts = []
-        with self._batches.open(images, indices) as batches:
-            for batch in batches:
-                before_batch()
-                parts.append(_to_host(self.probabilities(params, batch)))
-        return np.concatenate(parts)[: len(indices)]
-
-    def predict_as_they_come(self, params: Params, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yield what `predict` returns, batch by batch; the next batch is awaited while the devices compute one.
+    def outputs_as_they_come(self, params: Params, batches: Iterable[np.ndarray]) -> Iterator[Outputs]:
+        """Yield what `outputs` yields, of batches of images; the next one is awaited while the devices compute one.
 
         Args:
           params: replicated global arrays.
@@ -74,18 +105,19 @@ class Evaluator:
         for images in batches:
             padding = [(0, self.batch_size - len(images)), *[(0, 0)] * 3]
             placed = self._parallel.global_batch(np.pad(images, padding, mode="edge"))
-            done = None if running is None else _finished(*running)
-            running = self.probabilities(params, placed), len(images)
+            done = None if running is None else _to_host(*running)
+            running = self.forward(params, placed), len(images)
             if done is not None:
                 yield done
         if running is not None:
-            yield _finished(*running)
+            yield _to_host(*running)
 
 
-def _finished(probabilities: jax.Array, count: int) -> np.ndarray:
-    return _to_host(probabilities)[:count]
+def _to_host(outputs: tuple[jax.Array, ...], count: int) -> Outputs:
+    """Return the outputs of the first `count` images of a batch."""
+    return Outputs(*(np.asarray(output)[:count] for output in jax.device_get(outputs)))
 
 
-def _to_host(probabilities: jax.Array) -> np.ndarray:
-    rows = np.asarray(jax.device_get(probabilities), np.float64)
-    return rows / rows.sum(axis=1, keepdims=True)
+def _appearance(features: Features) -> jax.Array:
+    maps = [features[name].astype(jnp.float32) for name in _INNER_MAPS]
+    return jnp.concatenate([statistic(x, axis=(1, 2)) for x in maps for statistic in (jnp.mean, jnp.std)], axis=1)

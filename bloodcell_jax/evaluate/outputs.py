@@ -13,10 +13,13 @@ import numpy as np
 from PIL import Image
 
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.evaluate.answers import Answers
+from bloodcell_jax.evaluate.confidence import confidence_scores
 from bloodcell_jax.evaluate.groups import score_groups, write_groups
 from bloodcell_jax.evaluate.metrics import Scores, classification_metrics
 from bloodcell_jax.evaluate.slices import Slices, score_slices
 from bloodcell_jax.names import spreadsheet_cell
+from bloodcell_jax.weights.calibration import Calibration
 from bloodcell_jax.whole_files import writing
 from bloodcell_jax.workdir.json_files import write_json
 from bloodcell_jax.workdir.layout import EvaluationFolder
@@ -29,9 +32,11 @@ def write_split(
     folder: EvaluationFolder,
     dataset: Dataset,
     indices: np.ndarray,
-    probabilities: np.ndarray,
+    answers: Answers,
     *,
     step: int,
+    calibration: Calibration | None,
+    holds_val: bool,
     origin: Mapping[str, Any] | None = None,
     slices: Slices | None = None,
     raw_names: bool = False,
@@ -40,8 +45,10 @@ def write_split(
 
     Args:
       indices: the split's examples.
-      probabilities: [len(indices), classes].
+      answers: of the model, to these.
       step: step of the checkpoint that made them.
+      calibration: of the model; None: it has none.
+      holds_val: the examples are some that the calibration was fitted on.
       origin: what else `metrics.json` says of the examples, such as their source.
       slices: what is scored by itself, as `read_slices` returns it of the dataset.
       raw_names: names in the CSVs are exact, even if a spreadsheet would run them as formulas.
@@ -49,6 +56,7 @@ def write_split(
     Raises:
       MachineError: a file cannot be written.
     """
+    probabilities = answers.probabilities
     labels, predicted = dataset.labels[indices], probabilities.argmax(axis=1)
     groups = None if dataset.groups is None else [dataset.groups[int(i)] for i in indices]
     metrics = {"step": step} | dict(origin or {})
@@ -56,6 +64,7 @@ def write_split(
     if slices:
         of_split = {name: tuple(values[int(i)] for i in indices) for name, values in slices.items()}
         metrics["slices"] = score_slices(of_split, labels, probabilities, dataset.class_names, groups=groups)
+    metrics |= confidence_scores(labels, answers, calibration, holds_val=holds_val)
     with writing(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
         for earlier in (folder.page, folder.groups, *folder.medmnist_results()):

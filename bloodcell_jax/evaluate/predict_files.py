@@ -76,7 +76,8 @@ def predict_files(
         classifier = create_classifier()
         check_top(top, classifier.class_names)
         with open_output(outputs.rows) as file:
-            write = row_writer(outputs.rows, file, classifier.class_names, top=top, raw_names=raw_names)
+            form = {"top": top, "calibrated": classifier.calibration is not None, "raw_names": raw_names}
+            write = row_writer(outputs.rows, file, classifier.class_names, **form)
             collected = _Collected(classifier, outputs)
             with contextlib.closing(classify_files(classifier, found.files, show)) as classified_files:
                 for classified in classified_files:

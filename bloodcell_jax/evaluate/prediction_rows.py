@@ -13,6 +13,8 @@ from bloodcell_jax.workdir.output_files import csv_writer
 # What the columns of `--top` are called, from the second likeliest class on.
 _ORDINALS = ("second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 _MOST_TOP = len(_ORDINALS) + 1
+# The last columns: how far an image is from what the model knows, and whether it knows it.
+_KNOWLEDGE = ("ood_score", "known")
 _JSON_LINES = ".jsonl"
 # Suffixes that promise another format.
 _OTHER_FORMATS = (".json", ".ndjson", ".tsv", ".xls", ".xlsx", ".ods", ".parquet", ".npz", ".html", ".htm", ".pdf")
@@ -43,7 +45,9 @@ def check_top(top: int, class_names: Sequence[str]) -> None:
         raise UsageError(f"--top={top}: the model has {len(class_names)} classes; give at most {most}")
 
 
-def row_writer(output: Path, file: IO[str], class_names: Sequence[str], *, top: int, raw_names: bool) -> WriteRow:
+def row_writer(
+    output: Path, file: IO[str], class_names: Sequence[str], *, top: int, calibrated: bool, raw_names: bool
+) -> WriteRow:
     """Return what writes the row of a file, after the header if there is one.
 
     Args:
@@ -51,11 +55,12 @@ def row_writer(output: Path, file: IO[str], class_names: Sequence[str], *, top: 
       file: where the rows go.
       class_names: of the model.
       top: how many of the likeliest classes have columns of their own.
+      calibrated: the files have an `ood_score`, which the last two columns say.
       raw_names: names in a CSV are exact, even if a spreadsheet would run them as formulas; JSON's always are.
     """
     if output.suffix.lower() == _JSON_LINES:
         return _json_writer(file, class_names, top)
-    return _csv_writer(file, class_names, top, str if raw_names else spreadsheet_cell)
+    return _csv_writer(file, class_names, top, calibrated, str if raw_names else spreadsheet_cell)
 
 
 def _answer_columns(top: int) -> list[tuple[str, str]]:
@@ -63,15 +68,20 @@ def _answer_columns(top: int) -> list[tuple[str, str]]:
     return [("predicted", "confidence"), *((name, f"{name}_confidence") for name in _ORDINALS[: top - 1])]
 
 
-def _csv_writer(file: IO[str], class_names: Sequence[str], top: int, cell: Callable[[str], str]) -> WriteRow:
+def _csv_writer(
+    file: IO[str], class_names: Sequence[str], top: int, calibrated: bool, cell: Callable[[str], str]
+) -> WriteRow:
     writer, names = csv_writer(file), [cell(name) for name in class_names]
     answers = [column for pair in _answer_columns(top) for column in pair]
-    writer.writerow(["file", *answers, *names])
+    writer.writerow(["file", *answers, *names, *(_KNOWLEDGE if calibrated else ())])
 
     def write(classified: ClassifiedFile) -> None:
         values = [f"{p:.6f}" for p in classified.probabilities]
         answers = (part for label in classified.most_likely(top) for part in (names[label], values[label]))
-        writer.writerow([cell(classified.file.name), *answers, *values])
+        row = [cell(classified.file.name), *answers, *values]
+        if classified.ood_score is not None:
+            row += [f"{classified.ood_score:.6f}", "true" if classified.known else "false"]
+        writer.writerow(row)
 
     return write
 
@@ -85,6 +95,8 @@ def _json_writer(file: IO[str], class_names: Sequence[str], top: int) -> WriteRo
         for (name, confidence), label in zip(columns, classified.most_likely(top), strict=True):
             row |= {name: class_names[label], confidence: values[label]}
         row["probabilities"] = dict(zip(class_names, values, strict=True))
+        if classified.ood_score is not None:
+            row |= dict(zip(_KNOWLEDGE, (round(classified.ood_score, 6), classified.known), strict=True))
         file.write(json.dumps(row, allow_nan=False) + "\n")
 
     return write

@@ -7,7 +7,12 @@ import numpy as np
 from markupsafe import Markup
 
 from bloodcell_jax.errors import DataError
-from bloodcell_jax.evaluate.calibration import reliability
+from bloodcell_jax.evaluate.confidence import (
+    confidence_sentence,
+    kept_sentence,
+    reliability_bins,
+    unknown_sentence,
+)
 from bloodcell_jax.evaluate.groups import GroupScores, read_groups
 from bloodcell_jax.report import plots
 from bloodcell_jax.workdir.json_files import read_json_if_present
@@ -35,7 +40,7 @@ def evaluation_view(folder: EvaluationFolder, metrics: Mapping[str, Any]) -> dic
     return {
         "confusion": _confusion_rows(metrics),
         "confused": confused_pairs(metrics["confusion_matrix"], list(metrics["per_class"])),
-        "reliability": _reliability(folder),
+        "confidence": _confidence(folder, metrics),
         "most_wrong": None if most_wrong is None else check_most_wrong(most_wrong, folder.most_wrong),
         "groups": _groups(groups, metrics) if groups else None,
     }
@@ -97,15 +102,32 @@ def _are_granulocytes(pair: dict) -> bool:
     return bool(names & _NEUTROPHILS and names & _IMMATURE_GRANULOCYTES)
 
 
-def _reliability(folder: EvaluationFolder) -> Markup | None:
+def _confidence(folder: EvaluationFolder, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what pages show of confidence; None without predictions."""
+    if "risk_coverage" not in metrics:  # Written by an earlier version.
+        bins = _bins_of_predictions(folder)
+        return None if bins is None else {"bins": bins, "reliability": Markup(plots.reliability_diagram(bins))}
+    before = metrics["before_temperature"]["reliability"] if metrics["calibration"] else None
+    curve, kept = metrics["risk_coverage"], metrics["kept"]
+    return {
+        "bins": metrics["reliability"],
+        "before": before,
+        "reliability": Markup(plots.reliability_diagram(metrics["reliability"], before)),
+        "kept": Markup(
+            plots.kept_answers(
+                curve["confidence"], curve["coverage"], curve["error"], kept["confidence"] if kept else None
+            )
+        ),
+        "sentence": confidence_sentence(metrics),
+        "kept_sentence": kept_sentence(metrics),
+        "unknown_sentence": unknown_sentence(metrics),
+    }
+
+
+def _bins_of_predictions(folder: EvaluationFolder) -> dict[str, list] | None:
     rows = read_predictions(folder)
-    if not rows:
-        return None
-    confidence = np.array([row.confidence for row in rows])
-    correct = np.array([row.label == row.predicted for row in rows])
-    count, confidence, correct = reliability(confidence, correct)
-    filled = count > 0
-    return Markup(plots.reliability_diagram(confidence[filled] / count[filled], correct[filled] / count[filled]))
+    correct = np.array([row.label == row.predicted for row in rows], bool)
+    return reliability_bins(np.array([row.confidence for row in rows]), correct) if rows else None
 
 
 def _read_groups(folder: EvaluationFolder, metrics: Mapping[str, Any]) -> list[GroupScores]:

@@ -60,18 +60,57 @@ def curves(
     return _svg(figure)
 
 
-def reliability_diagram(confidence: np.ndarray, accuracy: np.ndarray) -> str:
-    """Draw accuracy over mean confidence, as SVG.
+# The counts of bins of confidence with their mean confidences and accuracies, which are None where a bin is empty.
+Bins = Mapping[str, Sequence[Any]]
+
+
+def reliability_diagram(bins: Bins, before: Bins | None = None) -> str:
+    """Draw accuracy over mean confidence, above bars with the counts of the bins, as SVG.
 
     Args:
-      confidence: mean confidence of each bin that has examples, 0 to 1, [bins].
-      accuracy: share of right predictions in the same bins, 0 to 1, [bins].
+      bins: `count`, `confidence` and `accuracy` of each bin.
+      before: the same before the temperature; None: there was none.
     """
-    figure, axes = _axes(width=3.4, height=3.2)
+    figure, (axes, counts) = _stacked_axes(width=4.2, height=4.4)
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)
-    axes.plot(confidence, accuracy, color=SERIES_1, marker="o", markersize=4, linewidth=1.6)
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="confidence", ylabel="accuracy")
+    if before is not None:
+        style = {"marker": "s", "markersize": 4, "markerfacecolor": "none", "linestyle": (0, (2, 2))}
+        axes.plot(*_points(before), color=SERIES_2, linewidth=1.2, label="before", **style)
+    axes.plot(*_points(bins), color=SERIES_1, marker="o", markersize=4, linewidth=1.6, label="after")
+    axes.set(ylim=(-0.02, 1.02), ylabel="accuracy")
+    if before is not None:
+        axes.legend(frameon=False, labelcolor=INK)
+    width = 1 / len(bins["count"])
+    middles = (np.arange(len(bins["count"])) + 0.5) * width
+    counts.bar(middles, bins["count"], width=0.8 * width, color=SERIES_1)
+    for middle, count in zip(middles, bins["count"], strict=True):
+        counts.annotate(f"{count:,}", (middle, count), ha="center", va="bottom", size=6, rotation=90, color=INK)
+    counts.set(xlim=(-0.02, 1.02), ylim=(0, 1.6 * max(1, *bins["count"])), xlabel="confidence", ylabel="images")
     return _svg(figure)
+
+
+def kept_answers(
+    confidence: Sequence[float], coverage: Sequence[float], error: Sequence[float], chosen: float | None
+) -> str:
+    """Draw the accuracy and the share of the answers that are kept, over the confidence that is asked for, as SVG.
+
+    Args:
+      confidence, coverage, error: points of a risk-coverage curve, [points].
+      chosen: a dashed line stands at this confidence; None: at none.
+    """
+    figure, axes = _axes(width=4.2, height=3.2)
+    axes.plot(confidence, 1 - np.asarray(error), color=SERIES_1, linewidth=1.6, label="accuracy of those kept")
+    axes.plot(confidence, coverage, color=SERIES_2, linewidth=1.6, linestyle=(0, (5, 2)), label="share kept")
+    if chosen is not None:
+        axes.axvline(chosen, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="least confidence")
+    axes.legend(frameon=False, labelcolor=INK, loc="lower left")
+    return _svg(figure)
+
+
+def _points(bins: Bins) -> tuple[list, list]:
+    pairs = [pair for pair in zip(bins["confidence"], bins["accuracy"], strict=True) if None not in pair]
+    return [confidence for confidence, _ in pairs], [accuracy for _, accuracy in pairs]
 
 
 def group_accuracies(accuracies: np.ndarray, overall: float) -> str:
@@ -105,10 +144,24 @@ def thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _axes(width: float, height: float) -> "tuple[Figure, Axes]":
+    figure = _figure(width, height)
+    return figure, _styled(figure.add_subplot(facecolor="none"))
+
+
+def _stacked_axes(width: float, height: float) -> "tuple[Figure, list[Axes]]":
+    """Return two axes over one another with a common x-axis; the lower one is a third of the upper one."""
+    figure = _figure(width, height)
+    both = figure.subplots(2, sharex=True, height_ratios=(3, 1), subplot_kw={"facecolor": "none"})
+    return figure, [_styled(axes) for axes in both]
+
+
+def _figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
-    axes = figure.add_subplot(facecolor="none")
+    return Figure(figsize=(width, height), layout="constrained", facecolor="none")
+
+
+def _styled(axes: "Axes") -> "Axes":
     axes.grid(color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -116,7 +169,7 @@ def _axes(width: float, height: float) -> "tuple[Figure, Axes]":
     axes.tick_params(color=RULE, labelcolor=INK, labelsize=9, which="both")
     axes.xaxis.label.set(color=INK, size=9)
     axes.yaxis.label.set(color=INK, size=9)
-    return figure, axes
+    return axes
 
 
 def _logarithmic(axes: "Axes") -> None:

@@ -1,19 +1,22 @@
 """Evaluation inside a run: on the images that training placed, with the parameters that a user would take."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from bloodcell_jax.evaluate.evaluator import Evaluator
+from bloodcell_jax.evaluate.evaluator import Evaluator, Outputs
+from bloodcell_jax.evaluate.fit_calibration import fit_calibration
 from bloodcell_jax.evaluate.metrics import quick_metrics
+from bloodcell_jax.evaluate.out_of_distribution import reference_examples
 from bloodcell_jax.models.network import Params
 from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.train.state import TrainState
+from bloodcell_jax.weights.calibration import Calibration
 
 
 class RunEvaluator:
-    """Class probabilities of the splits of a run."""
+    """What networks say of the images of a run."""
 
     def __init__(self, run: Run, inputs: RunInputs):
         self._run, self._inputs = run, inputs
@@ -25,10 +28,25 @@ class RunEvaluator:
             parallel=run.parallel,
         )
 
+    def outputs(self, params: Params, indices: np.ndarray, *, before_batch: Callable[[], None]) -> Iterator[Outputs]:
+        """Yield the outputs of some examples of the run, see `Evaluator.outputs`."""
+        return self._evaluator.outputs(params, self._inputs.images, indices, before_batch=before_batch)
+
     def predict(self, params: Params, split: str, *, before_batch: Callable[[], None] = lambda: None) -> np.ndarray:
-        """Return the probabilities [n, classes] of a split, see `Evaluator.predict`."""
+        """Return the probabilities [n, classes] of a split at temperature 1, see `Evaluator.predict`."""
         indices = self._run.splits[split]
         return self._evaluator.predict(params, self._inputs.images, indices, before_batch=before_batch)
+
+    def calibrate(self, params: Params, *, before_batch: Callable[[], None]) -> Calibration:
+        """Return what val says of parameters; every process of the run gives its part and gets the whole."""
+        run = self._run
+        learned_from = np.sort(np.concatenate(run.sampler.members))
+        chosen = learned_from[reference_examples(run.dataset.labels[learned_from], seed=run.config.seed)]
+        return fit_calibration(
+            self.outputs(params, chosen, before_batch=before_batch),
+            self.outputs(params, run.splits["val"], before_batch=before_batch),
+            run.dataset.labels[run.splits["val"]],
+        )
 
     def val_metrics(self, state: TrainState, *, before_batch: Callable[[], None]) -> dict[str, float | None]:
         """Return what training logs of val: loss, accuracy and macro F1 as `val/...`."""

@@ -16,18 +16,20 @@ from bloodcell_jax.models.network import Params
 from bloodcell_jax.models.registry import build_model, param_shapes
 from bloodcell_jax.models.variants import VARIANTS
 from bloodcell_jax.weights import WeightsInfo
+from bloodcell_jax.weights.calibration import Calibration
 from bloodcell_jax.weights.info import info_from_dict
 from bloodcell_jax.weights.model_file import ModelRecord, read_model_record, write_model_file
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
 
 
-def step_of_model(workdir: Workdir) -> int | None:
-    """Return the step of the model that a workdir holds; None if it holds none that can be read."""
+def calibration_of_model(workdir: Workdir, step: int) -> Calibration | None:
+    """Return the calibration of the model that a workdir holds; None if it has none, or is of another step."""
     try:
-        return read_model_record(workdir.model).step
+        record = read_model_record(workdir.model)
     except DataError:
         return None
+    return record.calibration if record.step == step else None
 
 
 def write_model(
@@ -38,6 +40,7 @@ def write_model(
     *,
     step: int,
     metrics: dict[str, float | None],
+    calibration: Calibration | None = None,
 ) -> None:
     """Write the model of a run.
 
@@ -47,6 +50,7 @@ def write_model(
       start: the info of the weights that the run began with; the model inherits their license.
       step: of the checkpoint.
       metrics: what the run logged of val at that step.
+      calibration: what val says of it; None: the data are not at hand.
 
     Raises:
       MachineError: the file cannot be written.
@@ -57,6 +61,7 @@ def write_model(
         metrics=metrics,
         version=metadata.version("bloodcell_jax"),
         view=workdir.read_environment()["data"].get("view"),
+        calibration=calibration,
     )
     write_model_file(workdir.model, params, record, model_info(config, start))
 

@@ -12,6 +12,8 @@ import jax
 from bloodcell_jax.config import Config, to_dict
 from bloodcell_jax.devices.processes import check_equal_everywhere, say_place, shared, wait_for_all
 from bloodcell_jax.errors import DivergedError, UsageError
+from bloodcell_jax.evaluate.answers import answers_to
+from bloodcell_jax.evaluate.fit_calibration import described
 from bloodcell_jax.evaluate.metrics import Scores, ranking_of
 from bloodcell_jax.evaluate.outputs import write_split
 from bloodcell_jax.models.network import Params
@@ -21,12 +23,13 @@ from bloodcell_jax.run.create import create_run
 from bloodcell_jax.run.data_summary import data_summary, unused_labels
 from bloodcell_jax.run.environment import describe_environment
 from bloodcell_jax.run.evaluation import RunEvaluator
-from bloodcell_jax.run.finished_model import step_of_model, write_model
+from bloodcell_jax.run.finished_model import calibration_of_model, write_model
 from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.run.loop import Loop
 from bloodcell_jax.run.preview import write_preview
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.run.watch.preemption import StopSignals
+from bloodcell_jax.weights.calibration import Calibration
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
 from bloodcell_jax.workdir.json_files import read_json, read_json_if_present, update_json, write_json
@@ -153,16 +156,18 @@ def _finish(
             "learning_rate or with clip_norm, by --overwrite or in another --workdir"
         )
     splits = [name for name in ("val", "test") if name in run.splits]
-    missing = [name for name in splits if _evaluated_step(workdir, name) != best]
-    has_model = step_of_model(workdir) == best
-    if missing or not has_model:
+    calibration = calibration_of_model(workdir, best)
+    missing = [name for name in splits if not _is_evaluated(workdir, name, best, calibration)]
+    if missing:
         params = restore_params(
             checkpoints, best, run.param_shapes, run.config.train.ema_decay, run.parallel.replicated
         )
-        _evaluate(run, workdir, params, evaluator, signals, step=best, splits=missing)
-        if not has_model and jax.process_index() == 0:
-            metrics = folders.record(best)["metrics"]
-            write_model(workdir, run.config, params, run.weights_info, step=best, metrics=metrics)
+        if calibration is None:
+            calibration = _calibrate(run, params, evaluator, signals)
+            if jax.process_index() == 0:
+                record = {"step": best, "metrics": folders.record(best)["metrics"], "calibration": calibration}
+                write_model(workdir, run.config, params, run.weights_info, **record)
+        _evaluate(run, workdir, params, evaluator, signals, calibration, step=best, splits=missing)
     _compare_with_start(run, workdir, inputs, signals, splits[-1])
     if jax.process_index() == 0:
         if not workdir.preview.exists():
@@ -203,10 +208,22 @@ def _check_signals(signals: StopSignals, place: str) -> Callable[[], None]:
     return check
 
 
-def _evaluated_step(workdir: Workdir, split: str) -> int | None:
-    """Return the step of the checkpoint with which a split was evaluated; None if it was not."""
+def _is_evaluated(workdir: Workdir, split: str, step: int, calibration: Calibration | None) -> bool:
+    """Return whether a split was evaluated with the checkpoint of a step, as its calibration says."""
+    if calibration is None:
+        return False
     metrics = read_json_if_present(workdir.evaluation(split).metrics)
-    return metrics.get("step") if metrics else None
+    return bool(metrics) and (metrics.get("step"), metrics.get("temperature")) == (step, calibration.temperature)
+
+
+def _calibrate(run: Run, params: Params, evaluator: RunEvaluator, signals: StopSignals) -> Calibration:
+    """Return what val says of the best checkpoint, and log it."""
+    if jax.process_index() == 0:
+        logger.info("calibrating on val")
+    calibration = evaluator.calibrate(params, before_batch=_check_signals(signals, "while calibrating on val"))
+    if jax.process_index() == 0:
+        logger.info("val: %s", described(calibration))
+    return calibration
 
 
 def _evaluate(
@@ -215,15 +232,16 @@ def _evaluate(
     params: Params,
     evaluator: RunEvaluator,
     signals: StopSignals,
+    calibration: Calibration,
     *,
     step: int,
     splits: list[str],
 ) -> None:
     """Write the results of the checkpoint of `step` on some splits."""
     for split in splits:
-        check = _check_signals(signals, f"while evaluating {split}")
-        probabilities = evaluator.predict(params, split, before_batch=check)
+        indices, check = run.splits[split], _check_signals(signals, f"while evaluating {split}")
+        outputs = evaluator.outputs(params, indices, before_batch=check)
+        answers = answers_to(outputs, calibration, len(run.dataset.class_names))
         if jax.process_index() == 0:
-            write_split(
-                workdir.evaluation(split), run.dataset, run.splits[split], probabilities, step=step, slices=run.slices
-            )
+            facts = {"step": step, "calibration": calibration, "holds_val": split == "val", "slices": run.slices}
+            write_split(workdir.evaluation(split), run.dataset, indices, answers, **facts)

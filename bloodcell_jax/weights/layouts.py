@@ -13,6 +13,7 @@ import numpy as np
 
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.weights import keras_naming, naming
+from bloodcell_jax.weights.calibration import PREFIX
 from bloodcell_jax.weights.files import StoredWeights
 from bloodcell_jax.weights.parts import choose_prefix, find_prefixes, part_name, without_wrappers
 
@@ -84,7 +85,13 @@ _STAGE_NORMS = r"norm[0-3]\..*|norms\.\d+\..*|hidden_states_norms\..*"
 _KERAS_STATES = r"(?:optimizer|metrics|compile_metrics|_?loss_tracker)/.*|(?:.*/)?seed_generator/.*"
 
 LAYOUTS = (
-    Layout("bloodcell_jax", r"stem_conv(?:_0)?/kernel", lambda shapes: {name: name for name in shapes}, is_torch=False),
+    Layout(
+        "bloodcell_jax",
+        r"stem_conv(?:_0)?/kernel",
+        lambda shapes: {name: name for name in shapes},
+        is_torch=False,
+        ignored=f"{PREFIX}.*",
+    ),
     Layout("timm", r"stages\.0\.blocks\.0\.conv_dw\.weight", naming.rename_timm, norm_before_pool=r"norm_pre\.weight"),
     Layout(
         "facebook",

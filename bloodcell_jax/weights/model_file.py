@@ -16,6 +16,7 @@ from bloodcell_jax.data.geometry import View
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.models.network import Params, leaves_by_path
 from bloodcell_jax.models.registry import build_model, param_shapes
+from bloodcell_jax.weights.calibration import PREFIX, Calibration, calibration_from, calibration_values
 from bloodcell_jax.weights.files import StoredWeights, read_file
 from bloodcell_jax.weights.info import WeightsInfo
 from bloodcell_jax.weights.safetensors_file import write_safetensors
@@ -34,6 +35,7 @@ class ModelRecord:
       metrics: what the run logged of val at that step.
       version: of this library.
       view: what the model saw of the image files that it was trained on, as `data.geometry.View`; None: of arrays.
+      calibration: what val said of it; None: nothing was asked, as in files of earlier versions.
     """
 
     config: Config
@@ -41,6 +43,7 @@ class ModelRecord:
     metrics: dict[str, float | None]
     version: str
     view: dict[str, int] | None = None
+    calibration: Calibration | None = None
 
 
 def write_model_file(path: Path, params: Params, record: ModelRecord, info: WeightsInfo) -> None:
@@ -49,8 +52,12 @@ def write_model_file(path: Path, params: Params, record: ModelRecord, info: Weig
     Raises:
       MachineError: the file cannot be written.
     """
-    values = dataclasses.asdict(record) | {"config": _config_values(record.config)}
+    names = [field.name for field in dataclasses.fields(record) if field.name != "calibration"]
+    values = {name: getattr(record, name) for name in names} | {"config": _config_values(record.config)}
     tensors = leaves_by_path(jax.tree.map(np.asarray, params))
+    if record.calibration is not None:
+        values["calibration"], own = calibration_values(record.calibration)
+        tensors |= own
     write_safetensors(path, tensors, info, {RUN_KEY: json.dumps(values, sort_keys=True)})
 
 
@@ -62,16 +69,17 @@ def read_model_file(path: Path) -> tuple[Params, ModelRecord]:
     """
     stored, record = _read(path)
     expected = leaves_by_path(param_shapes(build_model(record.config.model), record.config.data.image_size))
-    shapes = {name: tuple(tensor.shape) for name, tensor in stored.tensors.items()}
+    params = {name: tensor for name, tensor in stored.tensors.items() if not name.startswith(PREFIX)}
+    shapes = {name: tuple(tensor.shape) for name, tensor in params.items()}
     if shapes != {name: leaf.shape for name, leaf in expected.items()}:
         raise DataError(f"{path}: its tensors are not those of the {record.config.model.variant} that its metadata say")
     # Copies: the file may change while the model is in use.
-    tensors = {name: np.array(tensor, np.float32) for name, tensor in stored.tensors.items()}
-    return unflatten_dict(tensors, sep="/"), record
+    params = {name: np.array(tensor, np.float32) for name, tensor in params.items()}
+    return unflatten_dict(params, sep="/"), record
 
 
 def read_model_record(path: Path) -> ModelRecord:
-    """Return the record of a model that a run wrote; no tensor is read.
+    """Return the record of a model that a run wrote; no parameter is read.
 
     Raises:
       DataError: as `read_model_file`.
@@ -100,10 +108,12 @@ def _read(path: Path) -> tuple[StoredWeights, ModelRecord]:
         )
     try:
         values = json.loads(stored.metadata[RUN_KEY])
-        record = ModelRecord(**values | {"config": from_dict(values["config"])})
+        own = values.get("calibration")
+        calibration = None if own is None else calibration_from(own, stored.tensors)
+        record = ModelRecord(**values | {"config": from_dict(values["config"]), "calibration": calibration})
         _check_types(record)
         return stored, record
-    except (TypeError, ValueError, KeyError, RecursionError, UsageError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError, UsageError) as error:
         raise DataError(
             f"{path}: its metadata {RUN_KEY} cannot be read ({error}); another version of the library wrote it, or it "
             "is damaged"

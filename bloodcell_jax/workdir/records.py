@@ -11,15 +11,19 @@ from typing import Any
 
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.regular_files import check_regular_file
-from bloodcell_jax.workdir.json_shapes import (
+from bloodcell_jax.workdir.value_shapes import (
+    COUNT,
     INDICES,
     NUMBER,
     NUMBER_OR_NONE,
+    SHARE,
+    SHARE_OR_NONE,
     TEXT,
     TEXT_OR_NONE,
     WHOLE,
     Each,
-    check_shape,
+    OrNone,
+    check,
     refuse,
 )
 
@@ -124,6 +128,29 @@ _SCORES = {
     "n_groups?": NUMBER_OR_NONE,
     "auc_macro_ovr_reason?": TEXT_OR_NONE,
 }
+_BINS = {"count": [COUNT], "confidence": [SHARE_OR_NONE], "accuracy": [SHARE_OR_NONE]}
+# What `metrics.json` holds of confidence; earlier versions wrote none of it.
+_CONFIDENCE = {
+    "temperature": NUMBER,
+    "ece": NUMBER,
+    "mean_confidence": SHARE,
+    "ece_by_chance": SHARE,
+    "calibration": OrNone(value={"examples": COUNT, "errors": COUNT, "ece": SHARE}),
+    "before_temperature": {"nll": NUMBER, "ece": SHARE, "brier": NUMBER, "reliability": _BINS},
+    "reliability": _BINS,
+    "risk_coverage": {"aurc": SHARE, "confidence": [SHARE], "coverage": [SHARE], "error": [SHARE]},
+    "kept": OrNone(
+        value={"wanted_error": SHARE, "confidence": SHARE, "coverage": SHARE, "error": SHARE, "coverage_val": SHARE}
+    ),
+    "out_of_distribution": OrNone(
+        value={
+            "refused": COUNT,
+            "refused_share": SHARE,
+            "accuracy_known": SHARE_OR_NONE,
+            "refused_share_by": Each(value=SHARE),
+        }
+    ),
+}
 _OF_SLICE = {"n": WHOLE, "accuracy": NUMBER, "balanced_accuracy": NUMBER, "f1_macro": NUMBER}
 _MOST_WRONG = [
     {
@@ -144,11 +171,11 @@ def check_environment(value: Any, path: Path) -> dict[str, Any]:
     Raises:
       DataError: it is none; names the file and the key.
     """
-    check_shape(value, _ENVIRONMENT, path)
+    check(value, _ENVIRONMENT, path)
     if value["data"].get("view") is not None:
-        check_shape(value["data"]["view"], _VIEW, path, "data.view")
+        check(value["data"]["view"], _VIEW, path, "data.view")
     if value.get("weights") is not None:
-        check_shape(value["weights"], {"licence?": TEXT, "source?": TEXT}, path, "weights")
+        check(value["weights"], {"licence?": TEXT, "source?": TEXT}, path, "weights")
     return value
 
 
@@ -158,11 +185,11 @@ def check_splits(value: Any, path: Path) -> dict[str, Any]:
     Raises:
       DataError: it is none; names the file and the key.
     """
-    check_shape(value, _SPLITS, path)
+    check(value, _SPLITS, path)
     by = value.get("by") or {}
-    check_shape(by, {"groups?": TEXT_OR_NONE}, path, "by")
+    check(by, {"groups?": TEXT_OR_NONE}, path, "by")
     if by.get("groups"):
-        check_shape(by, _GROUPED, path, "by")
+        check(by, _GROUPED, path, "by")
     return value
 
 
@@ -173,9 +200,9 @@ def check_metrics_line(value: Any, path: Path, number: int) -> dict[str, Any]:
       DataError: it is none; names the file, the line and the key.
     """
     place, advice = f"{path}, line {number}", "delete that line"
-    check_shape(value, {"step": WHOLE, "stage?": TEXT}, place, advice=advice)
+    check(value, {"step": WHOLE, "stage?": TEXT}, place, advice=advice)
     numbers = {name: item for name, item in value.items() if "/" in name or name in ("lr", "epoch", "skipped_steps")}
-    check_shape(numbers, Each(value=NUMBER_OR_NONE), place, advice=advice)
+    check(numbers, Each(value=NUMBER_OR_NONE), place, advice=advice)
     return value
 
 
@@ -185,7 +212,7 @@ def check_bad_step(value: Any, path: Path, number: int) -> dict[str, Any]:
     Raises:
       DataError: it is none; names the file, the line and the key.
     """
-    check_shape(value, _BAD_STEP, f"{path}, line {number}", advice="delete that line")
+    check(value, _BAD_STEP, f"{path}, line {number}", advice="delete that line")
     return value
 
 
@@ -195,20 +222,32 @@ def check_scores(value: Any, path: Path) -> dict[str, Any]:
     Raises:
       DataError: it is none; names the file and the key.
     """
-    check_shape(value, _SCORES, path)
+    check(value, _SCORES, path)
     _check_intervals(value, path)
     classes, rows = len(value["per_class"]), value["confusion_matrix"]
     if len(rows) != classes or any(len(row) != classes for row in rows):
         refuse(path, f"confusion_matrix does not have a row and a column for each of {classes} classes")
     if value.get("intervals_by") == "groups":
-        check_shape(value, {"n_groups": WHOLE}, path)
+        check(value, {"n_groups": WHOLE}, path)
     for scores in value["per_class"].values():
         _check_intervals(scores, path, ("recall_ci95", "specificity_ci95"))
-    check_shape(value.get("slices", {}), Each(value=Each(value=_OF_SLICE)), path, "slices")
+    check(value.get("slices", {}), Each(value=Each(value=_OF_SLICE)), path, "slices")
     for values in value.get("slices", {}).values():
         for scores in values.values():
             _check_intervals(scores, path)
+    if "risk_coverage" in value:
+        _check_confidence(value, path)
     return value
+
+
+def _check_confidence(value: dict[str, Any], path: Path) -> None:
+    check(value, _CONFIDENCE, path)
+    bins = {"reliability": value["reliability"], "before_temperature": value["before_temperature"]["reliability"]}
+    curve = {name: value["risk_coverage"][name] for name in ("confidence", "coverage", "error")}
+    for name, columns in (bins | {"risk_coverage": curve}).items():
+        lengths = {len(columns[column]) for column in columns}
+        if len(lengths) > 1 or 0 in lengths:
+            refuse(path, f"{name} has lists of {' and '.join(map(str, sorted(lengths)))} values, not of one length")
 
 
 def _check_intervals(
@@ -216,7 +255,7 @@ def _check_intervals(
 ) -> None:
     for name in names:
         if scores.get(name) is not None:
-            check_shape(scores[name], [NUMBER], path, name)
+            check(scores[name], [NUMBER], path, name)
             if len(scores[name]) != 2:
                 refuse(path, f"{name} has {len(scores[name])} numbers, and an interval has two")
 
@@ -228,7 +267,7 @@ def check_evaluation(value: Any, path: Path) -> dict[str, Any]:
       DataError: it is none; names the file and the key.
     """
     check_scores(value, path)
-    check_shape(value, {"source": TEXT, "split": TEXT, "present_classes": [TEXT]}, path)
+    check(value, {"source": TEXT, "split": TEXT, "present_classes": [TEXT]}, path)
     if value.get("forced_choice") is not None:
         check_scores(value["forced_choice"], path)
     return value
@@ -240,7 +279,7 @@ def check_most_wrong(value: Any, path: Path) -> list[dict[str, Any]]:
     Raises:
       DataError: it is none; names the file and the key.
     """
-    check_shape(value, _MOST_WRONG, path)
+    check(value, _MOST_WRONG, path)
     for entry in value:
         if not re.fullmatch(r"[A-Za-z0-9+/=\s]*", entry["png"]):
             refuse(path, "png is no base64")

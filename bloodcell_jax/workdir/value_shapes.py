@@ -1,7 +1,4 @@
-"""The shapes of JSON values: what kind of value a file holds under each key, and what is wrong with one that it holds.
-
-A shape is a kind, a list of one shape, an object of shapes by key (a key that ends in ? may be missing), or `Each`.
-"""
+"""The shapes of JSON values: what a value must be like, and what is wrong with one that is not, in words."""
 
 import reprlib
 from collections.abc import Callable
@@ -40,24 +37,32 @@ NUMBER = Kind("a number", _is_number)
 NUMBER_OR_NONE = Kind("a number or null", lambda value: value is None or _is_number(value))
 TEXT_OR_NONE = Kind("text or null", lambda value: value is None or isinstance(value, str))
 INDICES = Kind("a list of indices", _are_indices)
+COUNT = Kind("a count", lambda value: _is_integer(value) and value >= 0)
+SHARE = Kind("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
+SHARE_OR_NONE = Kind("a number from 0 to 1, or null", lambda value: value is None or SHARE.holds(value))
 
 
 class Each(dict):
     """An object with any keys; `Each(value=shape)` is the shape of all values."""
 
 
-def check_shape(value: Any, shape: Any, place: Path | str, name: str = "", advice: str = "") -> None:
+class OrNone(dict):
+    """A value or null; `OrNone(value=shape)` is the shape of the value."""
+
+
+def check(value: Any, shape: Any, place: Path | str, name: str = "", advice: str = "") -> None:
     """Check that a value has a shape.
 
     Args:
-      value: what was read.
-      shape: what it should be.
-      place: the file, and the line of a file of lines.
-      name: the key under which the value stands.
-      advice: what to do if it has another shape.
+      value: what a file holds.
+      shape: a kind, a list of one shape, an object of shapes by key (a key that ends in ? may be missing), `Each` or
+        `OrNone`.
+      place: the file, for the message.
+      name: of the value inside the file; empty: the whole.
+      advice: what to do; empty: make the file anew.
 
     Raises:
-      DataError: it has another shape; names the place and the key.
+      DataError: it has not; names the file and the key.
     """
     fault = _fault(value, shape, name)
     if fault:
@@ -65,7 +70,11 @@ def check_shape(value: Any, shape: Any, place: Path | str, name: str = "", advic
 
 
 def refuse(place: Path | str, fault: str, advice: str = "") -> NoReturn:
-    """Raise the DataError of a file that does not hold what this library writes."""
+    """Refuse a file.
+
+    Raises:
+      DataError: in any case.
+    """
     raise DataError(f"{place}: {fault}; {advice or 'delete it and run the command that wrote it'}")
 
 
@@ -73,6 +82,8 @@ def _fault(value: Any, shape: Any, name: str) -> str | None:
     """Return what is wrong with a value, in words; None if it has the shape."""
     if isinstance(shape, Kind):
         return None if shape.holds(value) else _is_not(value, shape.name, name)
+    if isinstance(shape, OrNone):
+        return None if value is None else _fault(value, shape["value"], name)
     if isinstance(shape, list):
         if not isinstance(value, list):
             return _is_not(value, "a list", name)
