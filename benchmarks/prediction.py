@@ -32,6 +32,7 @@ import psutil
 from absl import app, flags
 from PIL import Image
 
+from bloodcell_jax.cli.allocator import tune_allocator
 from bloodcell_jax.config import Config, DataConfig, ModelConfig
 from bloodcell_jax.data.decoding_pool import map_ahead
 from bloodcell_jax.data.image_files import decode_sized
@@ -141,4 +142,5 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
+    tune_allocator()  # as the command line does
     app.run(main)
