@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -127,7 +128,7 @@ def main(_) -> None:
             "network": partial(compute_all, images, classifier),
             "both": partial(predict_all, folder, classifier),
         }
-        results = measure(tasks)
+        results: dict[str, Any] = measure(tasks)
     alone = [results["decoding"]["seconds"], results["network"]["seconds"]]
     results |= {"ratio": results["both"]["seconds"] / max(alone), "sum": sum(alone)}
     settings = {name: FLAGS[name].value for name in ("images", "image_size", "model", "dtype", "windows")}
