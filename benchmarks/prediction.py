@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,6 +33,7 @@ import psutil
 from absl import app, flags
 from PIL import Image
 
+from bloodcell_jax.cli.allocator import tune_allocator
 from bloodcell_jax.config import Config, DataConfig, ModelConfig
 from bloodcell_jax.data.decoding_pool import map_ahead
 from bloodcell_jax.data.image_files import decode_sized
@@ -126,7 +128,7 @@ def main(_) -> None:
             "network": partial(compute_all, images, classifier),
             "both": partial(predict_all, folder, classifier),
         }
-        results = measure(tasks)
+        results: dict[str, Any] = measure(tasks)
     alone = [results["decoding"]["seconds"], results["network"]["seconds"]]
     results |= {"ratio": results["both"]["seconds"] / max(alone), "sum": sum(alone)}
     settings = {name: FLAGS[name].value for name in ("images", "image_size", "model", "dtype", "windows")}
@@ -141,4 +143,5 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
+    tune_allocator()  # as the command line does
     app.run(main)

@@ -45,7 +45,7 @@ def _readable_suffixes() -> frozenset[str]:
     """Return the suffixes of `_FORMATS` that Pillow can open here: its builds differ, and HEIF is a package."""
     if importlib.util.find_spec("pillow_heif") is not None:
         importlib.import_module("pillow_heif").register_heif_opener()
-    # The usual formats are then tried first: 0.34 instead of 0.41 ms for a JPEG of 96 px.
+    # The usual formats are then tried first: 0.29 instead of 0.34 ms for a JPEG of 96 px.
     Image.preinit()
     registered = Image.registered_extensions()
     without = () if features.check("jpg_2000") else ("JPEG2000",)  # It is registered in any case.

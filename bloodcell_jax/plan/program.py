@@ -13,8 +13,12 @@ BETWEEN_SLICES = "send between slices"
 
 # They name or join values; nothing runs.
 _FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "partition-id", "replica-id"}
-# These read a part of their first operand, and these each element for one of their own.
+# XLA:TPU's name for memory that a loop will fill.
+_ALLOCATION = 'custom_call_target="AllocateBuffer"'
+# These read a part of their first operand, this one overwrites a part of it, and these read each element for one of
+# their own.
 _READ_A_PART = {"gather", "dynamic-slice", "slice"}
+_UPDATE = "dynamic-update-slice"
 _ONE_BY_ONE = {"bitcast", "convert", "copy", "reshape", "transpose"}
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
@@ -44,6 +48,11 @@ class Instruction:
     def is_done(self) -> bool:
         """Whether it only waits for an operation that began before."""
         return self.opcode.endswith("-done")
+
+    @property
+    def is_root(self) -> bool:
+        """Whether its result is that of its computation."""
+        return self.line.lstrip().startswith("ROOT ")
 
     @property
     def path(self) -> str:
@@ -147,7 +156,7 @@ def _operations(computations: dict[str, dict[str, Instruction]], name: str, time
     computation = computations[name]
     for instruction in computation.values():
         opcode = instruction.opcode
-        if opcode in _FREE or instruction.is_done:
+        if opcode in _FREE or instruction.is_done or _ALLOCATION in instruction.line:
             continue
         if opcode in ("while", "conditional", "call"):
             for attribute in ("body", "to_apply", "true_computation"):
@@ -155,7 +164,8 @@ def _operations(computations: dict[str, dict[str, Instruction]], name: str, time
                 if called in computations:
                     yield from _operations(computations, called, times * _trips(instruction, computations))
             continue
-        moved = instruction.bytes + sum(_read_bytes(instruction, computation, computations))
+        moved = _written_bytes(instruction, computation, computations)
+        moved += sum(_read_bytes(instruction, computation, computations))
         kind = opcode.removesuffix("-start")
         yield Operation(kind, instruction.path, moved, instruction.cycles, times, instruction.line)
 
@@ -179,6 +189,24 @@ def _constant(line: str) -> int:
     return int(found[1]) if found else 1
 
 
+def _written_bytes(
+    instruction: Instruction, computation: dict[str, Instruction], computations: dict[str, dict[str, Instruction]]
+) -> int:
+    """Return the bytes that an operation writes; it updates an array in place, so these are those of the update."""
+    fused = computations.get(instruction.called("calls") or "")
+    scope = computation if fused is None else fused
+    root = instruction if fused is None else next((each for each in fused.values() if each.is_root), instruction)
+
+    def written(value: Instruction) -> int:
+        if value.opcode == _UPDATE and value.operands[1] in scope:
+            return _result_bytes(scope[value.operands[1]].line)
+        if value.opcode in ("bitcast", "tuple"):
+            return sum(written(scope[name]) for name in value.operands if name in scope)
+        return _result_bytes(value.line)
+
+    return min(instruction.bytes, written(root))
+
+
 def _read_bytes(
     instruction: Instruction, computation: dict[str, Instruction], computations: dict[str, dict[str, Instruction]]
 ) -> Iterator[int]:
@@ -188,6 +216,8 @@ def _read_bytes(
     for place, name in enumerate(instruction.operands):
         operand = computation.get(name)
         if operand is None or operand.opcode == "constant":
+            continue
+        if place == 0 and instruction.opcode == _UPDATE:
             continue
         if place == 0 and instruction.opcode in _READ_A_PART:
             yield min(operand.bytes, instruction.bytes)
@@ -206,6 +236,8 @@ def _parts_read(fused: dict[str, Instruction]) -> dict[int, int]:
         """Return which share of a value is read, at most 1."""
         whole, read = _elements(instruction.line), 0
         for place, user in users.get(instruction.name, []):
+            if place == 0 and user.opcode == _UPDATE:
+                continue
             if place == 0 and user.opcode in _READ_A_PART:
                 read += _elements(user.line) / whole
             elif user.opcode in _ONE_BY_ONE:
