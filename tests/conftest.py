@@ -150,6 +150,7 @@ def assert_same_run():
     import jax
 
     from bloodcell_jax.run.create import create_run
+    from bloodcell_jax.weights.calibration import calibration_values
     from bloodcell_jax.weights.model_file import read_model_file
     from bloodcell_jax.workdir import Workdir
     from bloodcell_jax.workdir.checkpoints import Checkpoints
@@ -172,6 +173,8 @@ def assert_same_run():
         (ours, record), (theirs, other_record) = (read_model_file(w / "model.safetensors") for w in (workdir, other))
         assert (record.step, record.metrics) == (other_record.step, other_record.metrics)
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+        values = calibration_values(record.calibration), calibration_values(other_record.calibration)
+        jax.tree.map(np.testing.assert_array_equal, *values)
         (step, state), (other_step, other_state) = final_state(workdir), final_state(other)
         assert step == other_step
         jax.tree.map(np.testing.assert_array_equal, state, other_state)

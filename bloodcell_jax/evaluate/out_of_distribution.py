@@ -115,10 +115,10 @@ def neighbor_distance(pooled: np.ndarray, features: np.ndarray) -> np.ndarray:
 
     k is `NEIGHBOR`, or m if that is less.
     """
-    k = min(NEIGHBOR, len(features))
-    likeness = _unit(pooled) @ features.astype(np.float32).T
-    nearest = np.partition(likeness, len(features) - k, axis=1)[:, len(features) - k]
-    return np.sqrt(np.maximum(2 - 2 * nearest.astype(np.float64), 0))
+    k, features = min(NEIGHBOR, len(features)), features.astype(np.float32)
+    # Rounded to float16, their lengths are not exactly 1.
+    squared = 1 + np.sum(features**2, axis=1) - 2 * _unit(pooled) @ features.T
+    return np.sqrt(np.maximum(np.partition(squared, k - 1, axis=1)[:, k - 1], 0)).astype(np.float64)
 
 
 def appearance_distance(appearance: np.ndarray, reference: Reference) -> np.ndarray:

@@ -109,10 +109,11 @@ def test_predict_writes_a_row_per_image_and_names_the_others(trained, image_fold
     assert code == 0
     rows = read_rows(output)
     assert [row["file"] for row in rows] == ["0.png", "1.png", "2.png", "3.png", "slide 2/4.PNG", "slide 2/5.PNG"]
-    assert list(rows[0]) == ["file", "predicted", "confidence", *NAMES]
+    assert list(rows[0]) == ["file", "predicted", "confidence", *NAMES, "ood_score", "known"]
     assert [row["predicted"] for row in rows] == [NAMES[i // 2] for i in range(6)]
     for row in rows:
         assert row["confidence"] == max(row[name] for name in NAMES)
+        assert (row["known"] == "true") == (float(row["ood_score"]) <= 1)
     captured = capsys.readouterr()
     assert "broken.jpg" in captured.err
     assert captured.out.splitlines()[-1].endswith("6 images")

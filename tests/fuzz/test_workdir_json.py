@@ -14,6 +14,7 @@ from bloodcell_jax.evaluate.groups import read_groups
 from bloodcell_jax.report import write_report
 from bloodcell_jax.report.evaluation_view import read_predictions
 from bloodcell_jax.weights import WeightsInfo
+from bloodcell_jax.weights.calibration import PREFIX
 from bloodcell_jax.weights.model_file import RUN_KEY, read_model_record
 from bloodcell_jax.weights.safetensors_file import read_safetensors, write_safetensors
 from bloodcell_jax.workdir import Workdir
@@ -164,11 +165,11 @@ def test_2000_changed_files_of_a_workdir_are_read_or_named(originals, tmp_path):
 
 
 def test_500_changed_records_of_a_model_are_read_or_named(trained, tmp_path):
-    _, metadata = read_safetensors(trained / "model.safetensors")
+    tensors, metadata = read_safetensors(trained / "model.safetensors")
+    tensors = {name: np.array(tensor) for name, tensor in tensors.items() if name.startswith(PREFIX)}
     path, draw, refused = tmp_path / "model.safetensors", random.Random(0), 0
     for _ in range(500):
-        tensors, info = {"a": np.zeros(1, np.float32)}, WeightsInfo("convnext_atto", 3)
-        write_safetensors(path, tensors, info, {RUN_KEY: changed("run", metadata[RUN_KEY], draw)})
+        write_safetensors(path, tensors, WeightsInfo("convnext_atto", 3), {RUN_KEY: changed("run", metadata[RUN_KEY], draw)})
         said = refusals([lambda: read_model_record(path)])
         assert all(str(path) in line for line in said)
         refused += len(said)
@@ -176,6 +177,7 @@ def test_500_changed_records_of_a_model_are_read_or_named(trained, tmp_path):
             record = read_model_record(path)
             assert len(record.config.data.class_names) == record.config.model.num_classes
             assert record.view is None or View(**record.view)
+            assert record.calibration is None or 0 < record.calibration.temperature
     assert 100 < refused < 500
 
 

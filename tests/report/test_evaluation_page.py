@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bloodcell_jax.data.dataset import Dataset, index_ids
+from bloodcell_jax.evaluate.answers import Answers
 from bloodcell_jax.evaluate.outputs import write_split
 from bloodcell_jax.report.evaluation_page import write_evaluation_page
 from bloodcell_jax.report.evaluation_view import confused_pairs
@@ -18,7 +19,7 @@ ORIGIN = {"source": "folder:labs/B&B", "split": "all"}
 MAP = {"Baso": "basophil", "PLT": "platelet", "<i>Smudge</i>": None}
 
 
-def _write(folder, classes, origin, seed, groups=None):
+def _write(folder, classes, origin, seed, groups=None, calibration=None):
     """Write the files of an evaluation of 80 images of some classes; returns its metrics."""
     rng = np.random.default_rng(seed)
     labels = np.array(classes, np.int32)[np.arange(80) % len(classes)]
@@ -26,7 +27,10 @@ def _write(folder, classes, origin, seed, groups=None):
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     images = np.zeros((80, 8, 8, 3), np.uint8)
     dataset = Dataset(images, labels, NAMES, index_ids(80), "folder:x", groups=groups)
-    return write_split(folder, dataset, np.arange(80), probabilities, step=7, origin=origin)
+    answers = Answers(probabilities, *SCORES) if calibration else Answers(probabilities)
+    return write_split(
+        folder, dataset, np.arange(80), answers, step=7, calibration=calibration, holds_val=False, origin=origin
+    )
 
 
 @pytest.fixture
@@ -77,7 +81,7 @@ def test_the_groups_are_a_table_and_plots(lab):
     text = _text(page)
     assert "the 5 groups" in text
     assert all(f"slide {i}" in text for i in range(5))
-    assert page.read_text().count("<svg") == 3
+    assert page.read_text().count("<svg") == 4
     assert "Forced choice" not in text
 
 

@@ -212,7 +212,7 @@ def test_without_predictions_the_reliability_diagram_is_left_out(workdir):
     (workdir / "eval" / "test" / "predictions.csv").unlink()
     page = _page(workdir)
     assert page.tags.count("svg") == 4
-    assert "Calibration on" not in page.text
+    assert "Confidence on" not in page.text
 
 
 def test_a_run_that_has_just_begun(tmp_path):
@@ -295,5 +295,5 @@ def test_plots_leave_matplotlibs_settings_alone():
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    plots.reliability_diagram(np.array([0.5, 0.9]), np.array([0.4, 0.95]))
+    plots.reliability_diagram({"count": [3, 0, 2], "confidence": [0.5, None, 0.9], "accuracy": [0.4, None, 0.95]})
     assert dict(matplotlib.rcParams) == before

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 
+import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -14,12 +15,15 @@ from flax.traverse_util import flatten_dict
 from bloodcell_jax import cli
 from bloodcell_jax.config import Config, DataConfig, ModelConfig
 from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.run.create import create_run
 from bloodcell_jax.run.finished_model import complete_model
 from bloodcell_jax.run.job import train_and_evaluate
 from bloodcell_jax.weights import load_weights, read_weights_info
-from bloodcell_jax.weights.model_file import read_model_file
+from bloodcell_jax.weights.calibration import PREFIX, calibration_values
+from bloodcell_jax.weights.model_file import read_model_file, read_model_record, write_model_file
 from bloodcell_jax.workdir import Workdir
+from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders
 
 
 @pytest.fixture
@@ -46,9 +50,60 @@ def test_it_says_what_the_run_was(trained):
     assert record.version
 
 
+def assert_same_calibration(ours, theirs):
+    """Compare two calibrations of one checkpoint, by other numbers of devices: sums run in another order."""
+    (values, tensors), (other_values, other_tensors) = (calibration_values(each) for each in (ours, theirs))
+    assert values == {name: pytest.approx(value, rel=1e-3, abs=1e-4) for name, value in other_values.items()}
+    for name in ("features", "mean"):
+        np.testing.assert_allclose(tensors[PREFIX + name], other_tensors[PREFIX + name], rtol=1e-2, atol=1e-3)
+
+
 def test_the_same_command_writes_a_model_that_is_missing(trained, copied):
     train_and_evaluate(Workdir(copied).read_config(), copied)
-    assert (copied / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+    (ours, record), (theirs, other) = (read_model_file(folder / "model.safetensors") for folder in (copied, trained))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert_same_calibration(record.calibration, other.calibration)
+
+
+def test_the_same_command_calibrates_the_model_of_an_earlier_version(trained, copied, caplog):
+    path, (params, record) = copied / "model.safetensors", read_model_file(trained / "model.safetensors")
+    write_model_file(path, params, dataclasses.replace(record, calibration=None), read_weights_info(trained))
+    scores = json.loads((copied / "eval/test/metrics.json").read_text())
+    old = {name: value for name, value in scores.items() if name not in ("temperature", "calibration")}
+    (copied / "eval/test/metrics.json").write_text(json.dumps(old))
+    for load in (Classifier.from_workdir, Classifier.from_file):
+        caplog.clear()
+        classifier = load(copied if load == Classifier.from_workdir else path)
+        (said,) = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
+        assert "model.safetensors: " in said
+        assert "temperature 1" in said
+        answers = classifier.answer(np.full((1, 32, 32, 3), 9, np.uint8) + np.arange(32, dtype=np.uint8)[:, None, None])
+        assert answers[1:] == (None, None, None)
+    train_and_evaluate(Workdir(copied).read_config(), copied)
+    assert_same_calibration(read_model_file(path)[1].calibration, record.calibration)
+    again = json.loads((copied / "eval/test/metrics.json").read_text())
+    assert again["temperature"] == scores["temperature"]
+
+
+def test_what_val_said_of_the_best_checkpoint_is_not_said_of_another(trained, caplog):
+    best = read_model_record(trained / "model.safetensors")
+    classifier = Classifier.from_workdir(trained)
+    assert (classifier.step, classifier.calibration.temperature) == (best.step, best.calibration.temperature)
+    assert not [entry for entry in caplog.records if entry.levelname == "WARNING"]
+    other = next(step for step in CheckpointFolders(trained / "checkpoints").steps() if step != best.step)
+    classifier = Classifier.from_workdir(trained, checkpoint=str(other))
+    assert classifier.calibration is None
+    (said,) = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
+    assert f"step {other}: " in said
+    assert f"step {best.step} " in said
+
+
+def test_a_damaged_model_is_named_and_not_taken_for_one_without_calibration(trained, copied):
+    content = bytearray((trained / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (copied / "model.safetensors").write_bytes(content)
+    with pytest.raises(DataError, match=r"model\.safetensors: damaged"):
+        Classifier.from_workdir(copied)
 
 
 def test_no_file_of_a_run_is_closed_to_others(trained):
@@ -61,7 +116,10 @@ def test_no_file_of_a_run_is_closed_to_others(trained):
 def test_convert_takes_a_workdir_of_an_earlier_version(trained, copied, tmp_path):
     target = tmp_path / "model.safetensors"
     assert cli.main(["bloodcell", "convert", f"--input={copied}", f"--output={target}"]) == 0
-    assert target.read_bytes() == (trained / "model.safetensors").read_bytes()
+    (ours, record), (theirs, other) = (read_model_file(path) for path in (target, trained / "model.safetensors"))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    # Without the data, val can be asked nothing.
+    assert (record.calibration, record.step, record.config) == (None, other.step, other.config)
 
 
 def test_an_unfinished_run_is_no_start(copied):
