@@ -63,13 +63,8 @@ def evaluate_source(
     if source is not None and output is None:
         raise UsageError("--output: missing; with --source the results need a folder of their own")
     dataset = _load(classifier, source, reading)
-    splits = {"all": np.arange(len(dataset), dtype=np.int32)}
-    splits |= classifier.run.read_splits() if source is None else dataset.splits
-    if split is None:
-        split = next(name for name in (("test", "val") if source is None else ("all",)) if name in splits)
-    if split not in splits:
-        raise UsageError(f"--split={split}: {dataset.source} has {', '.join(splits)}")
-    indices = splits[split]
+    split, indices = _split_of(classifier, dataset, None if source is None else dataset.splits, split)
+    whole = len(indices)
     origin: dict[str, Any] = {"source": dataset.source, "split": split}
     as_published = is_medmnist(dataset.source, split) and dataset.class_names == classifier.class_names
     if source is not None:
@@ -90,10 +85,23 @@ def evaluate_source(
         slices=of_examples,
         raw_names=raw_names,
     )
-    if as_published and len(indices) == len(splits[split]):
+    if as_published and len(indices) == whole:
         run = classifier.workdir.path.resolve().name if classifier.workdir else "model"
         write_medmnist_results(folder, dataset.source, split, answers.probabilities, scores, run)
     return folder, scores
+
+
+def _split_of(
+    classifier: Classifier, dataset: Dataset, own_splits: dict[str, np.ndarray] | None, split: str | None
+) -> tuple[str, np.ndarray]:
+    """Return the name and the examples of the split to evaluate; `own_splits` None: the data are the run's."""
+    splits = {"all": np.arange(len(dataset), dtype=np.int32)}
+    splits |= classifier.run.read_splits() if own_splits is None else own_splits
+    if split is None:
+        split = next(name for name in (("test", "val") if own_splits is None else ("all",)) if name in splits)
+    if split not in splits:
+        raise UsageError(f"--split={split}: {dataset.source} has {', '.join(splits)}")
+    return split, splits[split]
 
 
 def _under_model_names(

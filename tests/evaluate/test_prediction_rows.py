@@ -58,7 +58,7 @@ def rows_of(text):
 def test_top_adds_the_next_classes_beside_the_first(predict):
     rows = rows_of(predict("three.csv", top=3).read_text())
     answers = [("predicted", "confidence"), ("second", "second_confidence"), ("third", "third_confidence")]
-    assert list(rows[0]) == ["file", *(name for pair in answers for name in pair), *NAMES]
+    assert list(rows[0]) == ["file", *(name for pair in answers for name in pair), *NAMES, "ood_score", "known"]
     for row in rows:
         ranked = sorted(NAMES, key=lambda name: -float(row[name]))
         assert [row[name] for name, _ in answers] == ranked
@@ -74,13 +74,24 @@ def test_json_lines_hold_what_the_csv_holds_with_exact_names(predict, images):
         lines = [json.loads(line) for line in predict("cells.JSONL", top=2).read_text("ascii").splitlines()]
     finally:
         odd.unlink()
-    assert list(lines[0]) == ["file", "predicted", "confidence", "second", "second_confidence", "probabilities"]
+    assert list(lines[0]) == [
+        "file",
+        "predicted",
+        "confidence",
+        "second",
+        "second_confidence",
+        "probabilities",
+        "ood_score",
+        "known",
+    ]
     assert (lines[0]["file"], rows[0]["file"]) == ("=1\udcff.png", r"'=1\xff.png")
     for line, row in zip(lines, rows, strict=True):
         assert (line["predicted"], line["second"]) == (row["predicted"], row["second"])
         assert list(line["probabilities"]) == NAMES
         assert [f"{p:.6f}" for p in line["probabilities"].values()] == [row[name] for name in NAMES]
         assert line["confidence"] == max(line["probabilities"].values())
+        assert (f"{line['ood_score']:.6f}", line["known"]) == (row["ood_score"], row["known"] == "true")
+        assert line["known"] == (line["ood_score"] <= 1)
 
 
 def test_rows_on_standard_output_are_alone_there(predict, command, tmp_path, capfd, monkeypatch):

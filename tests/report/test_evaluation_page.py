@@ -19,7 +19,7 @@ ORIGIN = {"source": "folder:labs/B&B", "split": "all"}
 MAP = {"Baso": "basophil", "PLT": "platelet", "<i>Smudge</i>": None}
 
 
-def _write(folder, classes, origin, seed, groups=None, calibration=None):
+def _write(folder, classes, origin, seed, groups=None):
     """Write the files of an evaluation of 80 images of some classes; returns its metrics."""
     rng = np.random.default_rng(seed)
     labels = np.array(classes, np.int32)[np.arange(80) % len(classes)]
@@ -27,10 +27,8 @@ def _write(folder, classes, origin, seed, groups=None, calibration=None):
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     images = np.zeros((80, 8, 8, 3), np.uint8)
     dataset = Dataset(images, labels, NAMES, index_ids(80), "folder:x", groups=groups)
-    answers = Answers(probabilities, *SCORES) if calibration else Answers(probabilities)
-    return write_split(
-        folder, dataset, np.arange(80), answers, step=7, calibration=calibration, holds_val=False, origin=origin
-    )
+    facts = {"step": 7, "calibration": None, "holds_val": False, "origin": origin}
+    return write_split(folder, dataset, np.arange(80), Answers(probabilities), **facts)
 
 
 @pytest.fixture
