@@ -145,6 +145,8 @@ def test_the_least_certain_cells_come_first_with_their_likeliest_classes(predict
     assert [name for name, _ in shown] == answers
     assert [float(p) for _, p in shown] == pytest.approx([100 * float(expected[0][name]) for name in answers], abs=0.06)
     assert first[2] == expected[0]["predicted"]
+    assert "bloodcell train --config=adapt:runs/first " in review.text
+    assert "'--config.data.class_names=('\"'\"'red'" in review.text
     assert [option["value"] for option in review.of("option")][:5] == ["", *(f"class:{n}" for n in NAMES), "leave out"]
 
 
