@@ -46,8 +46,7 @@ def evaluate_source(
       split: train, val, test or all; None: test, or val if there is no test (all for another source).
       output: folder for the files; None: eval/<split> of the workdir, for the run's own source alone.
       class_map: class of `source` -> class of the model, `drop` or None; other names match by themselves.
-      slices: columns whose values are scored by themselves, see `read_slices`; without any, those of the run's
-        configuration if the data are its own.
+      slices: columns that are scored value by value, see `read_slices`; none: those of the run, on its own data.
       raw_names: names in the CSVs are exact, even if a spreadsheet would run them as formulas.
       **reading: fields of `DataConfig` that say how `source` is read: skip_bad, include, exclude, class_level,
         split_folders, group_regex, columns, root and file_pattern. The run's own source is read as it was trained on.
@@ -64,8 +63,8 @@ def evaluate_source(
         raise UsageError("--output: missing; with --source the results need a folder of their own")
     dataset = _load(classifier, source, reading)
     split, indices = _split_of(classifier, dataset, None if source is None else dataset.splits, split)
-    whole = len(indices)
     origin: dict[str, Any] = {"source": dataset.source, "split": split}
+    whole = len(indices)
     as_published = is_medmnist(dataset.source, split) and dataset.class_names == classifier.class_names
     if source is not None:
         dataset, indices, mapped = _under_model_names(dataset, indices, classifier.class_names, class_map or {})

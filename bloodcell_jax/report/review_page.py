@@ -49,7 +49,7 @@ def write_review_page(path: Path, predictions: FilePredictions, model: tuple[str
         root=root,
         beside=str(root) == os.path.abspath(path.parent),
         marked=any(cell["mark"] for cell in cells),
-        commands=_commands(str(root), *model),
+        commands=_commands(str(root), names, *model),
         script=Markup(script),
         script_hash=Markup(f"sha256-{base64.b64encode(digest).decode()}"),
     )
@@ -114,7 +114,7 @@ def _key(cells: Sequence[dict[str, Any]]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
-def _commands(root: str, flag: str, model: str) -> dict[str, str]:
+def _commands(root: str, class_names: Sequence[str], flag: str, model: str) -> dict[str, str]:
     source = "csv:corrections.csv"
     words = {
         "evaluate": [f"--{flag}={model}", f"--source={source}", f"--root={root}", "--output=corrected"],
@@ -124,6 +124,8 @@ def _commands(root: str, flag: str, model: str) -> dict[str, str]:
             "--workdir=runs/corrected",
             f"--config.data.source={source}",
             f"--config.data.root={root}",
+            # Without them, the new model would not know the classes that no corrected cell has.
+            f"--config.data.class_names={tuple(class_names)}",
         ],
     }
     return {verb: " ".join(map(shell_word, ["bloodcell", verb, *rest])) for verb, rest in words.items()}
