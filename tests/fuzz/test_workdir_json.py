@@ -169,7 +169,9 @@ def test_500_changed_records_of_a_model_are_read_or_named(trained, tmp_path):
     tensors = {name: np.array(tensor) for name, tensor in tensors.items() if name.startswith(PREFIX)}
     path, draw, refused = tmp_path / "model.safetensors", random.Random(0), 0
     for _ in range(500):
-        write_safetensors(path, tensors, WeightsInfo("convnext_atto", 3), {RUN_KEY: changed("run", metadata[RUN_KEY], draw)})
+        write_safetensors(
+            path, tensors, WeightsInfo("convnext_atto", 3), {RUN_KEY: changed("run", metadata[RUN_KEY], draw)}
+        )
         said = refusals([lambda: read_model_record(path)])
         assert all(str(path) in line for line in said)
         refused += len(said)
@@ -177,7 +179,7 @@ def test_500_changed_records_of_a_model_are_read_or_named(trained, tmp_path):
             record = read_model_record(path)
             assert len(record.config.data.class_names) == record.config.model.num_classes
             assert record.view is None or View(**record.view)
-            assert record.calibration is None or 0 < record.calibration.temperature
+            assert record.calibration is None or record.calibration.temperature > 0
     assert 100 < refused < 500
 
 
