@@ -37,6 +37,7 @@ def _define_evaluate(values: flags.FlagValues) -> None:
 
 def _evaluate(values: flags.FlagValues) -> None:
     from bloodcell_jax.evaluate.class_map import parse_class_map
+    from bloodcell_jax.evaluate.confidence import confidence_sentence, unknown_sentence
     from bloodcell_jax.evaluate.evaluate_source import evaluate_source
     from bloodcell_jax.evaluate.outputs import summary
     from bloodcell_jax.report.evaluation_page import write_evaluation_page
@@ -62,6 +63,10 @@ def _evaluate(values: flags.FlagValues) -> None:
     )
     page = write_evaluation_page(folder, classifier.config.model.variant, classifier.workdir)
     say(f"{folder.path}: {summary(scores)}")
+    if source is not None:
+        for line in (confidence_sentence(scores), unknown_sentence(scores)):
+            if line is not None:
+                say(line)
     say(f"page: {page}")
 
 

@@ -13,9 +13,9 @@ from bloodcell_jax.evaluate.temperature import softmax
 from bloodcell_jax.models.input import normalize, to_unit
 from bloodcell_jax.models.network import Features, Network, Params
 
-# Maps whose mean and spread tell noise, blank fields and textures from cells (docs/decisions.md has the numbers): the
-# first ones take every darker cell for unknown, and the last ones have forgotten what is not needed to tell classes.
-_INNER_MAPS = ("stage_1", "stage_2")
+# The map whose mean and spread tell noise, blank fields and textures from cells: the maps before it take a darker or
+# compressed cell for unknown, and those after it have forgotten what is not needed to tell classes (docs/decisions.md).
+_INNER_MAP = "stage_1"
 
 
 class Outputs(NamedTuple):
@@ -24,7 +24,7 @@ class Outputs(NamedTuple):
     Attributes:
       logits: float32 [n, classes].
       pooled: what the head takes, float32 [n, channels].
-      appearance: mean and standard deviation of each channel of two inner maps, float32 [n, d].
+      appearance: mean and standard deviation of each channel of an inner map, float32 [n, d].
     """
 
     logits: np.ndarray
@@ -119,5 +119,5 @@ def _to_host(outputs: tuple[jax.Array, ...], count: int) -> Outputs:
 
 
 def _appearance(features: Features) -> jax.Array:
-    maps = [features[name].astype(jnp.float32) for name in _INNER_MAPS]
-    return jnp.concatenate([statistic(x, axis=(1, 2)) for x in maps for statistic in (jnp.mean, jnp.std)], axis=1)
+    inner = features[_INNER_MAP].astype(jnp.float32)
+    return jnp.concatenate([inner.mean((1, 2)), inner.std((1, 2))], axis=1)

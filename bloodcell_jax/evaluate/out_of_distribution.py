@@ -3,9 +3,9 @@
 * `energy` of the logits (W. Liu et al., Energy-based out-of-distribution detection, NeurIPS 2020, eq. 4).
 * `neighbors`: distance of the pooled features, scaled to length 1, to their k-th nearest training image (Y. Sun et al.,
   Out-of-distribution detection with deep nearest neighbors, ICML 2022).
-* `appearance`: Mahalanobis distance of the means and standard deviations of inner maps to those of training images (K.
-  Lee et al., A simple unified framework for detecting out-of-distribution samples, NeurIPS 2018; second moments: C.
-  Sastry and S. Oore, Detecting out-of-distribution examples with Gram matrices, ICML 2020).
+* `appearance`: Mahalanobis distance of the means and standard deviations of an inner map to those of training images
+  (K. Lee et al., A simple unified framework for detecting out-of-distribution samples, NeurIPS 2018; second moments:
+  C. Sastry and S. Oore, Detecting out-of-distribution examples with Gram matrices, ICML 2020).
 
 A network that learned nothing but cells may be sure of noise: the first two scores see only what it kept to tell
 classes. The third sees what the image looked like. Val scales each: 0 is its median, 1 its 99 % quantile. The largest

@@ -1,6 +1,7 @@
 """A trained run scored on its own splits, and on another laboratory with names of its own."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -46,6 +47,8 @@ def test_evaluate_another_source_by_class_name(trained, other_lab, tmp_path, cap
     captured = capsys.readouterr()
     assert "2 of 3 classes, 1 without an image (green), n 10" in captured.out
     assert "BLUE is blue, Rouge is red" in captured.err
+    assert re.search(r"\nOn this source the confidence .*\(ECE \d\.\d\d; \d\.\d\d on val\)", captured.out)
+    assert re.search(r"\n\d+ of 10 images \(", captured.out)
     metrics = json.loads((results / "metrics.json").read_text())
     assert metrics["n"] == 10
     assert metrics["accuracy"] > 0.8
@@ -53,7 +56,9 @@ def test_evaluate_another_source_by_class_name(trained, other_lab, tmp_path, cap
     assert metrics["class_map"] == {"BLUE": "blue", "Rouge": "red", "artifact": None}
     assert metrics["dropped"] == {"artifact": 5}
     assert metrics["forced_choice"]["f1_macro"] >= metrics["f1_macro"]
-    assert "test, own data" in (results / "index.html").read_text()
+    page = (results / "index.html").read_text()
+    assert "test, own data" in page
+    assert "On this source the confidence" in page
     # What was understood is a map for the next time.
     (tmp_path / "map.json").write_text(json.dumps(metrics["class_map"]))
     again = tmp_path / "again"

@@ -1,6 +1,7 @@
 """A run's model in one file, used without its workdir."""
 
 import dataclasses
+import json
 import shutil
 
 import jax
@@ -14,7 +15,8 @@ from bloodcell_jax.config import Config, DataConfig, ModelConfig
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.models.registry import build_model, init_params
 from bloodcell_jax.run.finished_model import model_info
-from bloodcell_jax.weights import WeightsInfo, save_weights
+from bloodcell_jax.weights import WeightsInfo, load_weights, save_weights
+from bloodcell_jax.weights.calibration import Calibration, Reference, calibration_from, calibration_values
 from bloodcell_jax.weights.model_file import ModelRecord, read_model_file, write_model_file
 from bloodcell_jax.weights.safetensors_file import read_safetensors, write_safetensors
 
@@ -40,6 +42,16 @@ def test_its_probabilities_are_those_of_the_workdir_to_the_bit(trained, model, c
     with np.load(cells) as arrays:
         images = arrays["images"]
     np.testing.assert_array_equal(from_file.predict(images), from_workdir.predict(images))
+    answers = from_file.answer(images)
+    for ours, theirs in zip(answers, from_workdir.answer(images), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert answers.scores.shape == (120, 3)
+    # All but a few of the run's own images are known, and no blank or striped image is.
+    assert answers.known.mean() > 0.9
+    stripes = np.zeros((4, 32, 32, 3), np.uint8)
+    stripes[:, ::4], stripes[2:, :, ::4] = 255, 255
+    assert not from_file.answer(stripes).known.any()
+    assert from_file.answer(images[:0]).known.shape == (0,)
     assert from_file.class_names == from_workdir.class_names
     assert (from_file.step, from_file.workdir) == (from_workdir.step, None)
     for name in ("image_size", "crop"):
@@ -76,6 +88,44 @@ def drawn(config):
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: init_params(build_model(config), jax.random.key(0), 32))
     return jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
+
+
+def drawn_calibration():
+    rng = np.random.default_rng(1)
+    arrays = (rng.standard_normal(shape).astype(dtype) for shape, dtype in (((5, 4), "f2"), (3, "f4"), ((3, 3), "f4")))
+    reference = Reference(*arrays, center=(1.0, 0.5, -7.25), scale=(0.1, 0.2, 3.0), threshold=1.2)
+    return Calibration(18, 2, 0.7312, 0.03, 0.01, None, 0.0, reference)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": 0.0},
+        {"temperature": None},
+        {"temperature": "1"},
+        {"errors": 19},
+        {"examples": 1.5},
+        {"coverage": 2.0},
+        {"confidence": -0.5},
+        {"scale": [1.0, 0.0, 1.0]},
+        {"center": [1.0, 1.0]},
+        {"threshold": float("nan")},
+        {"more": 1},
+    ],
+)
+def test_a_calibration_of_another_kind_is_refused(change):
+    values, tensors = calibration_values(drawn_calibration())
+    values = json.loads(json.dumps(values))
+    calibration_from(values, tensors)
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        calibration_from(values | change, tensors)
+    for name in tensors:
+        for wrong in (tensors[name].astype(np.float64), tensors[name][:2], tensors[name] * np.inf):
+            if wrong.shape != (2, 4):  # Fewer features are a reference as well.
+                with pytest.raises((TypeError, ValueError)):
+                    calibration_from(values, tensors | {name: wrong})
+    with pytest.raises(KeyError):
+        calibration_from(values, {})
 
 
 def published(path):
@@ -119,11 +169,16 @@ def test_every_network_travels(tmp_path, options):
         data=DataConfig(source="folder:cells", image_size=32, crop=None, class_names=("a", "b")),
         model=ModelConfig(num_classes=2, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), dtype="float32", **options),
     )
-    params = drawn(config.model)
-    path = tmp_path / "model.safetensors"
-    write_model_file(path, params, ModelRecord(config, 7, {"val/loss": 0.5}, "1"), model_info(config, None))
+    params, calibration = drawn(config.model), drawn_calibration()
+    path, facts = tmp_path / "model.safetensors", {"val/loss": 0.5}
+    record = ModelRecord(config, 7, facts, "1", calibration=calibration)
+    write_model_file(path, params, record, model_info(config, None))
     found, record = read_model_file(path)
     jax.tree.map(np.testing.assert_array_equal, found, params)
+    values = calibration_values(record.calibration), calibration_values(calibration)
+    jax.tree.map(np.testing.assert_array_equal, *values)
+    # Whoever starts from it takes the network alone.
+    jax.tree.map(np.testing.assert_array_equal, load_weights(path, build_model(config.model)), params)
     assert record.config.model == config.model
     assert record.config.data == dataclasses.replace(config.data, source=None)
     assert (record.step, record.metrics, record.version) == (7, {"val/loss": 0.5}, "1")

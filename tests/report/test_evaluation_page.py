@@ -10,16 +10,31 @@ from bloodcell_jax.data.dataset import Dataset, index_ids
 from bloodcell_jax.evaluate.answers import Answers
 from bloodcell_jax.evaluate.outputs import write_split
 from bloodcell_jax.report.evaluation_page import write_evaluation_page
-from bloodcell_jax.report.evaluation_view import confused_pairs
+from bloodcell_jax.report.evaluation_view import confused_pairs, read_predictions
+from bloodcell_jax.weights.calibration import Calibration, Reference
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.layout import EvaluationFolder
 
+# Of a model that is calibrated: its scores of 80 images, of which it knows all but the first four.
+OOD = np.where(np.arange(80) < 4, 3.0, 0.5)
+CALIBRATION = Calibration(
+    examples=1704,
+    errors=140,
+    temperature=2.0,
+    ece=0.02,
+    wanted_error=0.01,
+    confidence=0.6,
+    coverage=0.93,
+    reference=Reference(
+        np.eye(2, dtype=np.float16), np.zeros(2, np.float32), np.eye(2, dtype=np.float32), (0.0,) * 3, (1.0,) * 3, 1.0
+    ),
+)
 NAMES = ("basophil", "eosinophil", "immature <b>granulocyte</b>", "platelet")
 ORIGIN = {"source": "folder:labs/B&B", "split": "all"}
 MAP = {"Baso": "basophil", "PLT": "platelet", "<i>Smudge</i>": None}
 
 
-def _write(folder, classes, origin, seed, groups=None):
+def _write(folder, classes, origin, seed, groups=None, calibration=None):
     """Write the files of an evaluation of 80 images of some classes; returns its metrics."""
     rng = np.random.default_rng(seed)
     labels = np.array(classes, np.int32)[np.arange(80) % len(classes)]
@@ -27,8 +42,11 @@ def _write(folder, classes, origin, seed, groups=None):
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     images = np.zeros((80, 8, 8, 3), np.uint8)
     dataset = Dataset(images, labels, NAMES, index_ids(80), "folder:x", groups=groups)
-    facts = {"step": 7, "calibration": None, "holds_val": False, "origin": origin}
-    return write_split(folder, dataset, np.arange(80), Answers(probabilities), **facts)
+    known = (np.stack([OOD / 9, OOD / 2, OOD], axis=1), OOD, OOD <= 1) if calibration else ()
+    answers = Answers(probabilities, *known)
+    return write_split(
+        folder, dataset, np.arange(80), answers, step=7, calibration=calibration, holds_val=False, origin=origin
+    )
 
 
 @pytest.fixture
@@ -121,3 +139,42 @@ def test_a_page_says_sensitivity_and_specificity_with_their_intervals(lab):
         assert f"{100 * scores[name]:.1f} %{100 * low:.1f} % to {100 * high:.1f} %" in text
     wrong = max(range(3), key=row.__getitem__)
     assert f"{row[wrong]} of {sum(row)} images of platelet were called {NAMES[wrong].split(' <')[0]}" in text
+
+
+def test_confidence_is_shown_before_and_after_with_counts_and_what_it_keeps(lab):
+    here = _write(lab, (0, 1, 2, 3), ORIGIN, seed=1, calibration=CALIBRATION)
+    before, after = here["before_temperature"], here["reliability"]
+    assert sum(before["reliability"]["count"]) == sum(after["count"]) == 80
+    assert (here["temperature"], here["calibration"]["examples"]) == (2.0, 1704)
+    assert before["ece"] != here["ece"]
+    # What is divided by a temperature of 2 is less certain, and as often right.
+    assert before["reliability"]["count"][-1] > after["count"][-1]
+    kept = np.array([row.confidence >= 0.6 for row in read_predictions(lab)])
+    assert here["kept"]["coverage"] == kept.mean()
+    assert here["out_of_distribution"]["refused"] == 4
+    assert here["out_of_distribution"]["refused_share_by"] == {"energy": 0.0, "neighbors": 0.05, "appearance": 0.05}
+    page = write_evaluation_page(lab, "convnext_atto", None)
+    text, html = _text(page), page.read_text()
+    for value in (before["ece"], here["ece"], before["brier"], before["nll"], here["risk_coverage"]["aurc"]):
+        assert f"{value:.4f}" in text
+    assert f"At confidence 0.6 or more the model answers {100 * kept.mean():.1f} % of the cells" in text
+    assert "4 of 80 images (5.0 %)" in text
+    counts = [str(count) for count in after["count"] if count > 9]
+    assert counts
+    assert all(f">{count}</text>" in re.sub(r"\s+", " ", html).replace("> ", ">") for count in counts)
+
+
+def test_scores_on_the_images_of_the_fit_are_said_to_be_optimistic(lab):
+    _write(lab, (0, 1), ORIGIN, seed=1, calibration=CALIBRATION)
+    assert "optimistic" not in _text(write_evaluation_page(lab, "convnext_atto", None))
+    metrics = json.loads(lab.metrics.read_text())
+    metrics["calibration"]["holds_val"] = True
+    lab.metrics.write_text(json.dumps(metrics))
+    assert "optimistic" in _text(write_evaluation_page(lab, "convnext_atto", None))
+
+
+def test_the_page_of_an_earlier_evaluation_still_has_its_diagram(lab):
+    metrics = _write(lab, (0, 1, 2, 3), ORIGIN, seed=1)
+    early = [name for name in metrics if name not in ("risk_coverage", "reliability", "temperature", "calibration")]
+    lab.metrics.write_text(json.dumps({name: metrics[name] for name in early}))
+    assert write_evaluation_page(lab, "convnext_atto", None).read_text().count("<svg") == 1
