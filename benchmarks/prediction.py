@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -127,19 +128,18 @@ def main(_) -> None:
             "network": partial(compute_all, images, classifier),
             "both": partial(predict_all, folder, classifier),
         }
-        results = measure(tasks)
-    seconds = {name: results[name]["seconds"] for name in tasks}
-    alone = (seconds["decoding"], seconds["network"])
-    ratio, busy = seconds["both"] / max(alone), results["machine_busy_percent"]["mean"]
+        results: dict[str, Any] = measure(tasks)
+    alone = [results["decoding"]["seconds"], results["network"]["seconds"]]
+    results |= {"ratio": results["both"]["seconds"] / max(alone), "sum": sum(alone)}
+    settings = {name: FLAGS[name].value for name in ("images", "image_size", "model", "dtype", "windows")}
     for name in tasks:
-        print(f"{name:>10}: {seconds[name]:6.2f} s, {len(paths) / seconds[name]:,.0f} images/s")
-    print(f"both / slower: {ratio:.3f}; one after the other: {sum(alone):.2f} s")
-    print(f"cores busy before the windows: {busy:.0f} % on average")
+        seconds = results[name]["seconds"]
+        print(f"{name:>10}: {seconds:6.2f} s, {len(paths) / seconds:,.0f} images/s")
+    print(f"both / slower: {results['ratio']:.3f}; one after the other: {results['sum']:.2f} s")
+    print(f"cores busy before the windows: {results['machine_busy_percent']['mean']:.0f} % on average")
     if FLAGS.output:
-        settings = {name: FLAGS[name].value for name in ("images", "image_size", "model", "dtype", "windows")}
         environment = describe_machine() | settings | {"batch_size": classifier.batch_size}
-        results = {"environment": environment} | results | {"ratio": ratio, "sum": sum(alone)}
-        Path(FLAGS.output).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        Path(FLAGS.output).write_text(json.dumps({"environment": environment} | results, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
