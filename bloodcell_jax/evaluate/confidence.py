@@ -113,21 +113,21 @@ def _out_of_distribution(answers: Answers, correct: np.ndarray) -> dict[str, Any
     }
 
 
-def confidence_sentence(scores: Mapping[str, Any]) -> str:
-    """Return whether the confidence may be read as a probability on what was scored."""
-    ece, gap = scores["ece"], scores["mean_confidence"] - scores["accuracy"]
+def confidence_sentence(scores: Mapping[str, Any], on: str = "this source") -> str:
+    """Return whether the confidence may be read as a probability on what was scored, which is called `on`."""
+    ece, gap, fitted = scores["ece"], scores["mean_confidence"] - scores["accuracy"], scores["calibration"]
     errors = f"ECE {ece:.2f}"
-    if scores["calibration"]:
-        errors += f"; {scores['calibration']['ece']:.2f} on val"
+    if fitted and not fitted["holds_val"]:
+        errors += f"; {fitted['ece']:.2f} on val"
     if ece <= max(scores["ece_by_chance"], _TOLERATED):
-        line = f"On this source the confidence agrees with the accuracy ({errors})"
+        line = f"On {on} the confidence agrees with the accuracy ({errors})"
         tells_little = scores["ece_by_chance"] > _TOLERATED
         return f"{line}, as far as {scores['n']:,} images tell" if tells_little else line
     if abs(gap) < ece / 2:
         what = "is too high for some answers and too low for others"
     else:
         what = f"is {100 * abs(gap):.0f} points too {'high' if gap > 0 else 'low'}"
-    return f"On this source the confidence {what} ({errors}): do not read it as a probability"
+    return f"On {on} the confidence {what} ({errors}): do not read it as a probability"
 
 
 def kept_sentence(scores: Mapping[str, Any]) -> str | None:

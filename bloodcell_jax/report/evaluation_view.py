@@ -108,7 +108,7 @@ def _confidence(folder: EvaluationFolder, metrics: Mapping[str, Any]) -> dict[st
         bins = _bins_of_predictions(folder)
         return None if bins is None else {"bins": bins, "reliability": Markup(plots.reliability_diagram(bins))}
     before = metrics["before_temperature"]["reliability"] if metrics["calibration"] else None
-    curve, kept = metrics["risk_coverage"], metrics["kept"]
+    curve, kept, on = metrics["risk_coverage"], metrics["kept"], metrics.get("split", folder.path.name)
     return {
         "bins": metrics["reliability"],
         "before": before,
@@ -118,7 +118,7 @@ def _confidence(folder: EvaluationFolder, metrics: Mapping[str, Any]) -> dict[st
                 curve["confidence"], curve["coverage"], curve["error"], kept["confidence"] if kept else None
             )
         ),
-        "sentence": confidence_sentence(metrics),
+        "sentence": confidence_sentence(metrics, "this source" if "class_map" in metrics else on),
         "kept_sentence": kept_sentence(metrics),
         "unknown_sentence": unknown_sentence(metrics),
     }

@@ -35,8 +35,11 @@ def test_an_error_by_chance_is_what_calibrated_answers_exceed_one_time_in_twenty
 def test_another_laboratory_is_told_how_far_off_the_confidence_is():
     scores = scored(accuracy=0.7, confidence=0.9)
     off = 100 * (0.9 - scores["accuracy"])
-    sentence = confidence_sentence(scores | {"calibration": {"ece": 0.02}})
+    sentence = confidence_sentence(scores | {"calibration": {"ece": 0.02, "holds_val": False}})
     assert f" {off:.0f} points too high (ECE {off / 100:.2f}; 0.02 on val): do not read it as a probability" in sentence
+    on_val = confidence_sentence(scores | {"calibration": {"ece": 0.02, "holds_val": True}}, "val")
+    assert on_val.startswith("On val ")
+    assert "0.02" not in on_val
     assert "points too low" in confidence_sentence(scored(accuracy=0.9, confidence=0.6))
     both_ways = np.where(np.arange(2000) % 2, 0.99, 0.51)
     assert "too high for some answers and too low for others" in confidence_sentence(scored(0.75, both_ways))
