@@ -13,8 +13,7 @@ def reliability(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray
     Returns:
       The count, summed confidence and number correct of every bin, [CALIBRATION_BINS] each.
     """
-    inner_edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
-    bins = np.digitize(confidence, inner_edges, right=True)
+    bins = _bins_of(confidence)
     count, summed_confidence, hits = (
         np.bincount(bins, weights, CALIBRATION_BINS) for weights in (None, confidence, correct)
     )
@@ -46,6 +45,12 @@ def calibration_error_by_chance(confidence: np.ndarray, *, seed: int = 0) -> flo
     itself (J. Bröcker and L. Smith, Increasing the reliability of reliability diagrams, Weather and Forecasting 22
     (2007) 651).
     """
-    rng = np.random.default_rng(seed)
-    draws = [expected_calibration_error(confidence, rng.random(len(confidence)) < confidence) for _ in range(_DRAWS)]
-    return float(np.quantile(draws, 0.95))
+    rng, bins, count = np.random.default_rng(seed), _bins_of(confidence), len(confidence)
+    summed = np.bincount(bins, confidence, CALIBRATION_BINS)
+    hits = (np.bincount(bins, rng.random(count) < confidence, CALIBRATION_BINS) for _ in range(_DRAWS))
+    return float(np.quantile([np.abs(summed - drawn).sum() / count for drawn in hits], 0.95))
+
+
+def _bins_of(confidence: np.ndarray) -> np.ndarray:
+    inner_edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
+    return np.digitize(confidence, inner_edges, right=True)

@@ -223,7 +223,9 @@ def _calibration_of(run: Workdir, step: int) -> Calibration | None:
         return None
     record = read_model_record(run.model)
     if record.step != step:
-        _say_uncalibrated(f"{run}, step {step}", f"val was asked of step {record.step} alone, the best one")
+        _say_uncalibrated(
+            f"{run}, step {step}", f"{run.model.name} is of step {record.step}, and so is its calibration"
+        )
         return None
     if record.calibration is None:
         _say_uncalibrated(run.model, "the run's command, given again, asks val")

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.evaluator import Outputs
 from bloodcell_jax.weights.calibration import OOD_SCORES, Reference
 
@@ -88,7 +89,18 @@ def scaled_by_val(reference: Reference, scores: np.ndarray) -> Reference:
 
 
 def scores_of(outputs: Outputs, reference: Reference) -> np.ndarray:
-    """Return the three scores of each image on the scales of the reference, float64 [n, 3]."""
+    """Return the three scores of each image on the scales of the reference, float64 [n, 3].
+
+    Raises:
+      DataError: the reference is of another network.
+    """
+    found = outputs.pooled.shape[1], outputs.appearance.shape[1]
+    expected = reference.features.shape[1], len(reference.mean)
+    if found != expected:
+        raise DataError(
+            f"the calibration in the model's file is of another network: of {expected[0]} and {expected[1]} features; "
+            f"this one has {found[0]} and {found[1]}; take another copy of the file, or give the run's command again"
+        )
     scores = np.stack(
         [
             energy(outputs.logits),

@@ -6,6 +6,7 @@ from scipy.spatial.distance import mahalanobis
 from scipy.special import logsumexp
 from sklearn.covariance import LedoitWolf
 
+from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.evaluator import Outputs
 from bloodcell_jax.evaluate.fit_calibration import fit_calibration
 from bloodcell_jax.evaluate.out_of_distribution import (
@@ -88,6 +89,13 @@ def test_at_most_one_in_a_hundred_of_val_is_refused(count):
         np.testing.assert_allclose(np.quantile(scores, 0.99, axis=0), 1)
     far = outputs_of(LABELS[:50], seed=7, shift=8.0)
     assert (ood_score(scores_of(far, scaled), scaled) > 1).all()
+
+
+def test_a_reference_of_another_network_is_refused():
+    reference = learn_reference(TRAINING)
+    for changed in (TRAINING._replace(pooled=TRAINING.pooled[:, 1:]), TRAINING._replace(appearance=TRAINING.pooled)):
+        with pytest.raises(DataError, match=rf"\b{WIDTH} and {DEPTH} features"):
+            scores_of(changed, reference)
 
 
 def test_the_reference_is_balanced_and_a_function_of_the_seed():

@@ -95,7 +95,7 @@ def test_what_val_said_of_the_best_checkpoint_is_not_said_of_another(trained, ca
     assert classifier.calibration is None
     (said,) = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
     assert f"step {other}: " in said
-    assert f"step {best.step} " in said
+    assert f"of step {best.step}," in said
 
 
 def test_a_damaged_model_is_named_and_not_taken_for_one_without_calibration(trained, copied):
