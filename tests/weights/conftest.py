@@ -75,7 +75,7 @@ def assert_blocks_agree(assert_close):
     def compare(model, params, passed):
         assert len(passed) == sum(model.variant.depths)
         for s, kernel_size in enumerate(model.variant.kernel_sizes):
-            block = jax.jit(Block(model.variant, kernel_size, 0, 0.0, model.dtype, model.param_dtype).apply)
+            block = jax.jit(Block(model.variant, kernel_size, model.dtype, model.param_dtype).apply)
             for b in range(model.variant.depths[s]):
                 inputs, output = passed[s, b]
                 assert_close(block({"params": params[f"stage_{s}"][f"block_{b}"]}, inputs, None), output)
