@@ -15,6 +15,9 @@ from bloodcell_jax.errors import UsageError
 
 FILLS = ("reflect", "edge", "constant")
 
+# Flips and quarter turns of a square.
+SYMMETRIES = 8
+
 
 @operation(cheap=True)
 def d4(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -32,13 +35,22 @@ def d4(key: jax.Array, image: jax.Array) -> jax.Array:
     height, width = size_of(image)
     if height != width:
         raise UsageError(f"d4: an image of {height}x{width} pixels is not square; resize it or leave d4 out")
+    return _symmetry(image, *jax.random.bernoulli(key, shape=(3,)))
+
+
+def symmetry(image: jax.Array, number: Scalar) -> jax.Array:
+    """Return a square image [h, w, c] in orientation `number` of its 8, which may be traced; 0 is the image itself."""
+    number = jnp.asarray(number)
+    return _symmetry(image, number & 4 != 0, number & 2 != 0, number & 1 != 0)
+
+
+def _symmetry(image: jax.Array, transposed: jax.Array, mirrored: jax.Array, upside_down: jax.Array) -> jax.Array:
     # Three bits are the 8 symmetries. dm_pix.rot90 refuses a traced k, and a choice among 8 images computes all 8.
-    transposed, mirrored, upside_down = jax.random.bernoulli(key, shape=(3,))
     image = jnp.where(transposed, image.swapaxes(0, 1), image)
     image = jnp.where(mirrored, pix.flip_left_right(image), image)
     # This is a gather of rows and not a third select. XLA computes a gather once on the CPU, but repeats selects inside
     # every later operation. The default policy on 256 images of 96 px takes 50 ms instead of 125.
-    rows = jnp.arange(height)
+    rows = jnp.arange(len(image))
     return image[jnp.where(upside_down, rows[::-1], rows)]
 
 

@@ -1,5 +1,6 @@
 """The verb `evaluate`."""
 
+import json
 import os
 from pathlib import Path
 
@@ -14,7 +15,11 @@ def _define_evaluate(values: flags.FlagValues) -> None:
     define_model(values)
     flags.DEFINE_string("source", None, "data to evaluate on; unset: the run's own data and splits", flag_values=values)
     flags.DEFINE_string(
-        "split", None, "train, val, test or all; unset: test, or val if there is no test", flag_values=values
+        "split",
+        None,
+        "train, val, test or all; unset: test, or val if there is no test; with _aug at its end, such as val_aug: its "
+        "images, changed once by the run's augmentation",
+        flag_values=values,
     )
     flags.DEFINE_string("output", None, "folder for the results; unset: eval/SPLIT of the workdir", flag_values=values)
     flags.DEFINE_string(
@@ -31,6 +36,14 @@ def _define_evaluate(values: flags.FlagValues) -> None:
         "such as pbc96.csv:other_acquisition; repeat the flag for more",
         flag_values=values,
     )
+    flags.DEFINE_multi_string(
+        "suite",
+        [],
+        "also answer corrupted images, at five severities: blood96-c (12 corruptions of microscope, smear and file), "
+        "imagenet-c (12 common ones) or chains (up to three strong distortions at once); repeat the flag for more",
+        flag_values=values,
+    )
+    flags.DEFINE_bool("json", False, "print what was written as one JSON object, and nothing else", flag_values=values)
     define_finding(values)
     define_raw_names(values)
 
@@ -40,10 +53,15 @@ def _evaluate(values: flags.FlagValues) -> None:
     from bloodcell_jax.evaluate.confidence import confidence_sentence, unknown_sentence
     from bloodcell_jax.evaluate.evaluate_source import evaluate_source
     from bloodcell_jax.evaluate.outputs import summary
+    from bloodcell_jax.evaluate.robustness.scores import suite_summary
+    from bloodcell_jax.evaluate.robustness.suites import suite_of
     from bloodcell_jax.report.evaluation_page import write_evaluation_page
+    from bloodcell_jax.run.watch.progress import show_pass
     from bloodcell_jax.workdir.layout import EvaluationFolder
     from bloodcell_jax.workdir.output_files import check_folder
 
+    for name in value_of(values, "suite"):
+        suite_of(name)
     source, split, output, class_map = (value_of(values, name) for name in ("source", "split", "output", "class_map"))
     mapped = None if class_map is None else parse_class_map(class_map)
     if output is not None:
@@ -51,18 +69,26 @@ def _evaluate(values: flags.FlagValues) -> None:
         folder = EvaluationFolder(Path(os.path.expanduser(output)))
         check_folder(folder.path, folder.files, source, read)
     classifier = load_classifier(values)
-    folder, scores = evaluate_source(
-        classifier,
-        source,
-        split,
-        output,
-        class_map=mapped,
-        slices=value_of(values, "slices"),
-        raw_names=value_of(values, "raw_names"),
-        **finding(values),
-    )
+    with show_pass("corrupted images") as show:
+        folder, scores, suites = evaluate_source(
+            classifier,
+            source,
+            split,
+            output,
+            class_map=mapped,
+            slices=value_of(values, "slices"),
+            suites=value_of(values, "suite"),
+            raw_names=value_of(values, "raw_names"),
+            show=show,
+            **finding(values),
+        )
     page = write_evaluation_page(folder, classifier.config.model.variant, classifier.workdir)
+    if value_of(values, "json"):
+        print(json.dumps({"folder": str(folder.path), "metrics": scores, "suites": suites}, indent=2, allow_nan=False))
+        return
     say(f"{folder.path}: {summary(scores)}")
+    for name, of_suite in suites.items():
+        say(suite_summary(name, of_suite))
     if source is not None:
         for line in (confidence_sentence(scores), unknown_sentence(scores)):
             if line is not None:
@@ -77,7 +103,8 @@ EVALUATE = Verb(
   evaluate --workdir=runs/first --source=folder:other_lab --output=results
   evaluate --model=model.safetensors --source=folder:other_lab --output=results
   evaluate --workdir=runs/first --source=folder:other_lab --output=results --class_map=PMN=neutrophil,Artifact=drop
-  evaluate --workdir=runs/first --slices=pbc96.csv:other_acquisition""",
+  evaluate --workdir=runs/first --slices=pbc96.csv:other_acquisition
+  evaluate --workdir=runs/first --suite=blood96-c --suite=chains --json""",
     _define_evaluate,
     _evaluate,
     has_source=True,

@@ -19,6 +19,13 @@ def define_model(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "folder of a trained run", flag_values=values)
     flags.DEFINE_string("model", None, "a run's model.safetensors, in place of its folder", flag_values=values)
     flags.DEFINE_string("checkpoint", None, "best, last or a step of the workdir; unset: best", flag_values=values)
+    flags.DEFINE_bool(
+        "tta",
+        False,
+        "test-time augmentation: the mean answer to an image in its 8 orientations (flips, quarter turns), at 8 times "
+        "the cost",
+        flag_values=values,
+    )
     define_scale(values)
 
 
@@ -38,7 +45,7 @@ def load_classifier(values: flags.FlagValues) -> "Classifier":
     Raises:
       UsageError: they name none, or two.
     """
-    workdir, model, checkpoint = (value_of(values, name) for name in ("workdir", "model", "checkpoint"))
+    workdir, model, checkpoint, tta = (value_of(values, name) for name in ("workdir", "model", "checkpoint", "tta"))
     if bool(workdir) == bool(model):
         raise UsageError(
             "--workdir, --model: give one of them"
@@ -54,8 +61,9 @@ def load_classifier(values: flags.FlagValues) -> "Classifier":
 
     configure_jax()
     if model:
-        classifier = Classifier.from_file(model)
+        classifier = Classifier.from_file(model, tta=tta)
     else:
-        classifier = Classifier.from_workdir(Path(os.path.expanduser(workdir)), checkpoint=checkpoint or "best")
+        path = Path(os.path.expanduser(workdir))
+        classifier = Classifier.from_workdir(path, checkpoint=checkpoint or "best", tta=tta)
     classifier.config.data = with_scale(values, classifier.config.data)
     return classifier

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -14,7 +14,7 @@ from bloodcell_jax.data.geometry import Geometry, View, describe, misfit, view_o
 from bloodcell_jax.devices.parallel import create_parallel
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.answers import Answers, answers_to
-from bloodcell_jax.evaluate.evaluator import Evaluator
+from bloodcell_jax.evaluate.evaluator import Change, Evaluator
 from bloodcell_jax.evaluate.given_images import GivenImage, to_model_size
 from bloodcell_jax.evaluate.image_batches import Images
 from bloodcell_jax.evaluate.metrics import check_finite, ranking_of
@@ -39,6 +39,8 @@ class Classifier:
       workdir: the run's folder; None: the model came from a file.
       view: what the model saw of the image files that it was trained on; None: it was trained on arrays.
       calibration: what val said of this checkpoint; None: probabilities are at temperature 1, and nothing is unknown.
+      parallel: the devices.
+      tta: the answers are means over an image's 8 orientations (test-time augmentation), at 8 times the cost.
     """
 
     def __init__(
@@ -50,26 +52,28 @@ class Classifier:
         workdir: Workdir | None,
         view: View | None = None,
         calibration: Calibration | None = None,
+        tta: bool = False,
     ):
         self.config, self.step, self.workdir, self.view = config, step, workdir, view
         self.calibration = calibration
         self.class_names = config.data.class_names
+        self.parallel, self.tta = create_parallel("jit", jax.device_count()), tta
         self._params = params
-        self._evaluator = Evaluator(
-            build_model(config.model),
-            mean=config.model.mean,
-            std=config.model.std,
-            batch_size=config.evaluate.batch_size,
-            parallel=create_parallel("jit", jax.device_count()),
-        )
+        self._evaluator = self._create_evaluator(config.evaluate.batch_size)
+
+    def _create_evaluator(self, batch_size: int) -> Evaluator:
+        model = self.config.model
+        form = {"mean": model.mean, "std": model.std, "batch_size": batch_size, "tta": self.tta}
+        return Evaluator(build_model(model), **form, parallel=self.parallel)
 
     @classmethod
-    def from_workdir(cls, workdir: str | Path, *, checkpoint: str = "best") -> "Classifier":
+    def from_workdir(cls, workdir: str | Path, *, checkpoint: str = "best", tta: bool = False) -> "Classifier":
         """Load the model of a run.
 
         Args:
           workdir: the run's folder.
           checkpoint: `best` by `train.best_metric`, `last`, or a step.
+          tta: average over the 8 orientations of an image; the temperature stays that of single answers.
 
         Raises:
           UsageError: there is no such checkpoint; the ones there are named.
@@ -86,11 +90,12 @@ class Classifier:
             params = restore_params(checkpoints, step, shapes, config.train.ema_decay, sharding)
         view = run.read_environment()["data"].get("view") if run.environment.exists() else None
         calibration = _calibration_of(run, step)
-        return cls(config, params, step=step, workdir=run, view=View(**view) if view else None, calibration=calibration)
+        view = View(**view) if view else None
+        return cls(config, params, step=step, workdir=run, view=view, calibration=calibration, tta=tta)
 
     @classmethod
-    def from_file(cls, path: str | Path) -> "Classifier":
-        """Load the model of a finished run from its `model.safetensors` alone.
+    def from_file(cls, path: str | Path, *, tta: bool = False) -> "Classifier":
+        """Load the model of a finished run from its `model.safetensors` alone; `tta` is that of `from_workdir`.
 
         Raises:
           DataError: the file is missing, damaged or no model of a run; names what it lacks.
@@ -100,7 +105,8 @@ class Classifier:
         view = View(**record.view) if record.view else None
         if record.calibration is None:
             _say_uncalibrated(path, "written by an earlier version, or from a run whose data were not at hand")
-        return cls(record.config, params, step=record.step, workdir=None, view=view, calibration=record.calibration)
+        facts = {"step": record.step, "view": view, "calibration": record.calibration}
+        return cls(record.config, params, workdir=None, tta=tta, **facts)
 
     @property
     def run(self) -> Workdir:
@@ -172,6 +178,41 @@ class Classifier:
         answers = answers_to(batches, self.calibration, len(self.class_names))
         check_finite(answers.probabilities, f"the checkpoint of step {self.step}")
         return answers
+
+    def answer_changed(self, images: Images, indices: np.ndarray, change: Change, *, batch_unit: int) -> Answers:
+        """Return the answers to the same images after a change, in batches of a multiple of `batch_unit`."""
+        size = -(-self.config.evaluate.batch_size // batch_unit) * batch_unit
+        outputs = self._create_evaluator(size).outputs(self._params, images, indices, change=change)
+        answers = answers_to(outputs, self.calibration, len(self.class_names))
+        check_finite(answers.probabilities, f"the checkpoint of step {self.step}")
+        return answers
+
+    def predict_changed(
+        self,
+        images: Images,
+        indices: np.ndarray,
+        changes: Sequence[Change],
+        *,
+        show: Callable[[int, int], None] = lambda done, total: None,
+    ) -> np.ndarray:
+        """Return the class [n, changes] of the same images after each change; they are read once.
+
+        Args:
+          images, indices: those of `predict_examples`.
+          changes: of the images, on the devices.
+          show: is told how many of all changed images are done.
+
+        Raises:
+          DataError: as `predict_examples` says.
+        """
+        classes, done, total = [np.zeros((0, len(changes)), np.int64)], 0, len(indices) * len(changes)
+        show(done, total)
+        for logits in self._evaluator.logits_of_changes(self._params, images, indices, changes):
+            check_finite(logits.reshape(-1, logits.shape[-1]), f"the checkpoint of step {self.step}")
+            classes.append(logits.argmax(axis=-1).T)
+            done += classes[-1].size
+            show(done, total)
+        return np.concatenate(classes)
 
     @property
     def batch_size(self) -> int:

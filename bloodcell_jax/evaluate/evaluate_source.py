@@ -2,10 +2,10 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,16 +16,33 @@ from bloodcell_jax.data.launch_cache import cached_sha256
 from bloodcell_jax.data.loading import load_data
 from bloodcell_jax.data.sources import knows_names
 from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.evaluate.augmented_split import AUGMENTED, answer_augmented
 from bloodcell_jax.evaluate.class_map import ClassMap, match_classes, relabel
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.medmnist_results import is_medmnist, write_medmnist_results
 from bloodcell_jax.evaluate.metrics import Scores
 from bloodcell_jax.evaluate.outputs import write_split
+from bloodcell_jax.evaluate.robustness.evaluate_suites import evaluate_suites
+from bloodcell_jax.evaluate.robustness.suites import Suite, suite_of
 from bloodcell_jax.evaluate.slices import read_slices
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.layout import EvaluationFolder
 
 logger = logging.getLogger(__name__)
+
+
+class Evaluation(NamedTuple):
+    """What was written of an evaluated split.
+
+    Attributes:
+      folder: its files.
+      scores: the content of `metrics.json`.
+      suites: the content of each suite's file, by its name.
+    """
+
+    folder: EvaluationFolder
+    scores: Scores
+    suites: dict[str, dict[str, Any]]
 
 
 def evaluate_source(
@@ -36,42 +53,45 @@ def evaluate_source(
     *,
     class_map: ClassMap | None = None,
     slices: Sequence[str] = (),
+    suites: Sequence[str] = (),
     raw_names: bool = False,
+    show: Callable[[int, int], None] = lambda done, total: None,
     **reading: Any,
-) -> tuple[EvaluationFolder, Scores]:
+) -> Evaluation:
     """Evaluate a classifier on one split of a source and write the split's files.
 
     Args:
       source: data source; None: the run's own.
-      split: train, val, test or all; None: test, or val if there is no test (all for another source).
+      split: train, val, test or all; None: test, or val if there is no test (all for another source). With `_aug` at
+        its end, such as val_aug: the same images, changed once by the augmentation of the run.
       output: folder for the files; None: eval/<split> of the workdir, for the run's own source alone.
       class_map: class of `source` -> class of the model, `drop` or None; other names match by themselves.
       slices: columns that are scored value by value, see `read_slices`; none: those of the run, on its own data.
+      suites: names of suites of corruptions that are scored as well.
       raw_names: names in the CSVs are exact, even if a spreadsheet would run them as formulas.
+      show: is told how many of all corrupted images are done.
       **reading: fields of `DataConfig` that say how `source` is read: skip_bad, include, exclude, class_level,
         split_folders, group_regex, columns, root and file_pattern. The run's own source is read as it was trained on.
-
-    Returns:
-      The folder and the metrics.
 
     Raises:
       UsageError, DataError: as for training.
     """
+    chosen = [suite_of(name) for name in dict.fromkeys(suites)]
+    name, augmented = _named_split(split, chosen)
     if source is None and class_map:
         raise UsageError("--class_map: belongs to --source; the run's own classes are the model's")
     if source is not None and output is None:
         raise UsageError("--output: missing; with --source the results need a folder of their own")
-    dataset = _load(classifier, source, reading)
-    split, indices = _split_of(classifier, dataset, None if source is None else dataset.splits, split)
-    origin: dict[str, Any] = {"source": dataset.source, "split": split}
-    whole = len(indices)
-    as_published = is_medmnist(dataset.source, split) and dataset.class_names == classifier.class_names
-    if source is not None:
-        dataset, indices, mapped = _under_model_names(dataset, indices, classifier.class_names, class_map or {})
-        origin |= mapped
+    examples = _find_examples(classifier, source, name, class_map or {}, reading)
+    dataset, indices = examples.dataset, examples.indices
+    split = examples.split + AUGMENTED if augmented else examples.split
+    origin = {"source": dataset.source, "split": split} | _way_of_answering(classifier, augmented) | examples.mapped
     of_examples = read_slices(dataset, slices or (classifier.config.evaluate.slices if source is None else ()))
-    answers = classifier.answer_examples(dataset.images, indices)
-    folder = EvaluationFolder(Path(os.path.expanduser(output))) if output else classifier.run.evaluation(split)
+    if augmented:
+        answers = answer_augmented(classifier, dataset, indices)
+    else:
+        answers = classifier.answer_examples(dataset.images, indices)
+    folder = EvaluationFolder(Path(os.path.expanduser(output))) if output else _own_folder(classifier, split)
     scores = write_split(
         folder,
         dataset,
@@ -79,15 +99,67 @@ def evaluate_source(
         answers,
         step=classifier.step,
         calibration=classifier.calibration,
-        holds_val=source is None and split in ("val", "all"),
+        holds_val=source is None and examples.split in ("val", "all"),
         origin=origin,
         slices=of_examples,
         raw_names=raw_names,
     )
-    if as_published and len(indices) == whole:
+    if examples.as_published and not augmented:
         run = classifier.workdir.path.resolve().name if classifier.workdir else "model"
         write_medmnist_results(folder, dataset.source, split, answers.probabilities, scores, run)
-    return folder, scores
+    clean = answers.probabilities.argmax(axis=1)
+    results = evaluate_suites(classifier, dataset, indices, clean, chosen, folder, origin=origin, show=show)
+    return Evaluation(folder, scores, results)
+
+
+class _Examples(NamedTuple):
+    """What is evaluated.
+
+    Attributes:
+      dataset: under the model's class names.
+      indices: the examples.
+      split: its name.
+      mapped: what became of the classes of another source.
+      as_published: these are the whole split of a published MedMNIST set, under its class names.
+    """
+
+    dataset: Dataset
+    indices: np.ndarray
+    split: str
+    mapped: dict[str, Any]
+    as_published: bool
+
+
+def _find_examples(
+    classifier: Classifier, source: str | None, split: str | None, class_map: ClassMap, reading: dict[str, Any]
+) -> _Examples:
+    dataset = _load(classifier, source, reading)
+    split, indices = _split_of(classifier, dataset, None if source is None else dataset.splits, split)
+    published = is_medmnist(dataset.source, split) and dataset.class_names == classifier.class_names
+    if source is None:
+        return _Examples(dataset, indices, split, {}, published)
+    dataset, left, mapped = _under_model_names(dataset, indices, classifier.class_names, class_map)
+    return _Examples(dataset, left, split, mapped, published and len(left) == len(indices))
+
+
+def _way_of_answering(classifier: Classifier, augmented: bool) -> dict[str, Any]:
+    """Return what `metrics.json` says of answers that are not those to the images as they are."""
+    policy = {"augmented_by": classifier.config.augment.policy} if augmented else {}
+    return policy | ({"tta": True} if classifier.tta else {})
+
+
+def _named_split(split: str | None, suites: Sequence[Suite]) -> tuple[str | None, bool]:
+    """Return the split of a name such as val or val_aug, and whether its images are augmented."""
+    if split is None or not split.endswith(AUGMENTED):
+        return split, False
+    if suites:
+        raise UsageError(f"--split={split}: a suite corrupts images as they are; name {split.removesuffix(AUGMENTED)}")
+    return split.removesuffix(AUGMENTED), True
+
+
+def _own_folder(classifier: Classifier, split: str) -> EvaluationFolder:
+    """Return the folder of a split of the run; answers by test-time augmentation have one beside the plain ones."""
+    return classifier.run.evaluation(f"{split}_tta" if classifier.tta else split)
 
 
 def _split_of(
@@ -99,7 +171,8 @@ def _split_of(
     if split is None:
         split = next(name for name in (("test", "val") if own_splits is None else ("all",)) if name in splits)
     if split not in splits:
-        raise UsageError(f"--split={split}: {dataset.source} has {', '.join(splits)}")
+        named = ", ".join([*splits, *(f"{each}{AUGMENTED}" for each in splits)])
+        raise UsageError(f"--split={split}: {dataset.source} has {named}")
     return split, splits[split]
 
 

@@ -1,12 +1,13 @@
 """Forward passes over many images, every one of them exactly once."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bloodcell_jax.augment.geometry import SYMMETRIES, symmetry
 from bloodcell_jax.devices.parallel import ROWS, WHOLE, DataParallel
 from bloodcell_jax.evaluate.image_batches import ImageBatches, Images
 from bloodcell_jax.evaluate.temperature import softmax
@@ -16,6 +17,9 @@ from bloodcell_jax.models.network import Features, Network, Params
 # The map whose mean and spread tell noise, blank fields and textures from cells: the maps before it take a darker or
 # compressed cell for unknown, and those after it have forgotten what is not needed to tell classes (docs/decisions.md).
 _INNER_MAP = "stage_1"
+
+# Images uint8 [n, h, w, 3] and their places in the pass, int32 [n] -> the changed images, on the devices.
+Change = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Outputs(NamedTuple):
@@ -48,7 +52,18 @@ class Evaluator:
         std: tuple[float, ...],
         batch_size: int,
         parallel: DataParallel,
+        tta: bool = False,
     ):
+        """Compile nothing yet.
+
+        Args:
+          model: the network.
+          mean, std: of the images in [0, 1], per channel.
+          batch_size: images of one forward pass, rounded up to a multiple of the devices.
+          parallel: the devices.
+          tta: test-time augmentation: the logits are the logarithms of the mean probabilities of an image in its 8
+            orientations. The other outputs are those of the image as it is.
+        """
         devices = parallel.mesh.size
         self.batch_size = -(-batch_size // devices) * devices
         self._parallel, self._batches = parallel, ImageBatches(parallel, self.batch_size)
@@ -57,8 +72,17 @@ class Evaluator:
             logits, features = model.apply({"params": params}, normalize(to_unit(images), mean, std), train=False)
             return logits.astype(jnp.float32), features["pooled"].astype(jnp.float32), _appearance(features)
 
+        def forward_all_orientations(params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            logits, pooled, appearance = forward(params, images)
+
+            def add(number: int, total: jax.Array) -> jax.Array:
+                return total + jax.nn.softmax(forward(params, jax.vmap(symmetry, (0, None))(images, number))[0])
+
+            total = jax.lax.fori_loop(1, SYMMETRIES, add, jax.nn.softmax(logits))
+            return jnp.log(total / SYMMETRIES), pooled, appearance
+
         whole, rows = parallel.replicated, parallel.split_rows
-        each = parallel.on_each_device(forward, (WHOLE, ROWS), (ROWS, ROWS, ROWS))
+        each = parallel.on_each_device(forward_all_orientations if tta else forward, (WHOLE, ROWS), (ROWS, ROWS, ROWS))
         self.forward = jax.jit(each, in_shardings=(whole, rows), out_shardings=whole)
 
     def outputs(
@@ -67,6 +91,7 @@ class Evaluator:
         images: Images,
         indices: np.ndarray,
         *,
+        change: Change | None = None,
         before_batch: Callable[[], None] = lambda: None,
     ) -> Iterator[Outputs]:
         """Yield the outputs of the images at `indices`, batch by batch; what pads the last batch is dropped.
@@ -74,13 +99,34 @@ class Evaluator:
         Args:
           params: replicated global arrays.
           images, indices: those of `ImageBatches.open`.
+          change: what happens to the images first; None: nothing.
           before_batch: is called before each batch; what it raises ends the pass.
         """
         with self._batches.open(images, indices) as batches:
             for number, batch in enumerate(batches):
                 before_batch()
-                count = min(self.batch_size, len(indices) - number * self.batch_size)
-                yield _to_host(self.forward(params, batch), count)
+                changed = batch if change is None else change(batch, self._places(number))
+                yield _to_host(self.forward(params, changed), self._count(number, indices))
+
+    def logits_of_changes(
+        self, params: Params, images: Images, indices: np.ndarray, changes: Sequence[Change]
+    ) -> Iterator[np.ndarray]:
+        """Yield the logits of the images at `indices` after each change, batch by batch, float32 [changes, m, classes].
+
+        The images are read once. The arguments are those of `outputs`.
+        """
+        with self._batches.open(images, indices) as batches:
+            for number, batch in enumerate(batches):
+                places, count = self._places(number), self._count(number, indices)
+                logits = [self.forward(params, change(batch, places))[0] for change in changes]
+                yield np.stack(jax.device_get(logits))[:, :count]
+
+    def _places(self, number: int) -> jax.Array:
+        first = number * self.batch_size
+        return self._parallel.global_rows(np.arange(first, first + self.batch_size, dtype=np.int32))
+
+    def _count(self, number: int, indices: np.ndarray) -> int:
+        return min(self.batch_size, len(indices) - number * self.batch_size)
 
     def predict(
         self,

@@ -69,7 +69,12 @@ def write_split(
         folder.path.mkdir(parents=True, exist_ok=True)
         for earlier in (folder.page, folder.groups, *folder.medmnist_results()):
             earlier.unlink(missing_ok=True)
+        old = folder.predictions.read_bytes() if folder.predictions.is_file() else None
     _write_predictions(folder.predictions, dataset, indices, probabilities, raw_names=raw_names)
+    with writing(folder.path):
+        if folder.predictions.read_bytes() != old:  # Scores under corruptions are those of another model or split.
+            for suite in folder.suites().values():
+                suite.unlink()
     if groups is not None:
         scores = score_groups(groups, labels, predicted, len(dataset.class_names))
         write_groups(folder.groups, scores, dataset.class_names, raw_names=raw_names)

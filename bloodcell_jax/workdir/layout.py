@@ -20,6 +20,8 @@ from bloodcell_jax.workdir.records import check_environment, check_metrics_line,
 _MARK = "a run of bloodcell_jax\n"
 # The end of the names of a run's TensorBoard files, by which they are told from those of other programs.
 EVENTS_END = ".bloodcell"
+# What `evaluate --suite` can score; evaluate/robustness/suites.py says what they are.
+SUITE_NAMES = ("blood96-c", "imagenet-c", "chains")
 _MEDMNIST = re.compile(r".+_(train|val|test)_\[AUC\][01]\.\d{3}_\[ACC\][01]\.\d{3}@.+\.csv")
 
 
@@ -39,7 +41,15 @@ class EvaluationFolder:
     def files(self) -> tuple[Path, ...]:
         """All of them."""
         named = (self.metrics, self.predictions, self.most_wrong, self.groups, self.page, self.before)
-        return (*named, *self.medmnist_results())
+        return (*named, *map(self.suite, SUITE_NAMES), *self.medmnist_results())
+
+    def suite(self, name: str) -> Path:
+        """Return the file of the scores under a suite of corruptions."""
+        return self.path / f"{name}.json"
+
+    def suites(self) -> dict[str, Path]:
+        """Return the files of the suites that have been scored, by name."""
+        return {name: self.suite(name) for name in SUITE_NAMES if self.suite(name).exists()}
 
     def medmnist_results(self) -> list[Path]:
         """Return the files whose names hold their scores, as MedMNIST's evaluator names them."""
