@@ -6,6 +6,7 @@ process could read half of it.
 """
 
 import contextlib
+import fcntl
 import logging
 import os
 import subprocess
@@ -69,23 +70,38 @@ CONFIG = """
 
 
 @pytest.fixture(scope="session")
-def cells(tmp_path_factory):
+def shared(tmp_path_factory):
+    """Return what makes a file or folder once for all workers: (name, function that fills its path) -> path."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+
+    def shared(name, make):
+        path, made = folder / name, folder / f"{name}.made"
+        with (folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                make(path)
+                made.touch()
+        return path
+
+    return shared
+
+
+@pytest.fixture(scope="session")
+def cells(shared):
     """Return the path of an npz of 120 noisy images of 32 px in three colors."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), 40)
     images = rng.integers(0, 120, (120, 32, 32, 3), dtype=np.uint8)
     images[np.arange(120), :, :, labels] += rng.integers(0, 100, (120, 1, 1), dtype=np.uint8)
-    path = tmp_path_factory.mktemp("data") / "cells.npz"
-    np.savez(path, images=images, labels=labels)
-    return path
+    return shared("cells.npz", lambda path: np.savez(path, images=images, labels=labels))
 
 
 @pytest.fixture(scope="session")
-def config_file(cells, tmp_path_factory):
+def config_file(cells, shared):
     """Return the path of a configuration of two stages, 36 steps in all, on these images."""
-    path = tmp_path_factory.mktemp("config") / "tiny.py"
-    path.write_text(textwrap.dedent(CONFIG.format(cells=cells)))
-    return path
+    return shared("tiny.py", lambda path: path.write_text(textwrap.dedent(CONFIG.format(cells=cells))))
 
 
 @pytest.fixture(scope="session")
@@ -183,10 +199,12 @@ def assert_same_run():
 
 
 @pytest.fixture(scope="session")
-def trained(start, tmp_path_factory):
+def trained(start, shared):
     """Return the workdir of a finished run that nothing interrupted; tests change copies of it only."""
-    workdir = tmp_path_factory.mktemp("trained") / "run"
-    process = start(workdir)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
-    return workdir
+
+    def train(workdir):
+        process = start(workdir)
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+
+    return shared("run", train)

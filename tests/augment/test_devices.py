@@ -47,7 +47,9 @@ def drawn_on(backend, devices, augmentation):
     return [np.asarray(x).reshape(BATCH, -1) for x in compiled(data, batch, seed, step)], compiled.as_text()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", ["randaugment and mixing", pytest.param("augmix's views", marks=pytest.mark.exhaustive)]
+)
 def test_images_do_not_depend_on_the_devices(name):
     (policy, mix, views), (one, other) = CASES[name]
     augmentation = Augmentation(parse_policy(policy), parse_mix(mix), BLOCK, views)

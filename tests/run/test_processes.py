@@ -109,6 +109,7 @@ def test_one_process_speaks(together):
     assert [line for line in other_errors.splitlines() if "waiting for the other processes" not in line] == []
 
 
+@pytest.mark.exhaustive  # Two runs of two processes, a minute.
 def test_two_processes_are_resumed_by_the_other_backend_and_back(start, config, together, tmp_path):
     workdir = shutil.copytree(together[0], tmp_path / "run")
     # The last stage may grow.

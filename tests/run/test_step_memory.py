@@ -18,6 +18,7 @@ def compiled(config_file):
     """Return a run, a stage and its compiled step, with little to compile and 32 images on each device."""
     config = runpy.run_path(str(config_file))["get_config"]()
     config.model, config.train.batch_size = ModelConfig(variant="custom_cnn", dtype="float32"), 256
+    config.augment.policy = "none"
     run = create_run(config)
     return run, run.stages[1], compile_stage(run, run.stages[1], RunInputs(run).of_stage(run.stages[1]))
 
@@ -37,6 +38,7 @@ def test_the_batch_that_is_named_fits_and_the_next_one_does_not(compiled, monkey
         assert (step_memory._bytes_of(step) <= 0.7 * whole) == fits, batch_size
 
 
+@pytest.mark.exhaustive
 def test_that_no_batch_fits_is_said(compiled, monkeypatch):
     run, stage, step = compiled
     monkeypatch.setattr(step_memory, "_free_bytes", lambda: 1000)
