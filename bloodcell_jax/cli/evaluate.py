@@ -61,7 +61,7 @@ def _evaluate(values: flags.FlagValues) -> None:
         raw_names=value_of(values, "raw_names"),
         **finding(values),
     )
-    page = write_evaluation_page(folder, classifier.config.model.variant, classifier.workdir)
+    page = write_evaluation_page(folder, classifier.workdir or Path(os.path.expanduser(value_of(values, "model"))))
     say(f"{folder.path}: {summary(scores)}")
     if source is not None:
         for line in (confidence_sentence(scores), unknown_sentence(scores)):
