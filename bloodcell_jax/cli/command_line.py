@@ -163,11 +163,15 @@ def _parse(verb: Verb, name: str, words: list[str]) -> tuple:
         if verb.has_config:
             left, config = config_flags.parse(values, command)
         else:
+            values.set_gnu_getopt(verb.words is not None)
             left = values(command)[1:]
     except flags.UnrecognizedFlagError as error:
         raise UsageError(f"--{error.flagname}: no such flag of {name}; see {name} --help") from error
     except flags.Error as error:
         raise UsageError(" ".join(str(error).removeprefix("flag ").split())) from error
+    if left and verb.words is not None and values[verb.words].present:
+        values[verb.words].value = [*values[verb.words].value, *left]
+        left = []
     if left:
         raise UsageError(f"{left[0]}: unexpected; flags are written --name=value")
     return (values, config) if verb.has_config else (values,)

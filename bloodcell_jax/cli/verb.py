@@ -25,6 +25,7 @@ class Verb:
       run: takes the flags and, if `has_config`, the configuration.
       has_config: it takes `--config`.
       has_source: it takes a data source, so its help lists the kinds.
+      words: the flag whose further values are the words that no flag takes, as in `--compare A B`; None: refuse them.
     """
 
     summary: str
@@ -33,6 +34,7 @@ class Verb:
     run: Callable[..., None]
     has_config: bool = False
     has_source: bool = False
+    words: str | None = None
 
 
 def value_of(values: flags.FlagValues, name: str) -> Any:

@@ -77,6 +77,33 @@ def read_groups(path: Path) -> list[GroupScores]:
     return read_csv(path, _read_row)
 
 
+def write_example_groups(path: Path, ids: Sequence[object], groups: Sequence[str], *, raw_names: bool = False) -> None:
+    """Write a row for each example: `id,group`, in the order of `predictions.csv`.
+
+    Raises:
+      MachineError: the file cannot be written.
+    """
+    cell = str if raw_names else spreadsheet_cell
+    with open_text(path) as file:
+        writer = csv_writer(file)
+        writer.writerow(["id", "group"])
+        writer.writerows([cell(str(example)), cell(group)] for example, group in zip(ids, groups, strict=True))
+
+
+def read_example_groups(path: Path) -> dict[str, str]:
+    """Return the group of each example by its id, as `write_example_groups` wrote it; both are cells.
+
+    Raises:
+      DataError: another program wrote it.
+    """
+    return dict(read_csv(path, _read_example))
+
+
+def _read_example(header: list[str], row: list[str]) -> tuple[str, str]:
+    example, group = row
+    return example, group
+
+
 def _read_row(header: list[str], row: list[str]) -> GroupScores:
     name, n, right, *shares = row
     values = [float(share) for share in (right, *shares)]

@@ -65,6 +65,27 @@ def ci95_by_groups(
     return _studentized(*accuracy, seed), _studentized(*f1, seed)
 
 
+def ci95_of_difference(difference: np.ndarray, groups: np.ndarray | None, seed: int) -> Interval | None:
+    """Return the interval of the mean of paired differences, over resamples of examples or of whole groups.
+
+    Both members of a pair are drawn together. Percentiles for examples, studentized for groups; None with one group.
+
+    Args:
+      difference: -1, 0 or 1: right in the second run less right in the first, [n].
+      groups: integers from 0, all of them used, [n]; None: examples are independent.
+      seed: seed of the draws.
+    """
+    n = len(difference)
+    if groups is not None:
+        if (count := int(groups.max()) + 1) < 2:
+            return None
+        sums, sizes = (np.bincount(groups, weights, count)[:, None] for weights in (difference, None))
+        return _studentized(sums, sizes, seed, least=-1)
+    shares = np.array([(difference == value).mean() for value in (-1, 0, 1)])
+    draws = np.random.default_rng(seed).multinomial(n, shares, RESAMPLES)
+    return np.percentile((draws[:, 2] - draws[:, 0]) / n, [2.5, 97.5]).tolist()
+
+
 def class_ci95(
     labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None, num_classes: int, seed: int
 ) -> tuple[list[Interval | None], list[Interval | None]]:
@@ -120,8 +141,8 @@ def _wilson(hits: int, count: int) -> Interval | None:
     return [max(low, 0.0), min(high, 1.0)]
 
 
-def _studentized(numerators: np.ndarray, denominators: np.ndarray, seed: int) -> Interval:
-    """Return the interval of the mean of ratios of sums; see `_mean_of_ratios`."""
+def _studentized(numerators: np.ndarray, denominators: np.ndarray, seed: int, least: float = 0) -> Interval:
+    """Return the interval of the mean of ratios of sums, which are in [least, 1]; see `_mean_of_ratios`."""
     count = len(numerators)
     (estimate,), (error,) = _mean_of_ratios(np.ones((1, count)), numerators, denominators)
     if error < _NO_SPREAD:
@@ -135,7 +156,7 @@ def _studentized(numerators: np.ndarray, denominators: np.ndarray, seed: int) ->
         tail = 100 * expanded_tail(count)
         return np.percentile(values, [tail, 100 - tail]).tolist()
     low, high = np.percentile((values[spread] - estimate) / errors[spread], [2.5, 97.5])
-    return np.clip([estimate - high * error, estimate - low * error], 0, 1).tolist()
+    return np.clip([estimate - high * error, estimate - low * error], least, 1).tolist()
 
 
 def _resample(count: int, rng: np.random.Generator) -> np.ndarray:

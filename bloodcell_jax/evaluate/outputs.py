@@ -1,12 +1,11 @@
 """What an evaluated split leaves: `metrics.json`, `predictions.csv`, `most_wrong.json`.
 
-If the examples have groups, there is also `groups.csv`.
+If the examples have groups, there are also `groups.csv` and `example_groups.csv`.
 """
 
 import base64
 import io
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,14 @@ from PIL import Image
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.evaluate.answers import Answers
 from bloodcell_jax.evaluate.confidence import confidence_scores
-from bloodcell_jax.evaluate.groups import score_groups, write_groups
+from bloodcell_jax.evaluate.groups import score_groups, write_example_groups, write_groups
 from bloodcell_jax.evaluate.metrics import Scores, classification_metrics
+from bloodcell_jax.evaluate.predictions_file import write_predictions
 from bloodcell_jax.evaluate.slices import Slices, score_slices
-from bloodcell_jax.names import spreadsheet_cell
 from bloodcell_jax.weights.calibration import Calibration
 from bloodcell_jax.whole_files import writing
 from bloodcell_jax.workdir.json_files import write_json
 from bloodcell_jax.workdir.layout import EvaluationFolder
-from bloodcell_jax.workdir.output_files import csv_writer, open_text
 
 GALLERY_SIZE = 24
 
@@ -67,10 +65,10 @@ def write_split(
     metrics |= confidence_scores(labels, answers, calibration, holds_val=holds_val)
     with writing(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
-        for earlier in (folder.page, folder.groups, *folder.medmnist_results()):
+        for earlier in (folder.page, folder.groups, folder.example_groups, *folder.medmnist_results()):
             earlier.unlink(missing_ok=True)
         old = folder.predictions.read_bytes() if folder.predictions.is_file() else None
-    _write_predictions(folder.predictions, dataset, indices, probabilities, raw_names=raw_names)
+    write_predictions(folder.predictions, dataset, indices, probabilities, raw_names=raw_names)
     with writing(folder.path):
         if folder.predictions.read_bytes() != old:  # Scores under corruptions are those of another model or split.
             for suite in folder.suites().values():
@@ -78,6 +76,8 @@ def write_split(
     if groups is not None:
         scores = score_groups(groups, labels, predicted, len(dataset.class_names))
         write_groups(folder.groups, scores, dataset.class_names, raw_names=raw_names)
+        ids = [dataset.ids[int(i)] for i in indices]
+        write_example_groups(folder.example_groups, ids, groups, raw_names=raw_names)
     write_json(folder.most_wrong, _most_wrong(dataset, indices, probabilities))
     write_json(folder.metrics, metrics)
     return metrics
@@ -97,20 +97,6 @@ def summary(scores: Scores) -> str:
         line += f"; choosing among the {among} present alone: accuracy {forced['accuracy']:.4f}, "
         line += f"macro F1 {forced['f1_macro']:.4f}"
     return line
-
-
-def _write_predictions(
-    path: Path, dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray, *, raw_names: bool
-) -> None:
-    cell = str if raw_names else spreadsheet_cell
-    class_names, predicted = [cell(name) for name in dataset.class_names], probabilities.argmax(axis=1)
-    with open_text(path) as file:
-        writer = csv_writer(file)
-        writer.writerow(["id", "label", "predicted", "confidence", *class_names])
-        for index, guess, row in zip(indices, predicted, probabilities, strict=True):
-            values = [f"{p:.6f}" for p in row]
-            label = class_names[dataset.labels[index]]
-            writer.writerow([cell(dataset.ids[int(index)]), label, class_names[guess], values[guess], *values])
 
 
 def _most_wrong(dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray) -> list[dict]:

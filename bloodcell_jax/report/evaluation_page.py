@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from bloodcell_jax.evaluate.metrics import METRICS, Predictions, Scores, forced_choice
+from bloodcell_jax.evaluate.predictions_file import read_predictions
 from bloodcell_jax.names import names_by_cell
-from bloodcell_jax.report.evaluation_view import evaluation_view, read_predictions, split_to_show
+from bloodcell_jax.report.evaluation_view import evaluation_view, split_to_show
+from bloodcell_jax.report.model_view import file_view, run_view
 from bloodcell_jax.report.rendering import render, write_page
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.json_files import read_json
@@ -16,13 +18,12 @@ from bloodcell_jax.workdir.layout import EvaluationFolder
 from bloodcell_jax.workdir.records import check_evaluation, check_scores
 
 
-def write_evaluation_page(folder: EvaluationFolder, variant: str, workdir: Workdir | None) -> Path:
+def write_evaluation_page(folder: EvaluationFolder, model: Workdir | Path) -> Path:
     """Write the page of an evaluated split from its files, and return its path.
 
     Args:
       folder: the files that the verb `evaluate` wrote.
-      variant: the model's name.
-      workdir: its run, whose own scores stand beside those of another source; None: there is no run.
+      model: what was evaluated: a run, whose own scores stand beside those of another source; or the file of a model.
 
     Raises:
       DataError: a file does not have the format that this library writes.
@@ -31,13 +32,14 @@ def write_evaluation_page(folder: EvaluationFolder, variant: str, workdir: Workd
     metrics = check_evaluation(read_json(folder.metrics), folder.metrics)
     elsewhere = "class_map" in metrics
     on = _short(metrics["source"]) if elsewhere else metrics["split"]
-    home_name, home = _home(workdir) if workdir and elsewhere else ("", None)
+    home_name, home = _home(model) if isinstance(model, Workdir) and elsewhere else ("", None)
     own = check_scores(read_json(home.metrics), home.metrics) if home else None
     html = render(
         "evaluation.html",
-        variant=variant,
-        run=workdir.path.resolve().name if workdir else None,
+        model=run_view(model) if isinstance(model, Workdir) else file_view(model),
+        class_names=list(metrics["per_class"]),
         main=metrics,
+        elsewhere=elsewhere,
         on=on,
         score_rows=METRICS,
         columns={f"{home_name}, own data": own, on: metrics} if own else {on: metrics},

@@ -1,7 +1,7 @@
 """What pages show of one evaluated split: its confusion matrix, calibration, worst mistakes and groups."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -14,10 +14,10 @@ from bloodcell_jax.evaluate.confidence import (
     unknown_sentence,
 )
 from bloodcell_jax.evaluate.groups import GroupScores, read_groups
+from bloodcell_jax.evaluate.predictions_file import read_predictions
 from bloodcell_jax.report import plots
 from bloodcell_jax.workdir.json_files import read_json_if_present
 from bloodcell_jax.workdir.layout import EvaluationFolder
-from bloodcell_jax.workdir.output_files import read_csv
 from bloodcell_jax.workdir.records import check_most_wrong
 
 # Groups that a page lists; groups.csv has all of them.
@@ -44,32 +44,6 @@ def evaluation_view(folder: EvaluationFolder, metrics: Mapping[str, Any]) -> dic
         "most_wrong": None if most_wrong is None else check_most_wrong(most_wrong, folder.most_wrong),
         "groups": _groups(groups, metrics) if groups else None,
     }
-
-
-class Prediction(NamedTuple):
-    """A row of `predictions.csv`; the classes are as its cells say them."""
-
-    label: str
-    predicted: str
-    confidence: float
-    probabilities: tuple[float, ...]
-
-
-def read_predictions(folder: EvaluationFolder) -> list[Prediction]:
-    """Return the rows of `predictions.csv`; none if there is no such file.
-
-    Raises:
-      DataError: another program wrote it.
-    """
-    return read_csv(folder.predictions, _prediction) if folder.predictions.exists() else []
-
-
-def _prediction(header: list[str], row: list[str]) -> Prediction:
-    _, label, predicted, *numbers = row
-    values = tuple(float(number) for number in numbers)
-    if len(row) != len(header) or not values or not all(0 <= value <= 1 for value in values):
-        raise ValueError("not an id, two classes, and probabilities")
-    return Prediction(label, predicted, values[0], values[1:])
 
 
 def _confusion_rows(metrics: Mapping[str, Any]) -> list[dict]:

@@ -43,7 +43,7 @@ def curves(
       boundaries: steps at which a stage begins; they are dashed lines.
       log: use a logarithmic axis; a value that is not positive leaves a gap.
     """
-    figure, axes = _axes(width=5.2, height=2.9)
+    figure, axes = _axes(width=4.2, height=2.6)
     styles: tuple[dict[str, Any], ...] = ({"color": SERIES_1}, {"color": SERIES_2, "marker": "o", "markersize": 3.5})
     for (name, (steps, values)), style in zip(series.items(), styles, strict=False):
         steps, values = thin(np.asarray(steps, float), np.asarray(values, float))
@@ -84,7 +84,7 @@ def reliability_diagram(bins: Bins, before: Bins | None = None) -> str:
     middles = (np.arange(len(bins["count"])) + 0.5) * width
     counts.bar(middles, bins["count"], width=0.8 * width, color=SERIES_1)
     for middle, count in zip(middles, bins["count"], strict=True):
-        counts.annotate(f"{count:,}", (middle, count), ha="center", va="bottom", size=6, rotation=90, color=INK)
+        counts.annotate(f"{count:,}", (middle, count), ha="center", va="bottom", size=7, rotation=90, color=INK)
     counts.set(xlim=(-0.02, 1.02), ylim=(0, 1.6 * max(1, *bins["count"])), xlabel="confidence", ylabel="images")
     return _svg(figure)
 
@@ -115,7 +115,7 @@ def _points(bins: Bins) -> tuple[list, list]:
 
 def group_accuracies(accuracies: np.ndarray, overall: float) -> str:
     """Draw the accuracy of each group, the lowest first, and that of all examples, as SVG; 0 to 1, [groups]."""
-    figure, axes = _axes(width=5.2, height=2.9)
+    figure, axes = _axes(width=4.2, height=2.6)
     axes.axhline(overall, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)
     axes.plot(np.arange(1, len(accuracies) + 1), np.sort(accuracies), "o", color=SERIES_1, markersize=4, alpha=0.7)
     axes.set(ylim=(-0.02, 1.02), xlabel="group", ylabel="accuracy")
@@ -125,7 +125,7 @@ def group_accuracies(accuracies: np.ndarray, overall: float) -> str:
 
 def differential_counts(labeled: np.ndarray, predicted: np.ndarray) -> str:
     """Draw the share of each class in each group as predicted over the one as labeled, as SVG; 0 to 1, [groups, k]."""
-    figure, axes = _axes(width=5.2, height=2.9)
+    figure, axes = _axes(width=4.2, height=2.6)
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)
     axes.plot(labeled.ravel(), predicted.ravel(), "o", color=SERIES_1, markersize=3.5, alpha=0.5)
     end = 1.05 * max(labeled.max(), predicted.max())

@@ -1,15 +1,11 @@
 """The review page of `predict`: cells that a person should judge; the page saves what the person says as a manifest."""
 
-import base64
 import hashlib
 import json
 import os
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-from markupsafe import Markup
 
 from bloodcell_jax.data.file_trees import example_id
 from bloodcell_jax.evaluate.chosen_images import ReviewCell
@@ -37,10 +33,9 @@ def write_review_page(path: Path, predictions: FilePredictions, model: tuple[str
     names = predictions.classifier.class_names
     root, paths = manifest_paths([cell.classified.file for cell in predictions.review], path.parent)
     cells = [_cell(cell, inside, names) for cell, inside in zip(predictions.review, paths, strict=True)]
-    script = resources.files("bloodcell_jax.report").joinpath("review.js").read_text(encoding="utf-8")
-    digest = hashlib.sha256(script.encode()).digest()
     html = render(
         "review.html",
+        scripts=("review.js",),
         cells=cells,
         classes=[{"name": full_class_name(name), "cell": spreadsheet_cell(name)} for name in names],
         total=predictions.count,
@@ -50,8 +45,6 @@ def write_review_page(path: Path, predictions: FilePredictions, model: tuple[str
         beside=str(root) == os.path.abspath(path.parent),
         marked=any(cell["mark"] for cell in cells),
         commands=_commands(str(root), names, *model),
-        script=Markup(script),
-        script_hash=Markup(f"sha256-{base64.b64encode(digest).decode()}"),
     )
     with open_output(path) as file:
         file.write(html)

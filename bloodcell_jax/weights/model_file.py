@@ -87,6 +87,16 @@ def read_model_record(path: Path) -> ModelRecord:
     return _read(path)[1]
 
 
+def read_model_info(path: Path) -> tuple[ModelRecord, WeightsInfo | None]:
+    """Return the record of a model that a run wrote, and the facts about its weights, such as their license.
+
+    Raises:
+      DataError: as `read_model_file`.
+    """
+    stored, record = _read(path)
+    return record, stored.info
+
+
 def _config_values(config: Config) -> dict[str, Any]:
     """Return the part of a run's configuration that a prediction needs."""
     values = to_dict(config)

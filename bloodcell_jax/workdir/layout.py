@@ -34,13 +34,15 @@ class EvaluationFolder:
         self.predictions = path / "predictions.csv"
         self.most_wrong = path / "most_wrong.json"
         self.groups = path / "groups.csv"
+        self.example_groups = path / "example_groups.csv"
         self.page = path / "index.html"
         self.before = path / "before.json"  # metrics of the model that the run started from
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them."""
-        named = (self.metrics, self.predictions, self.most_wrong, self.groups, self.page, self.before)
+        of_groups = (self.groups, self.example_groups)
+        named = (self.metrics, self.predictions, self.most_wrong, *of_groups, self.page, self.before)
         return (*named, *map(self.suite, SUITE_NAMES), *self.medmnist_results())
 
     def suite(self, name: str) -> Path:

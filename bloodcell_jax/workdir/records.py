@@ -100,6 +100,7 @@ _ENVIRONMENT = {
         "class_names?": [TEXT],
         "splits?": Each(value={"count": WHOLE, "per_class": Each(value=WHOLE)}),
         "notes?": [TEXT],
+        "skipped?": Each(value=TEXT),
     },
     "steps?": WHOLE,
     "seconds_trained?": NUMBER,

@@ -97,7 +97,9 @@ def test_a_model_without_its_run_needs_a_source(trained, cells, tmp_path):
         evaluate_source(alone, None, None, None)
     folder, scores = evaluate_source(alone, f"npz:{cells}", None, str(tmp_path / "out"))
     assert scores["n"] == 120
-    assert "own data" not in write_evaluation_page(folder, "test_convnext2", None).read_text()
+    page = write_evaluation_page(folder, trained / "model.safetensors").read_text()
+    assert "own data" not in page
+    assert "test_convnext2" in page
 
 
 def test_changed_data_are_not_taken_for_the_run_s_own(trained, cells, tmp_path, capsys):

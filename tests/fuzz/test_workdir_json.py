@@ -10,9 +10,9 @@ import pytest
 
 from bloodcell_jax.data.geometry import View
 from bloodcell_jax.errors import UserError
-from bloodcell_jax.evaluate.groups import read_groups
+from bloodcell_jax.evaluate.groups import read_example_groups, read_groups
+from bloodcell_jax.evaluate.predictions_file import read_predictions
 from bloodcell_jax.report import write_report
-from bloodcell_jax.report.evaluation_view import read_predictions
 from bloodcell_jax.weights import WeightsInfo
 from bloodcell_jax.weights.calibration import PREFIX
 from bloodcell_jax.weights.model_file import RUN_KEY, read_model_record
@@ -25,7 +25,7 @@ from bloodcell_jax.workdir.resume import check_resumable, check_same_splits
 NAMES = (
     *("config.json", "environment.json", "splits.json", "metrics.jsonl"),
     *("eval/test/metrics.json", "eval/test/most_wrong.json", "eval/test/before.json"),
-    *("eval/test/predictions.csv", "eval/test/groups.csv"),
+    *("eval/test/predictions.csv", "eval/test/groups.csv", "eval/test/example_groups.csv"),
 )
 WRONG = (
     *(None, True, False, 0, -1, 7, 2**31, 2**63, 10**400, 0.5, float("nan"), float("inf"), -1e308),
@@ -46,6 +46,7 @@ def texts_of(workdir):
     scores = json.loads(texts["eval/test/metrics.json"]) | {"source": "folder:lab", "split": "all"}
     texts["eval/test/metrics.json"] = texts["eval/test/before.json"] = json.dumps(scores)
     texts["eval/test/groups.csv"] = GROUPS + "a,9,0.5,0.5,0.5,0.25,0.25,0.25,0.25\nb,9,1.0,1,1,0,0,0,0\n"
+    texts["eval/test/example_groups.csv"] = "id,group\n3,a\n5,b\n"
     return texts
 
 
@@ -116,6 +117,7 @@ def readers_of(workdir, config):
         "most_wrong.json": [lambda: check_most_wrong(read_json(folder.most_wrong), folder.most_wrong)],
         "predictions.csv": [lambda: read_predictions(folder)],
         "groups.csv": [lambda: read_groups(folder.groups)],
+        "example_groups.csv": [lambda: read_example_groups(folder.example_groups)],
     }
 
 

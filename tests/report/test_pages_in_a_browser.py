@@ -1,9 +1,6 @@
 """The pages of predict in headless Chromium: they work, fit a phone, and print on A4 (`make test-browser`)."""
 
-import contextlib
-import os
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -18,42 +15,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
 HOSTILE = ("<b onclick=x>.png", '"><img src=x>.png', "=1+1.png")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """Return a running Chromium: that of the system, or else Playwright's own."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright: make test-browser installs it")
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with api.sync_playwright() as playwright:
-        if found is None and not os.path.exists(playwright.chromium.executable_path):
-            pytest.skip("needs Chromium: install it, or run python -m playwright install chromium")
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(chromium):
-    """Return a function that opens a page, and fails at the end if anything went wrong in it."""
-    with contextlib.ExitStack() as contexts:
-        faults = []
-
-        def open_page(path, viewport=DESKTOP, **options):
-            context = contexts.enter_context(
-                contextlib.closing(chromium.new_context(viewport=viewport, accept_downloads=True, **options))
-            )
-            page = context.new_page()
-            page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-            page.on("pageerror", lambda error: faults.append(str(error)))
-            page.on("request", lambda request: faults.append(request.url) if request.url.startswith("http") else None)
-            page.goto(path.as_uri())
-            return page
-
-        yield open_page
-        assert not faults
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +36,9 @@ def pages(trained, cells, tmp_path_factory):
     return folder
 
 
-def images_without_pixels(page):
-    return page.evaluate("[...document.images].filter((image) => !image.complete || !image.naturalWidth).length")
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["cells.html", "cells.review.html"])
-def test_a_page_fits_a_phone_in_the_light_and_in_the_dark(pages, open_page, name, scheme):
+def test_a_page_fits_a_phone_in_the_light_and_in_the_dark(pages, open_page, images_without_pixels, name, scheme):
     page = open_page(pages / name, PHONE, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
     wide = "[...document.querySelectorAll('body *')].filter((e) => e.getBoundingClientRect().right > innerWidth + 1)"

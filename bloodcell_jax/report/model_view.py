@@ -1,0 +1,101 @@
+"""What pages show of a model itself: its data, its training and its configuration, from the files of its run."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from bloodcell_jax.config import to_dict
+from bloodcell_jax.regular_files import check_regular_file
+from bloodcell_jax.report import plots
+from bloodcell_jax.weights.info import info_to_dict
+from bloodcell_jax.weights.model_file import read_model_info
+from bloodcell_jax.workdir import Workdir
+
+
+def run_view(workdir: Workdir) -> dict[str, Any]:
+    """Return what the templates show of the model of a run; what the run has not written yet is empty.
+
+    Raises:
+      DataError: a file of the workdir does not have the format that this library writes.
+    """
+    config = to_dict(workdir.read_config()) if workdir.config.exists() else {}
+    environment = workdir.read_environment() if workdir.environment.exists() else {}
+    return {
+        "is_file": False,
+        "name": workdir.path.resolve().name,
+        "variant": environment.get("model", config.get("model", {})).get("variant"),
+        "class_names": environment.get("data", config.get("data", {})).get("class_names", ()),
+        "config": config,
+        "environment": environment,
+        "by": (workdir.read_splits_record().get("by") or {}) if workdir.splits.exists() else {},
+        "log": _log_summary(workdir.read_metrics(), config),
+        "training_images": _base64_if_present(workdir.preview),
+    }
+
+
+def file_view(path: Path) -> dict[str, Any]:
+    """Return what the templates show of a model that came as a file, which keeps nothing of its data and training.
+
+    Raises:
+      DataError: the file is no model of a run.
+    """
+    record, info = read_model_info(path)
+    config = to_dict(record.config)
+    return {
+        "is_file": True,
+        "name": None,
+        "variant": record.config.model.variant,
+        "class_names": record.config.data.class_names,
+        "config": {name: config[name] for name in ("data", "model")},
+        "environment": {"weights": info_to_dict(info)} if info and info.licence else {},
+        "by": {},
+        "log": None,
+        "training_images": None,
+    }
+
+
+def _log_summary(records: Sequence[Mapping], config: Mapping) -> dict | None:
+    if not records:
+        return None
+    stage_starts = [after for before, after in pairwise(records) if before.get("stage") != after.get("stage")]
+    boundaries = [record["step"] for record in stage_starts]
+    panels = (
+        ("Loss", ("train/loss", "val/loss"), True),
+        ("Accuracy", ("train/accuracy", "val/accuracy"), False),
+        ("Learning rate", ("lr",), True),
+        ("Gradient norm", ("norm/gradient",), True),
+    )
+    figures = []
+    for title, fields, log in panels:
+        series = {field.split("/")[0]: _column(records, field) for field in fields}
+        series = {name: column for name, column in series.items() if column[0]}
+        if series:
+            svg = plots.curves(series, boundaries=boundaries, log=log)
+            figures.append({"title": title, "svg": Markup(svg), "names": list(series)})
+    # No image goes through the network in a stage on cached features, so its speed is another quantity.
+    cached = {stage["name"] for stage in config.get("stages", ()) if stage.get("cached_views")}
+    _, speed = _column([record for record in records if record.get("stage") not in cached], "perf/images_per_second")
+    return {
+        "last": records[-1],
+        "stage_starts": stage_starts,
+        "figures": figures,
+        "thinned": len(records) > plots.MAX_POINTS,
+        "images_per_second": float(np.median(speed)) if speed else None,
+    }
+
+
+def _column(records: Sequence[Mapping], field: str) -> tuple[list, list]:
+    points = [(record["step"], record[field]) for record in records if record.get(field) is not None]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _base64_if_present(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    check_regular_file(path)
+    return base64.b64encode(path.read_bytes()).decode()
