@@ -18,6 +18,11 @@ AUGMENTED = "_aug"
 _SEED = 0
 
 
+def answer_as_they_are(classifier: Classifier, dataset: Dataset, indices: np.ndarray) -> Answers:
+    """Return a classifier's answers to examples; the errors are those of `Classifier.answer_examples`."""
+    return classifier.answer_examples(dataset.images, indices)
+
+
 def answer_augmented(classifier: Classifier, dataset: Dataset, indices: np.ndarray) -> Answers:
     """Return a classifier's answers to examples, each changed once by the policy of its run; mixes are left out.
 

@@ -16,7 +16,7 @@ from bloodcell_jax.data.launch_cache import cached_sha256
 from bloodcell_jax.data.loading import load_data
 from bloodcell_jax.data.sources import knows_names
 from bloodcell_jax.errors import DataError, UsageError
-from bloodcell_jax.evaluate.augmented_split import AUGMENTED, answer_augmented
+from bloodcell_jax.evaluate.augmented_split import AUGMENTED, answer_as_they_are, answer_augmented
 from bloodcell_jax.evaluate.class_map import ClassMap, match_classes, relabel
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.medmnist_results import is_medmnist, write_medmnist_results
@@ -78,19 +78,14 @@ def evaluate_source(
     """
     chosen = [suite_of(name) for name in dict.fromkeys(suites)]
     name, augmented = _named_split(split, chosen)
-    if source is None and class_map:
-        raise UsageError("--class_map: belongs to --source; the run's own classes are the model's")
-    if source is not None and output is None:
-        raise UsageError("--output: missing; with --source the results need a folder of their own")
+    _check_request(source, output, class_map)
     examples = _find_examples(classifier, source, name, class_map or {}, reading)
     dataset, indices = examples.dataset, examples.indices
     split = examples.split + AUGMENTED if augmented else examples.split
     origin = {"source": dataset.source, "split": split} | _way_of_answering(classifier, augmented) | examples.mapped
     of_examples = read_slices(dataset, slices or (classifier.config.evaluate.slices if source is None else ()))
-    if augmented:
-        answers = answer_augmented(classifier, dataset, indices)
-    else:
-        answers = classifier.answer_examples(dataset.images, indices)
+    answer = answer_augmented if augmented else answer_as_they_are
+    answers = answer(classifier, dataset, indices)
     folder = EvaluationFolder(Path(os.path.expanduser(output))) if output else _own_folder(classifier, split)
     scores = write_split(
         folder,
@@ -110,6 +105,13 @@ def evaluate_source(
     clean = answers.probabilities.argmax(axis=1)
     results = evaluate_suites(classifier, dataset, indices, clean, chosen, folder, origin=origin, show=show)
     return Evaluation(folder, scores, results)
+
+
+def _check_request(source: str | None, output: str | None, class_map: ClassMap | None) -> None:
+    if source is None and class_map:
+        raise UsageError("--class_map: belongs to --source; the run's own classes are the model's")
+    if source is not None and output is None:
+        raise UsageError("--output: missing; with --source the results need a folder of their own")
 
 
 class _Examples(NamedTuple):

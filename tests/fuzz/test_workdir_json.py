@@ -21,10 +21,11 @@ from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.json_files import read_json
 from bloodcell_jax.workdir.records import check_evaluation, check_most_wrong, check_scores
 from bloodcell_jax.workdir.resume import check_resumable, check_same_splits
+from bloodcell_jax.workdir.suite_records import check_suite
 
 NAMES = (
     *("config.json", "environment.json", "splits.json", "metrics.jsonl"),
-    *("eval/test/metrics.json", "eval/test/most_wrong.json", "eval/test/before.json"),
+    *("eval/test/metrics.json", "eval/test/chains.json", "eval/test/most_wrong.json", "eval/test/before.json"),
     *("eval/test/predictions.csv", "eval/test/groups.csv", "eval/test/example_groups.csv"),
 )
 WRONG = (
@@ -45,6 +46,9 @@ def texts_of(workdir):
     texts = {name: (workdir / name).read_text() for name in NAMES if (workdir / name).exists()}
     scores = json.loads(texts["eval/test/metrics.json"]) | {"source": "folder:lab", "split": "all"}
     texts["eval/test/metrics.json"] = texts["eval/test/before.json"] = json.dumps(scores)
+    score = {"accuracy": 0.5, "balanced_accuracy": 0.5}
+    suite = {"suite": {"name": "chains", "version": 1}, "chain": {"1": score, "2": score}}
+    texts["eval/test/chains.json"] = json.dumps(suite | dict.fromkeys(("clean", "mean", "relative"), score))
     texts["eval/test/groups.csv"] = GROUPS + "a,9,0.5,0.5,0.5,0.25,0.25,0.25,0.25\nb,9,1.0,1,1,0,0,0,0\n"
     texts["eval/test/example_groups.csv"] = "id,group\n3,a\n5,b\n"
     return texts
@@ -114,6 +118,7 @@ def readers_of(workdir, config):
         "metrics.jsonl": [workdir.read_metrics],
         "metrics.json": [lambda: check_evaluation(read_json(folder.metrics), folder.metrics)],
         "before.json": [lambda: check_scores(read_json(folder.before), folder.before)],
+        "chains.json": [lambda: check_suite(read_json(folder.suite("chains")), folder.suite("chains"))],
         "most_wrong.json": [lambda: check_most_wrong(read_json(folder.most_wrong), folder.most_wrong)],
         "predictions.csv": [lambda: read_predictions(folder)],
         "groups.csv": [lambda: read_groups(folder.groups)],

@@ -14,7 +14,7 @@ from bloodcell_jax.report.evaluation_page import write_evaluation_page
 from bloodcell_jax.report.evaluation_view import confused_pairs
 from bloodcell_jax.weights.calibration import Calibration, Reference
 from bloodcell_jax.workdir import Workdir
-from bloodcell_jax.workdir.layout import EvaluationFolder
+from bloodcell_jax.workdir.layout import SUITE_NAMES, EvaluationFolder
 
 # Of a model that is calibrated: its scores of 80 images, of which it knows all but the first four.
 OOD = np.where(np.arange(80) < 4, 3.0, 0.5)
@@ -107,8 +107,9 @@ def test_the_groups_are_a_table_and_plots(lab):
 def test_a_split_written_again_leaves_nothing_of_the_earlier_one(lab):
     _write(lab, (0, 1), ORIGIN, seed=1, groups=("a", "b") * 40)
     write_evaluation_page(lab, NO_RUN)
-    # Only a run that started from another model has what that one scored before.
-    assert {path.name for path in lab.path.iterdir()} == {path.name for path in lab.files} - {lab.before.name}
+    # Only a run that started from another model has what that one scored before, and suites are scored when asked for.
+    optional = {lab.before, *map(lab.suite, SUITE_NAMES)}
+    assert set(lab.path.iterdir()) == set(lab.files) - optional
     _write(lab, (0, 1), ORIGIN, seed=1)
     assert {path.name for path in lab.path.iterdir()} == {"metrics.json", "predictions.csv", "most_wrong.json"}
 
@@ -181,3 +182,24 @@ def test_the_page_of_an_earlier_evaluation_still_has_its_diagram(lab):
     early = [name for name in metrics if name not in ("risk_coverage", "reliability", "temperature", "calibration")]
     lab.metrics.write_text(json.dumps({name: metrics[name] for name in early}))
     assert write_evaluation_page(lab, NO_RUN).read_text().count("<svg") == 1
+
+
+def test_suites_are_shown_with_their_numbers(lab):
+    _write(lab, (0, 1, 2, 3), ORIGIN | {"class_map": MAP, "dropped": {}}, 0)
+    levels = {str(level): {"accuracy": 0.9, "balanced_accuracy": 0.9 - level / 20} for level in range(1, 6)}
+    score = {"accuracy": 0.9, "balanced_accuracy": 0.88}
+    suite = {"suite": {"name": "blood96-c", "version": 1}, "clean": score, "mean": score, "relative": score}
+    weaker = {level: {"accuracy": 0.9, "balanced_accuracy": 0.97} for level in levels}
+    lab.suite("blood96-c").write_text(json.dumps(suite | {"stain_deposit": levels, "jpeg": weaker}))
+    page = write_evaluation_page(lab, NO_RUN).read_text()
+    table = page[page.index("Under <b>blood96-c</b>") :]
+    rows = [re.sub(r"<[^>]+>", " ", row).split() for row in re.findall(r"<tr>(.*?)</tr>", table, re.S)[1:3]]
+    # The worst first: its errors, their mean, and how much that is above clean.
+    assert rows[0] == ["stain", "deposit", "15.0", "20.0", "25.0", "30.0", "35.0", "25.0", "+13.0"]
+    assert rows[1] == ["jpeg", *["3.0"] * 6, "-9.0"]
+    assert "The worst corruption is stain deposit" in page
+
+
+def test_a_page_without_suites_says_how_to_get_them(lab):
+    _write(lab, (0, 1, 2, 3), ORIGIN | {"class_map": MAP, "dropped": {}}, 0)
+    assert "--suite=blood96-c" in write_evaluation_page(lab, NO_RUN).read_text()

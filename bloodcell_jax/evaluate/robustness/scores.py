@@ -6,6 +6,7 @@ import numpy as np
 
 from bloodcell_jax.evaluate.confusion import accuracy, confusion_matrix, precision_recall_f1
 from bloodcell_jax.evaluate.robustness.suites import Suite
+from bloodcell_jax.workdir.suite_records import corruptions_of
 
 # {"accuracy", "balanced_accuracy"} of some answers.
 SuiteScore = dict[str, float]
@@ -51,8 +52,7 @@ def suite_summary(name: str, scores: dict[str, Any]) -> str:
     clean, mean = scores["clean"], scores["mean"]
     passes = {
         f"{corruption} {level}": of_level["balanced_accuracy"]
-        for corruption, levels in scores.items()
-        if corruption not in ("suite", "clean", "mean", "relative")
+        for corruption, levels in corruptions_of(scores).items()
         for level, of_level in levels.items()
     }
     worst = min(passes, key=lambda each: passes[each])
