@@ -116,7 +116,7 @@ class _Collected:
     def add(self, classified: ClassifiedFile) -> None:
         image = classified.image
         self._sizes.extend((image.width, image.height, image.side))
-        self.differential.add(classified.file.folder, classified.label)
+        self.differential.add(classified.file.folder, classified.label, known=classified.known)
         self.gallery.offer(classified)
         self.work_list.offer(classified)
 

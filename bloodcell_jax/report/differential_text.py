@@ -15,20 +15,26 @@ def differential_text(differential: Differential, width: int) -> str:
 
     Args:
       differential: the counts.
+        If the model does not know some of the images, a last line says how many.
       width: characters of a line; folders that do not fit stand in a further table below.
     """
     names = [full_class_name(name) for name in differential.class_names]
-    columns = [_column("all", differential.total)]
+    unknown = sum(differential.unknown.values())
+    columns = [_column("all", differential.total, unknown if unknown else None)]
     if len(differential.folders) > 1:
-        columns += [_column(folder, counts) for folder, counts in differential.folders.items()][:_MOST_FOLDERS]
-    text = "\n\n".join(map(_table, _divided(["class", *names, "images"], columns, width)))
+        columns += [
+            _column(folder, counts, differential.unknown[folder] if unknown else None)
+            for folder, counts in differential.folders.items()
+        ][:_MOST_FOLDERS]
+    first = ["class", *names, "images", *(["of these, not known"] if unknown else [])]
+    text = "\n\n".join(map(_table, _divided(first, columns, width)))
     left_out = len(differential.folders) - _MOST_FOLDERS
     return f"{text}\n{left_out:,} more folders; --page=FILE.html shows all of them" if left_out > 0 else text
 
 
-def _column(title: str, counts: np.ndarray) -> list[str]:
+def _column(title: str, counts: np.ndarray, unknown: int | None) -> list[str]:
     total = counts.sum()
-    return [title, *(f"{n:,} {n / total:>6.1%}" for n in counts), f"{total:,} {1:>6.1%}"]
+    return [title, *(f"{n:,} {n / total:>6.1%}" for n in (*counts, total, *([] if unknown is None else [unknown])))]
 
 
 def _divided(first: list[str], columns: list[list[str]], width: int) -> list[list[list[str]]]:

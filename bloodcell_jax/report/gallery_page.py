@@ -38,9 +38,15 @@ def write_gallery_page(path: Path, predictions: FilePredictions, inputs: Sequenc
         model=model_line(predictions.classifier),
         total=predictions.count,
         unreadable=predictions.unreadable,
+        unknown=sum(differential.unknown.values()),
         rows=_rows(names, differential.total),
         folders=[
-            {"name": folder, "total": int(counts.sum()), "rows": _rows(names, counts)}
+            {
+                "name": folder,
+                "total": int(counts.sum()),
+                "unknown": differential.unknown[folder],
+                "rows": _rows(names, counts),
+            }
             for folder, counts in folders.items()
         ],
         classes=[_class(predictions, label, int(count)) for label, count in enumerate(differential.total) if count],

@@ -17,7 +17,7 @@ def counted(folders):
     for folder, counts in folders.items():
         for label, count in enumerate(counts):
             for _ in range(count):
-                differential.add(folder, label)
+                differential.add(folder, label, known=True)
     return differential
 
 
@@ -30,6 +30,14 @@ def test_counts_shares_and_full_names_stand_in_columns():
         "neutrophil                 14  87.5%  2  66.7%  12  92.3%",
         "images                     16 100.0%  3 100.0%  13 100.0%",
     ]
+
+
+def test_images_that_are_not_known_are_counted_and_said():
+    differential = counted({"monday": (1, 0, 2), "tuesday": (0, 1, 12)})
+    differential.add("tuesday", 1, known=False)
+    lines = differential_text(differential, 80).splitlines()
+    assert lines[2].split()[1:] == ["2", "11.8%", "0", "0.0%", "2", "14.3%"]
+    assert lines[-1].split() == ["of", "these,", "not", "known", "1", "5.9%", "0", "0.0%", "1", "7.1%"]
 
 
 def test_one_folder_has_one_column():
