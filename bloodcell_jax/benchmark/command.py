@@ -213,6 +213,8 @@ def _task(run: Run) -> Task:
         raise CannotError(f"only this library has {config.model.variant}; choose a ConvNeXt")
     if not all(jax.tree.leaves(run.stages[0].mask)):
         raise CannotError(f"the stage {config.stages[0].name} freezes parameters; measure one that trains all of them")
+    if config.train.loss != "cross_entropy":
+        raise CannotError(f"peers have no train.loss={config.train.loss}; set train.loss=cross_entropy")
     if config.train.jsd is not None:
         raise CannotError(f"peers have no consistency loss, as train.jsd={config.train.jsd:g} asks; set train.jsd=none")
     return Task(

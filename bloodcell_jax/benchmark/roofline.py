@@ -132,7 +132,7 @@ def _optimizer(run: Run, rates: Rates, windows: int) -> Part:
     stage, device = run.stages[0], jax.devices()[0]
     update = jax.jit(
         lambda state, gradients: apply_gradients(
-            state, jnp.zeros(()), gradients, stage.optimizer, run.guard, run.config.train.ema_decay
+            state, jnp.zeros(()), gradients, stage.optimizer, run.guard, run.ema_decay
         ),
         donate_argnums=0,
     )

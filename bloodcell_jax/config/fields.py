@@ -62,7 +62,10 @@ class OptimizerConfig:
     name: str = option("adamw", "update rule", choices=("adamw", "adam", "lion", "sgd"))
     learning_rate: float = option(1e-3, "peak learning rate", minimum=0.0)
     schedule: str = option(
-        "cosine", "shape of the learning rate after the warm-up", choices=("cosine", "linear", "constant")
+        "cosine",
+        "shape of the learning rate after the warm-up; exponential falls by the same factor in every step, to "
+        "final_scale; one_cycle has a warm-up of its own, 30 % of the steps from a 25th of the peak",
+        choices=("cosine", "linear", "constant", "exponential", "one_cycle"),
     )
     warmup_epochs: float = option(0.0, "epochs of linear warm-up from 0", minimum=0.0)
     warmup_steps: int | None = option(None, "steps of linear warm-up; wins over warmup_epochs", minimum=0)
@@ -141,6 +144,13 @@ class TrainConfig:
         "split's own; balanced, all classes alike; none, what training shows",
         choices=("none", "natural", "balanced"),
     )
+    loss: str = option(
+        "cross_entropy",
+        "cross_entropy; focal: it counts an example by (1 - its probability) ** focal_gamma, so that hard ones decide; "
+        "binary: one yes or no for each class",
+        choices=("cross_entropy", "focal", "binary"),
+    )
+    focal_gamma: float = option(2.0, "gamma of loss=focal; 0 is the cross-entropy", minimum=0.0)
     jsd: float | None = option(
         None, "weight of AugMix's consistency loss, 12 in its paper; needs augmix in augment.policy", minimum=0.0
     )
@@ -149,6 +159,9 @@ class TrainConfig:
         "decay of the moving average of the parameters; evaluation uses the average; unset: no average",
         minimum=0.0,
         maximum=1.0,
+    )
+    ema_warmup: bool = option(
+        False, "begin the average with a low decay, (1 + step) / (10 + step), so that it forgets the first weights soon"
     )
     deterministic: bool = option(
         False, "bit-identical reruns on NVIDIA too, which is slower; CPU and TPU always are bit-identical"

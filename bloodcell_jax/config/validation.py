@@ -33,6 +33,8 @@ def validate(config: Config) -> None:
         raise UsageError("config.stages: empty; give at least one stage")
     for i, stage in enumerate(config.stages):
         _check_stage(f"config.stages[{i}]", stage)
+    if config.train.ema_warmup and config.train.ema_decay is None:
+        raise UsageError("config.train.ema_warmup=True: there is no average; set config.train.ema_decay, such as 0.999")
     for name in ("mean", "std"):
         value = getattr(config.model, name)
         if value and (len(value) != 3 or (name == "std" and min(value) <= 0)):
@@ -168,3 +170,9 @@ def _check_stage(path: str, stage: StageConfig) -> None:
     optimizer = stage.optimizer
     if optimizer.name == "adam" and optimizer.weight_decay:
         raise UsageError(f"{path}.optimizer.weight_decay={optimizer.weight_decay}: adam has none; use name=adamw")
+    if optimizer.schedule == "exponential" and not optimizer.final_scale:
+        raise UsageError(f"{path}.optimizer.final_scale=0: schedule=exponential never gets there; give it above 0")
+    if optimizer.schedule == "one_cycle":
+        for name in ("warmup_epochs", "warmup_steps", "final_scale"):
+            if value := getattr(optimizer, name):
+                raise UsageError(f"{path}.optimizer.{name}={value}: schedule=one_cycle has its own; leave it unset")

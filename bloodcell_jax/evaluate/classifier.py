@@ -1,6 +1,7 @@
 """A trained model, ready to classify images."""
 
 import contextlib
+import itertools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -205,14 +206,18 @@ class Classifier:
         Raises:
           DataError: as `predict_examples` says.
         """
-        classes, done, total = [np.zeros((0, len(changes)), np.int64)], 0, len(indices) * len(changes)
-        show(done, total)
-        for logits in self._evaluator.logits_of_changes(self._params, images, indices, changes):
-            check_finite(logits.reshape(-1, logits.shape[-1]), f"the checkpoint of step {self.step}")
-            classes.append(logits.argmax(axis=-1).T)
-            done += classes[-1].size
-            show(done, total)
-        return np.concatenate(classes)
+        classes = np.zeros((len(indices), len(changes)), np.int64)
+        first = done = 0
+        show(done, classes.size)
+        batches = self._evaluator.logits_of_changes(self._params, images, indices, changes)
+        for number, logits in zip(itertools.cycle(range(len(changes))), batches, strict=False):
+            check_finite(logits, f"the checkpoint of step {self.step}")
+            classes[first : first + len(logits), number] = logits.argmax(axis=-1)
+            done += len(logits)
+            show(done, classes.size)
+            if number == len(changes) - 1:
+                first += len(logits)
+        return classes
 
     @property
     def batch_size(self) -> int:

@@ -111,15 +111,21 @@ class Evaluator:
     def logits_of_changes(
         self, params: Params, images: Images, indices: np.ndarray, changes: Sequence[Change]
     ) -> Iterator[np.ndarray]:
-        """Yield the logits of the images at `indices` after each change, batch by batch, float32 [changes, m, classes].
+        """Yield the logits of the images at `indices` after each change, float32 [m, classes]: all changes of a batch.
 
-        The images are read once. The arguments are those of `outputs`.
+        The images are read once, and the devices compute the next change meanwhile. The arguments are those of
+        `outputs`.
         """
+        running = None
         with self._batches.open(images, indices) as batches:
             for number, batch in enumerate(batches):
                 places, count = self._places(number), self._count(number, indices)
-                logits = [self.forward(params, change(batch, places))[0] for change in changes]
-                yield np.stack(jax.device_get(logits))[:, :count]
+                for change in changes:
+                    done, running = running, (self.forward(params, change(batch, places)), count)
+                    if done is not None:
+                        yield _to_host(*done).logits
+        if running is not None:
+            yield _to_host(*running).logits
 
     def _places(self, number: int) -> jax.Array:
         first = number * self.batch_size

@@ -20,9 +20,10 @@ from bloodcell_jax.models.registry import init_params
 from bloodcell_jax.run.state_sharding import spread, state_shardings, tree_shapes
 from bloodcell_jax.train.class_balance import class_weights, logit_offset
 from bloodcell_jax.train.guard import Guard
+from bloodcell_jax.train.losses import create_loss
 from bloodcell_jax.train.randomness import INIT, step_key
 from bloodcell_jax.train.stages import TrainingStage
-from bloodcell_jax.train.state import TrainState, begin_stage, create_state
+from bloodcell_jax.train.state import EmaDecay, TrainState, begin_stage, create_ema_decay, create_state
 from bloodcell_jax.train.step import StepInput, TrainStep, make_gradients, make_train_step
 from bloodcell_jax.weights import WeightsInfo, load_weights
 
@@ -118,6 +119,7 @@ class Run:
             batch_size=train.batch_size,
             accumulate=train.accumulate,
             jsd=train.jsd,
+            loss=create_loss(train),
             axis_name=AXIS,
             class_weights=self._class_weights(),
         )
@@ -128,7 +130,7 @@ class Run:
             first_step=stage.start,
             batch_size=train.batch_size,
             guard=self.guard,
-            ema_decay=train.ema_decay,
+            ema_decay=self.ema_decay,
         )
 
     def plan_batch(self, step: int) -> dict[str, np.ndarray]:
@@ -163,6 +165,11 @@ class Run:
     def place_seed(self) -> jax.Array:
         """Return the seed as a step takes it."""
         return self.parallel.place_state(np.uint32(self.config.seed))
+
+    @property
+    def ema_decay(self) -> EmaDecay | None:
+        """The decay of the moving average by step, or None if it is off."""
+        return create_ema_decay(self.config.train.ema_decay, warmup=self.config.train.ema_warmup)
 
     @property
     def guard(self) -> Guard:

@@ -11,6 +11,9 @@ SCHEDULES: dict[str, Callable[[float, float, int], optax.Schedule]] = {
     "cosine": lambda peak, final_scale, steps: optax.cosine_decay_schedule(peak, steps, alpha=final_scale),
     "linear": lambda peak, final_scale, steps: optax.linear_schedule(peak, peak * final_scale, steps),
     "constant": lambda peak, final_scale, steps: optax.constant_schedule(peak),
+    "exponential": lambda peak, final_scale, steps: optax.exponential_decay(peak, steps, final_scale),
+    # L. Smith and N. Topin 2017 (arXiv:1708.07120), with PyTorch's defaults: from a 25th of the peak to a 250,000th.
+    "one_cycle": lambda peak, final_scale, steps: optax.cosine_onecycle_schedule(steps, peak),
 }
 
 

@@ -21,10 +21,10 @@ from bloodcell_jax.models.input import normalize, to_unit
 from bloodcell_jax.models.network import Network, Params
 from bloodcell_jax.train.freezing import merge
 from bloodcell_jax.train.guard import Guard
-from bloodcell_jax.train.losses import classification_losses
+from bloodcell_jax.train.losses import Loss, classification_losses
 from bloodcell_jax.train.packing import PackedParams
 from bloodcell_jax.train.randomness import AUGMENT, DROP_PATH, MIX, step_key
-from bloodcell_jax.train.state import TrainState, apply_gradients
+from bloodcell_jax.train.state import EmaDecay, TrainState, apply_gradients
 
 # What a step takes beside its state, by name: whole datasets, batches of them, and what it says of itself.
 Data = dict[str, Any]
@@ -172,6 +172,7 @@ def make_gradients(
     batch_size: int,
     accumulate: int,
     jsd: float | None,
+    loss: Loss,
     axis_name: str,
     class_weights: np.ndarray | None = None,
 ) -> Gradients:
@@ -182,6 +183,7 @@ def make_gradients(
       batch_size: global; the loss of a shard is its sum over this, so sums over shards are exact means.
       accumulate: parts in which a shard is differentiated; their sums are those of the whole shard, up to rounding.
       jsd: weight of AugMix's consistency loss if the augmentation has views.
+      loss: as `create_loss` returns it.
       axis_name: the axis of the devices; each takes its rows of the global batch, and all get the sums over it.
       class_weights: weights in the loss, float32 [classes]; None weighs all alike.
 
@@ -193,7 +195,9 @@ def make_gradients(
     def loss_and_hits(trainable, frozen, inputs, targets, logit_offset):
         logits = step_input.logits(merge(trainable, frozen), inputs)
         offset = 0.0 if logit_offset is None else logit_offset
-        losses, shown = classification_losses(logits, targets, jsd, class_weights=class_weights, logit_offset=offset)
+        losses, shown = classification_losses(
+            logits, targets, jsd, loss, class_weights=class_weights, logit_offset=offset
+        )
         # As float32, exact up to 16 million, the hits travel with the gradients: one all-reduce a step, not two.
         hits = (shown.argmax(-1) == targets.argmax(-1)).sum(dtype=jnp.float32)
         return losses.sum() / batch_size, hits
@@ -217,7 +221,7 @@ def make_train_step(
     first_step: int,
     batch_size: int,
     guard: Guard,
-    ema_decay: float | None,
+    ema_decay: EmaDecay | None,
 ) -> TrainStep:
     """Return the pure `(state, data, batch, seed) -> (state, metrics)` of one stage.
 
@@ -227,6 +231,7 @@ def make_train_step(
       first_step: the stage's first step.
       batch_size: global.
       guard: tells which updates are skipped.
+      ema_decay: as `create_ema_decay` returns it; None: there is no average.
 
     Metrics describe this step before its update, over the global batch.
     """

@@ -63,6 +63,10 @@ def test_moments_take_the_dtype_asked_for():
     assert state[0].mu["a/kernel"].dtype == jnp.bfloat16
 
 
+def cosine_down(first, last, steps):
+    return last + (first - last) * (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
+
+
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
@@ -70,6 +74,11 @@ def test_moments_take_the_dtype_asked_for():
         ({"schedule": "linear", "final_scale": 0.5}, np.linspace(1, 0.5, 11)[:10]),
         ({"schedule": "cosine"}, (1 + np.cos(np.pi * np.arange(10) / 10)) / 2),
         ({"schedule": "cosine", "warmup_steps": 4}, [0.25, 0.5, 0.75, 1, *(1 + np.cos(np.pi * np.arange(6) / 6)) / 2]),
+        ({"schedule": "exponential", "final_scale": 0.01}, 0.01 ** (np.arange(10) / 10)),
+        (
+            {"schedule": "one_cycle"},
+            [*(0.52 - 0.48 * np.cos(np.pi * np.arange(3) / 3)), *cosine_down(1, 4e-6, 7)],
+        ),
         ({"schedule": "constant", "warmup_epochs": 2.0}, [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1]),
         ({"schedule": "constant", "warmup_epochs": 100.0}, np.arange(1, 11) / 10),
     ],

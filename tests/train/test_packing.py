@@ -13,11 +13,12 @@ from bloodcell_jax.train.freezing import trainable_mask
 from bloodcell_jax.train.guard import Guard
 from bloodcell_jax.train.optimizers import create_optimizer
 from bloodcell_jax.train.packing import PackedParams
-from bloodcell_jax.train.state import TrainState, apply_gradients, begin_stage, create_state
+from bloodcell_jax.train.state import TrainState, apply_gradients, begin_stage, create_ema_decay, create_state
 
 SHAPES = param_shapes(create_model("test_convnext3", 8), 32)
 GENERATOR = np.random.default_rng(0)
 PARAMS = jax.tree.map(lambda leaf: GENERATOR.standard_normal(leaf.shape).astype(np.float32), SHAPES)
+DECAY = create_ema_decay(0.9, warmup=False)
 ALL, HEAD = trainable_mask(PARAMS, (".*",)), trainable_mask(PARAMS, ("head/.*", "head_norm/.*", "!.*"))
 PLATFORMS = ["cpu", "tpu", "gpu", "a platform of tomorrow"]
 
@@ -64,7 +65,7 @@ def test_an_update_is_the_same_for_every_packing(platform, name):
     trees, norms = {}, {}
     for kind in ("cpu", platform):
         state = begun(name, ALL, kind)
-        apply = jax.jit(lambda state, given: apply_gradients(state, 1.0, given, optimizer_of(name), Guard(3), 0.9))
+        apply = jax.jit(lambda state, given: apply_gradients(state, 1.0, given, optimizer_of(name), Guard(3), DECAY))
         for _ in range(2):
             state, norms[kind] = apply(state, state.packed.packing.pack(gradients))
         trees[kind] = state.to_trees()
@@ -100,7 +101,7 @@ def test_the_average_of_frozen_parameters_does_not_move():
     behind = jax.tree.map(lambda leaf: leaf + 1, state.packed_ema)
     state = dataclasses.replace(state, packed_ema=behind)
     gradients = {path: np.ones(leaf.shape, np.float32) for path, leaf in state.packed.trainable.items()}
-    after, _ = apply_gradients(state, 1.0, gradients, optimizer_of("sgd"), Guard(3), 0.9)
+    after, _ = apply_gradients(state, 1.0, gradients, optimizer_of("sgd"), Guard(3), DECAY)
     assert_equal(after.packed_ema.frozen, behind.frozen)
     assert all((after.packed_ema.trainable[path] != behind.trainable[path]).all() for path in gradients)
 
@@ -112,3 +113,16 @@ def test_a_packing_does_not_depend_on_the_order_of_leaves(platform):
     one, other = (PackedParams.of(params, ALL, platform) for params in (PARAMS, backwards))
     assert jax.tree.structure(one) == jax.tree.structure(other)
     assert_equal(one.trainable, other.trainable)
+
+
+def test_an_average_that_warms_up_forgets_the_first_weights():
+    """TensorFlow's rule; with its first decay of 0.1 the average after an update is nearly the new weights."""
+    decay = create_ema_decay(0.999, warmup=True)
+    assert [float(decay(step)) for step in (0, 8, 90, 10**6)] == pytest.approx([0.1, 0.5, 0.91, 0.999])
+    gradients = {path: np.ones(leaf.shape, np.float32) for path, leaf in leaves_of(PARAMS).items()}
+    state = begun("sgd", ALL, "cpu")
+    after, _ = apply_gradients(state, 1.0, gradients, optimizer_of("sgd"), Guard(3), decay)
+    for path, before in state.packed.trainable.items():
+        expected = 0.1 * before + 0.9 * after.packed.trainable[path]
+        np.testing.assert_allclose(after.packed_ema.trainable[path], expected, rtol=1e-5, atol=1e-7)
+    assert create_ema_decay(None, warmup=False) is None

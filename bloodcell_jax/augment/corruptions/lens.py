@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from bloodcell_jax.augment.corruptions.shifting import between_pixels, sample
 from bloodcell_jax.augment.filters import blur
 from bloodcell_jax.augment.geometry import affine_matrix, warp
-from bloodcell_jax.augment.pixels import Scalar, to_unit_range
+from bloodcell_jax.augment.pixels import Scalar, size_of, to_unit_range
 
 # The largest severities of the suites: they fix the size of kernels, which can not be traced.
 _MOST_DEFOCUS = 10 / 224
@@ -84,7 +84,7 @@ def zoom(key: jax.Array, image: jax.Array, most: Scalar) -> jax.Array:
     """Average an image with 16 enlargements of it, from factor 1 to `most`."""
 
     def add_zoomed(total: jax.Array, factor: jax.Array) -> tuple[jax.Array, None]:
-        matrix = affine_matrix(image.shape[:2], zoom=factor)
+        matrix = affine_matrix(size_of(image), zoom=factor)
         return total + warp(image, matrix, fill="edge"), None
 
     total, _ = jax.lax.scan(add_zoomed, image, jnp.linspace(1.0, most, _ZOOMS))

@@ -27,8 +27,8 @@ def bubble(key: jax.Array, image: jax.Array, radius: Scalar, count: Scalar) -> j
     number_key, radius_key, place_key = jax.random.split(key, 3)
     drawn = jax.random.randint(number_key, (), _FEWEST_BUBBLES, jnp.asarray(count, jnp.int32) + 1)
     radii = jax.random.uniform(radius_key, (_MOST_BUBBLES,), minval=_SMALLEST_RADIUS, maxval=radius)
-    places = radii + jax.random.uniform(place_key, (2, _MOST_BUBBLES)) * (1 - 2 * radii)
-    return cover_with_bubbles(image, radii * side, *(places * (side - 1)), drawn)
+    y, x = (radii + jax.random.uniform(place_key, (2, _MOST_BUBBLES)) * (1 - 2 * radii)) * (side - 1)
+    return cover_with_bubbles(image, radii * side, y, x, drawn)
 
 
 def cover_with_bubbles(image: jax.Array, radii: jax.Array, y: jax.Array, x: jax.Array, count: Scalar) -> jax.Array:
