@@ -6,6 +6,7 @@ python docs/corruption_sheet.py --output=docs/images/blood96_c.jpg
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from PIL import Image, ImageDraw
@@ -26,11 +27,11 @@ SHOWN = (1, 3, 5)
 
 def draw_sheet(images: np.ndarray, suite_name: str) -> Image.Image:
     """Return a sheet: a row for two corruptions, each with its name and the shown severities of every image."""
-    parallel, places = create_parallel("jit", 1, jax.devices()[:1]), np.arange(len(images), dtype=np.int32)
+    parallel, places = create_parallel("jit", 1, jax.devices()[:1]), jnp.arange(len(images), dtype=jnp.int32)
     blocks: dict[str, list[np.ndarray]] = {"clean": list(images)}
     for corruption, severity, change in changes_of(suite_of(suite_name), parallel):
         if severity in SHOWN:
-            blocks.setdefault(corruption.name, []).extend(np.asarray(change(images, places)))
+            blocks.setdefault(corruption.name, []).extend(np.asarray(change(jnp.asarray(images), places)))
     step, width = SIDE + GAP, LEGEND + len(SHOWN) * len(images) * (SIDE + GAP)
     rows = -(-len(blocks) // 2)
     sheet = Image.new("RGB", (2 * width, rows * step), "white")

@@ -170,7 +170,7 @@ def _parse(verb: Verb, name: str, words: list[str]) -> tuple:
     except flags.Error as error:
         raise UsageError(" ".join(str(error).removeprefix("flag ").split())) from error
     if left and verb.words is not None and values[verb.words].present:
-        values[verb.words].value = [*(values[verb.words].value or []), *left]
+        values[verb.words].value = [*(values[verb.words].value or ()), *left]
         left = []
     if left:
         raise UsageError(f"{left[0]}: unexpected; flags are written --name=value")

@@ -121,8 +121,10 @@ def _check_paths(paths: Sequence[str | Path]) -> None:
     for path in paths:
         if not os.path.isdir(os.path.expanduser(path)):
             raise UsageError(f"--compare={path}: no such folder; name the workdirs of runs")
-        if (other := seen.setdefault(os.path.realpath(os.path.expanduser(path)), path)) is not path:
-            raise UsageError(f"--compare={path}: is the same folder as {other}; name each run once")
+        place = os.path.realpath(os.path.expanduser(path))
+        if place in seen:
+            raise UsageError(f"--compare={path}: is the same folder as {seen[place]}; name each run once")
+        seen[place] = path
 
 
 def _common_split(workdirs: Sequence[Workdir]) -> str:

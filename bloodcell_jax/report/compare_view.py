@@ -99,13 +99,10 @@ def pair_sentences(pair: RunPair, first: str) -> list[str]:
     if result.p_value is None:
         test = "No McNemar's test: images of one group are not independent."
     else:
-        test = f"McNemar's exact test: p = {_p(result.p_value)}."
+        shown = "< 0.001" if result.p_value < 0.001 else f"= {result.p_value:.3f}"
+        test = f"McNemar's exact test: p {shown}."
     sentences = [
         f"{name} against {first}, on {on}: accuracy {100 * result.difference:+.2f} points ({sure}).",
         f"{result.only_second:,} images are right in {name} alone, and {result.only_first:,} in {first} alone. {test}",
     ]
     return sentences + ([pair.note] if pair.note else [])
-
-
-def _p(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"

@@ -28,8 +28,8 @@ def run_view(workdir: Workdir) -> dict[str, Any]:
     return {
         "is_file": False,
         "name": workdir.path.resolve().name,
-        "variant": environment.get("model", config.get("model", {})).get("variant"),
-        "class_names": environment.get("data", config.get("data", {})).get("class_names", ()),
+        "variant": environment.get("model", {}).get("variant") or config.get("model", {}).get("variant"),
+        "class_names": environment.get("data", {}).get("class_names") or config.get("data", {}).get("class_names", ()),
         "config": config,
         "environment": environment,
         "by": (workdir.read_splits_record().get("by") or {}) if workdir.splits.exists() else {},

@@ -32,6 +32,7 @@
   for (const table of document.querySelectorAll("table.sortable")) {
     table.classList.add("sorts");
     [...table.tHead.rows[0].cells].forEach((head, column) => {
+      if (!head.textContent.trim()) return;
       const button = document.createElement("button");
       button.type = "button";
       button.className = "sort";
@@ -49,6 +50,7 @@
     const large = new Image();
     large.src = image.src;
     large.alt = image.alt;
+    large.className = image.className;
     const caption = document.createElement("div");
     const words = image.closest("figure")?.querySelector("figcaption");
     caption.append(...(words ? words.cloneNode(true).childNodes : [image.alt]));
@@ -57,6 +59,7 @@
     close.textContent = "Close";
     dialog.replaceChildren(large, caption, close);
     dialog.showModal();
+    dialog.scrollTo(0, 0); // The focus is on the button at its end.
   }
 
   for (const image of document.querySelectorAll("img")) {

@@ -84,7 +84,8 @@ def reliability_diagram(bins: Bins, before: Bins | None = None) -> str:
     middles = (np.arange(len(bins["count"])) + 0.5) * width
     counts.bar(middles, bins["count"], width=0.8 * width, color=SERIES_1)
     for middle, count in zip(middles, bins["count"], strict=True):
-        counts.annotate(f"{count:,}", (middle, count), ha="center", va="bottom", size=7, rotation=90, color=INK)
+        if count:
+            counts.annotate(f"{count:,}", (middle, count), ha="center", va="bottom", size=7, rotation=90, color=INK)
     counts.set(xlim=(-0.02, 1.02), ylim=(0, 1.6 * max(1, *bins["count"])), xlabel="confidence", ylabel="images")
     return _svg(figure)
 
