@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from bloodcell_jax.augment.corruptions import camera, lens, smear
 from bloodcell_jax.data.synthetic import draw_cells
@@ -157,6 +157,9 @@ def test_noise_has_the_spread_that_it_names():
     np.testing.assert_allclose(shot, np.round(shot), atol=1e-4)
     assert shot.mean() == pytest.approx(10, rel=0.02)
     assert np.minimum(shot, 25).var() == pytest.approx(10, rel=0.05)
+    counts = np.bincount(shot.round().astype(int).ravel(), minlength=26)[:26]
+    expected = stats.poisson(0.4 * 25).pmf(np.arange(26)) * shot.size
+    assert stats.chisquare(counts[2:20], expected[2:20] * counts[2:20].sum() / expected[2:20].sum()).pvalue > 1e-3
     struck = np.asarray(camera.impulse_noise(KEY, gray, 0.2))
     assert [(struck == value).mean() for value in (0, 1)] == pytest.approx([0.1, 0.1], abs=0.01)
     assert set(np.unique(struck).round(4)) == {0, np.float32(0.4).round(4), 1}
