@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bloodcell_jax.evaluate.compare_runs import Comparison
-from bloodcell_jax.report.compare_view import pair_sentences, score_rows, sensitivity_rows, training_rows
+from bloodcell_jax.report.compare_view import pair_sentences, score_rows, sensitivity_rows, split_note, training_rows
 from bloodcell_jax.report.rendering import render
 from bloodcell_jax.workdir.output_files import open_output
 
@@ -20,6 +20,7 @@ def write_compare_page(path: Path, comparison: Comparison) -> None:
         names=names,
         paths=[run.workdir.path for run in comparison.runs],
         split=comparison.split,
+        split_note=split_note(comparison.split),
         warnings=comparison.warnings,
         scores=score_rows(comparison),
         sensitivities=sensitivity_rows(comparison),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from bloodcell_jax.evaluate.compare_runs import Comparison
-from bloodcell_jax.report.compare_view import pair_sentences, score_rows, sensitivity_rows, training_rows
+from bloodcell_jax.report.compare_view import pair_sentences, score_rows, sensitivity_rows, split_note, training_rows
 from bloodcell_jax.report.text_table import aligned
 
 
@@ -16,6 +16,7 @@ def compare_text(comparison: Comparison) -> str:
         _table("training", names, training_rows(comparison)),
         _configurations(comparison),
         "\n".join("\n  ".join(pair_sentences(pair, names[0])) for pair in comparison.pairs),
+        *filter(None, [split_note(comparison.split)]),
         *(f"warning: {warning}" for warning in comparison.warnings),
     ]
     return "\n\n".join(parts)

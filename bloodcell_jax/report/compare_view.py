@@ -105,4 +105,17 @@ def pair_sentences(pair: RunPair, first: str) -> list[str]:
         f"{name} against {first}, on {on}: accuracy {100 * result.difference:+.2f} points ({sure}).",
         f"{result.only_second:,} images are right in {name} alone, and {result.only_first:,} in {first} alone. {test}",
     ]
+    if not result.only_first and not result.only_second:
+        most = 300 / (result.n_groups or result.n)
+        sentences.append(
+            f"No image tells the two apart, so the interval is too narrow: they may still differ by {most:.1f} points "
+            "(rule of three, 95 %)."
+        )
     return sentences + ([pair.note] if pair.note else [])
+
+
+def split_note(split: str) -> str | None:
+    """Return what is to be known of the split that is compared; None: nothing."""
+    if split != "val":
+        return None
+    return "The best checkpoint of each run was chosen on val, so scores on val are optimistic."

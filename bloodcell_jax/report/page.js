@@ -46,30 +46,28 @@
   dialog.className = "enlarged";
   dialog.addEventListener("click", () => dialog.close());
 
-  function enlarge(image) {
-    const large = new Image();
-    large.src = image.src;
-    large.alt = image.alt;
-    large.className = image.className;
+  function enlarge(picture) {
+    const image = picture.querySelector("img") ?? picture;
+    const words = picture.closest("figure")?.querySelector("figcaption");
     const caption = document.createElement("div");
-    const words = image.closest("figure")?.querySelector("figcaption");
     caption.append(...(words ? words.cloneNode(true).childNodes : [image.alt]));
     const close = document.createElement("button");
     close.type = "button";
     close.textContent = "Close";
-    dialog.replaceChildren(large, caption, close);
+    dialog.replaceChildren(picture.cloneNode(true), caption, close);
     dialog.showModal();
     dialog.scrollTo(0, 0); // The focus is on the button at its end.
   }
 
-  for (const image of document.querySelectorAll("img")) {
+  // A picture is an image, or an element of class "layers" that holds an image and what lies over it.
+  for (const picture of document.querySelectorAll(".layers, img:not(.layers img, label img)")) {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "enlarge";
     button.title = "Enlarge";
-    image.replaceWith(button);
-    button.append(image);
-    button.addEventListener("click", () => enlarge(image));
+    picture.replaceWith(button);
+    button.append(picture);
+    button.addEventListener("click", () => enlarge(picture));
   }
   document.body.append(dialog);
 }
