@@ -31,6 +31,20 @@ def _define_evaluate(values: flags.FlagValues) -> None:
         "such as pbc96.csv:other_acquisition; repeat the flag for more",
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        "explain",
+        None,
+        "cells that the page explains: half of them the most confident mistakes, the others the least certain answers; "
+        "each costs 50 forward passes; 0: none; unset: evaluate.explain of the run, 20",
+        lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "embedding_map",
+        "pca",
+        "method of the map of all images: pca, or umap, which takes longer and needs pip install 'bloodcell_jax[umap]'",
+        flag_values=values,
+    )
     define_finding(values)
     define_raw_names(values)
 
@@ -58,6 +72,8 @@ def _evaluate(values: flags.FlagValues) -> None:
         output,
         class_map=mapped,
         slices=value_of(values, "slices"),
+        explain=value_of(values, "explain"),
+        embedding_method=value_of(values, "embedding_map"),
         raw_names=value_of(values, "raw_names"),
         **finding(values),
     )
@@ -77,7 +93,8 @@ EVALUATE = Verb(
   evaluate --workdir=runs/first --source=folder:other_lab --output=results
   evaluate --model=model.safetensors --source=folder:other_lab --output=results
   evaluate --workdir=runs/first --source=folder:other_lab --output=results --class_map=PMN=neutrophil,Artifact=drop
-  evaluate --workdir=runs/first --slices=pbc96.csv:other_acquisition""",
+  evaluate --workdir=runs/first --slices=pbc96.csv:other_acquisition
+  evaluate --workdir=runs/first --explain=60 --embedding_map=umap""",
     _define_evaluate,
     _evaluate,
     has_source=True,

@@ -14,10 +14,13 @@ from bloodcell_jax.data.geometry import Geometry, View, describe, misfit, view_o
 from bloodcell_jax.devices.parallel import create_parallel
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.answers import Answers, answers_to
-from bloodcell_jax.evaluate.evaluator import Evaluator
+from bloodcell_jax.evaluate.evaluator import Evaluator, Outputs
+from bloodcell_jax.evaluate.explain.embedding_map import EmbeddingSample
+from bloodcell_jax.evaluate.explain.explained_images import ExplainedImages, explain_images
 from bloodcell_jax.evaluate.given_images import GivenImage, to_model_size
 from bloodcell_jax.evaluate.image_batches import Images
 from bloodcell_jax.evaluate.metrics import check_finite, ranking_of
+from bloodcell_jax.evaluate.temperature import softmax
 from bloodcell_jax.models.network import Params
 from bloodcell_jax.models.registry import build_model, param_shapes
 from bloodcell_jax.weights.calibration import Calibration
@@ -165,13 +168,58 @@ class Classifier:
         """
         return self.answer_examples(images, indices).probabilities
 
-    def answer_examples(self, images: Images, indices: np.ndarray) -> Answers:
-        """Return the answers to the same images, from one forward pass; arguments and errors as above."""
+    def answer_examples(self, images: Images, indices: np.ndarray, *, sample: EmbeddingSample | None = None) -> Answers:
+        """Return the answers to the same images, from one forward pass; arguments and errors as above.
+
+        Args:
+          sample: keeps what the head takes of some of these images.
+        """
         # Without an image nothing is compiled.
         batches = self._evaluator.outputs(self._params, images, indices) if len(indices) else ()
+        batches = batches if sample is None else sample.watch(batches)
         answers = answers_to(batches, self.calibration, len(self.class_names))
         check_finite(answers.probabilities, f"the checkpoint of step {self.step}")
         return answers
+
+    def explain(
+        self,
+        images: np.ndarray | Sequence[GivenImage],
+        classes: Sequence[str] | None = None,
+        *,
+        cropped: bool = False,
+    ) -> ExplainedImages:
+        """Return where in each image the model finds a class: Grad-CAM, and the fall of its probability by occlusion.
+
+        An image costs 50 forward passes.
+
+        Args:
+          images, cropped: those of `predict`; at least one image.
+          classes: name of the class of each image that is explained; None: the predicted class.
+
+        Raises:
+          UsageError, DataError: as `predict`; a class is unknown, or there is not one for each image.
+        """
+        ready = to_model_size(images, self.geometry, cropped=cropped)
+        wanted = None if classes is None else self._labels_of(classes)
+        if not len(ready) or (wanted is not None and len(wanted) != len(ready)):
+            given = "" if wanted is None else f" and {len(wanted)} classes"
+            raise UsageError(f"explain: {len(ready)} images{given}; give at least one image, and a class for each")
+        every = np.arange(len(ready))
+        explained = explain_images(self.outputs_and_grad_cam, ready, every, wanted, batch_size=self.batch_size)
+        check_finite(softmax(explained.logits), f"the checkpoint of step {self.step}")
+        return explained
+
+    def _labels_of(self, names: Sequence[str]) -> np.ndarray:
+        if unknown := set(names) - set(self.class_names):
+            has = ", ".join(self.class_names)
+            raise UsageError(f"explain: {min(unknown)} is no class of the model, which has {has}")
+        return np.array([self.class_names.index(name) for name in names])
+
+    def outputs_and_grad_cam(
+        self, images: Images, indices: np.ndarray, classes: np.ndarray | None = None
+    ) -> Iterator[tuple[Outputs, np.ndarray]]:
+        """Yield the outputs of images of the model's size, and their Grad-CAM maps; see `Evaluator`."""
+        return self._evaluator.outputs_and_grad_cam(self._params, images, indices, classes)
 
     @property
     def batch_size(self) -> int:

@@ -14,12 +14,17 @@ from bloodcell_jax.config.data import GEOMETRY
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.launch_cache import cached_sha256
 from bloodcell_jax.data.loading import load_data
+from bloodcell_jax.data.sampling import sampler_of
 from bloodcell_jax.data.sources import knows_names
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.class_map import ClassMap, match_classes, relabel
 from bloodcell_jax.evaluate.classifier import Classifier
+from bloodcell_jax.evaluate.explain.embedding_map import EmbeddingSample, check_method
+from bloodcell_jax.evaluate.explain.explained_split import explain_split
+from bloodcell_jax.evaluate.explain.training_neighbors import TrainingImages
 from bloodcell_jax.evaluate.medmnist_results import is_medmnist, write_medmnist_results
 from bloodcell_jax.evaluate.metrics import Scores
+from bloodcell_jax.evaluate.out_of_distribution import reference_of
 from bloodcell_jax.evaluate.outputs import write_split
 from bloodcell_jax.evaluate.slices import read_slices
 from bloodcell_jax.workdir import Workdir
@@ -36,6 +41,8 @@ def evaluate_source(
     *,
     class_map: ClassMap | None = None,
     slices: Sequence[str] = (),
+    explain: int | None = None,
+    embedding_method: str = "pca",
     raw_names: bool = False,
     **reading: Any,
 ) -> tuple[EvaluationFolder, Scores]:
@@ -47,6 +54,8 @@ def evaluate_source(
       output: folder for the files; None: eval/<split> of the workdir, for the run's own source alone.
       class_map: class of `source` -> class of the model, `drop` or None; other names match by themselves.
       slices: columns that are scored value by value, see `read_slices`; none: those of the run, on its own data.
+      explain: images that the page explains; None: as many as `evaluate.explain` of the run says.
+      embedding_method: of the map of the split, see `embedding_map`.
       raw_names: names in the CSVs are exact, even if a spreadsheet would run them as formulas.
       **reading: fields of `DataConfig` that say how `source` is read: skip_bad, include, exclude, class_level,
         split_folders, group_regex, columns, root and file_pattern. The run's own source is read as it was trained on.
@@ -61,7 +70,8 @@ def evaluate_source(
         raise UsageError("--class_map: belongs to --source; the run's own classes are the model's")
     if source is not None and output is None:
         raise UsageError("--output: missing; with --source the results need a folder of their own")
-    dataset = _load(classifier, source, reading)
+    check_method(embedding_method)
+    dataset = loaded = _load(classifier, source, reading)
     split, indices = _split_of(classifier, dataset, None if source is None else dataset.splits, split)
     origin: dict[str, Any] = {"source": dataset.source, "split": split}
     whole = len(indices)
@@ -70,7 +80,19 @@ def evaluate_source(
         dataset, indices, mapped = _under_model_names(dataset, indices, classifier.class_names, class_map or {})
         origin |= mapped
     of_examples = read_slices(dataset, slices or (classifier.config.evaluate.slices if source is None else ()))
-    answers = classifier.answer_examples(dataset.images, indices)
+    sample = EmbeddingSample(len(indices))
+    answers = classifier.answer_examples(dataset.images, indices, sample=sample)
+    explanations = explain_split(
+        classifier.outputs_and_grad_cam,
+        dataset,
+        indices,
+        answers.probabilities,
+        sample,
+        lambda: _training_images(classifier, loaded if source is None else None),
+        count=classifier.config.evaluate.explain if explain is None else explain,
+        batch_size=classifier.batch_size,
+        method=embedding_method,
+    )
     folder = EvaluationFolder(Path(os.path.expanduser(output))) if output else classifier.run.evaluation(split)
     scores = write_split(
         folder,
@@ -83,6 +105,7 @@ def evaluate_source(
         origin=origin,
         slices=of_examples,
         raw_names=raw_names,
+        explanations=explanations,
     )
     if as_published and len(indices) == whole:
         run = classifier.workdir.path.resolve().name if classifier.workdir else "model"
@@ -114,6 +137,24 @@ def _under_model_names(
     dropped = {name: in_split[name] for name in found if mapping[name] is None}
     dataset, indices = relabel(dataset, indices, mapping, class_names)
     return dataset, indices, {"class_map": mapping, "dropped": dropped}
+
+
+def _training_images(classifier: Classifier, dataset: Dataset | None) -> TrainingImages:
+    """Return the images that the calibration keeps the features of; `dataset` is the run's own, None: not read yet.
+
+    Raises:
+      UsageError, DataError, MachineError: they are not at hand; says why.
+    """
+    if classifier.calibration is None:
+        raise DataError("this checkpoint has no calibration, which keeps the features of training images")
+    if classifier.workdir is None:
+        raise DataError("the file of a model does not hold the images of its run; evaluate by --workdir instead")
+    if dataset is None:
+        logger.info("%s: reading it for the nearest training images", classifier.config.data.source)
+        dataset = _load(classifier, None, {})
+    sampler = sampler_of(classifier.config, dataset, classifier.run.read_splits()["train"])
+    indices = reference_of(sampler, dataset.labels, seed=classifier.config.seed)
+    return TrainingImages(dataset, indices, classifier.calibration.reference.features)
 
 
 def _load(classifier: Classifier, source: str | None, reading: dict[str, Any]) -> Dataset:

@@ -1,6 +1,7 @@
 """What an evaluated split leaves: `metrics.json`, `predictions.csv`, `most_wrong.json`.
 
-If the examples have groups, there is also `groups.csv`.
+If the examples have groups, there is also `groups.csv`; if they were explained, `explained_cells.json` and
+`embedding_map.json`.
 """
 
 import base64
@@ -15,6 +16,8 @@ from PIL import Image
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.evaluate.answers import Answers
 from bloodcell_jax.evaluate.confidence import confidence_scores
+from bloodcell_jax.evaluate.explain.chosen_cells import most_confident_mistakes
+from bloodcell_jax.evaluate.explain.explained_split import Explanations
 from bloodcell_jax.evaluate.groups import score_groups, write_groups
 from bloodcell_jax.evaluate.metrics import Scores, classification_metrics
 from bloodcell_jax.evaluate.slices import Slices, score_slices
@@ -40,6 +43,7 @@ def write_split(
     origin: Mapping[str, Any] | None = None,
     slices: Slices | None = None,
     raw_names: bool = False,
+    explanations: Explanations | None = None,
 ) -> Scores:
     """Write the files of one evaluated split and return its metrics; `metrics.json` comes last.
 
@@ -52,6 +56,7 @@ def write_split(
       origin: what else `metrics.json` says of the examples, such as their source.
       slices: what is scored by itself, as `read_slices` returns it of the dataset.
       raw_names: names in the CSVs are exact, even if a spreadsheet would run them as formulas.
+      explanations: of the split; None: nobody asked the network for them.
 
     Raises:
       MachineError: a file cannot be written.
@@ -67,13 +72,16 @@ def write_split(
     metrics |= confidence_scores(labels, answers, calibration, holds_val=holds_val)
     with writing(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
-        for earlier in (folder.page, folder.groups, *folder.medmnist_results()):
+        for earlier in (folder.page, folder.groups, *folder.explanations, *folder.medmnist_results()):
             earlier.unlink(missing_ok=True)
     _write_predictions(folder.predictions, dataset, indices, probabilities, raw_names=raw_names)
     if groups is not None:
         scores = score_groups(groups, labels, predicted, len(dataset.class_names))
         write_groups(folder.groups, scores, dataset.class_names, raw_names=raw_names)
     write_json(folder.most_wrong, _most_wrong(dataset, indices, probabilities))
+    if explanations is not None:
+        write_json(folder.explained_cells, explanations.cells)
+        write_json(folder.embedding_map, explanations.embedding)
     write_json(folder.metrics, metrics)
     return metrics
 
@@ -112,9 +120,8 @@ def _most_wrong(dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray
     """Return the wrong predictions made with most confidence, their images as base64 PNG, worst first."""
     labels, predicted = dataset.labels[indices], probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
     entries = []
-    for i in wrong[np.argsort(-confidence[wrong], kind="stable")][:GALLERY_SIZE]:
+    for i in most_confident_mistakes(labels, probabilities)[:GALLERY_SIZE]:
         png = io.BytesIO()
         Image.fromarray(dataset.images[indices[i]]).save(png, "png")
         entries.append(

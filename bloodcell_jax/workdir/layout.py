@@ -33,13 +33,20 @@ class EvaluationFolder:
         self.most_wrong = path / "most_wrong.json"
         self.groups = path / "groups.csv"
         self.page = path / "index.html"
+        self.explained_cells = path / "explained_cells.json"
+        self.embedding_map = path / "embedding_map.json"
         self.before = path / "before.json"  # metrics of the model that the run started from
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them."""
         named = (self.metrics, self.predictions, self.most_wrong, self.groups, self.page, self.before)
-        return (*named, *self.medmnist_results())
+        return (*named, *self.explanations, *self.medmnist_results())
+
+    @property
+    def explanations(self) -> tuple[Path, ...]:
+        """What only evaluations with the network at hand leave."""
+        return self.explained_cells, self.embedding_map
 
     def medmnist_results(self) -> list[Path]:
         """Return the files whose names hold their scores, as MedMNIST's evaluator names them."""

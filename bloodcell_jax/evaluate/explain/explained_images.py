@@ -1,0 +1,77 @@
+"""Where in an image the network finds its answer: Grad-CAM and occlusion of images, from passes through the network."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from bloodcell_jax.data.stored_images import StoredImages
+from bloodcell_jax.evaluate.evaluator import Outputs
+from bloodcell_jax.evaluate.explain.occlusion import PATCHES, occlude, occlusion_map
+from bloodcell_jax.evaluate.image_batches import Images
+
+# A pass over images that also says where each speaks for a class: (images, indices, classes or None) -> batches, see
+# `Evaluator.outputs_and_grad_cam`.
+GradCamPass = Callable[[Images, np.ndarray, np.ndarray | None], Iterator[tuple[Outputs, np.ndarray]]]
+
+
+class ExplainedImages(NamedTuple):
+    """What images say for a class, position by position.
+
+    Attributes:
+      logits: of the whole images, float32 [n, classes].
+      pooled: what the head takes of the whole images, float32 [n, c].
+      classes: the class that is explained, int [n].
+      grad_cam: what each position of the last map adds to its logit, float32 [n, h, w]; see `grad_cam`.
+      occlusion: by how many nats its log probability falls when a cell of the image is covered, float64
+        [n, GRID, GRID]; see `occlusion_map`.
+    """
+
+    logits: np.ndarray
+    pooled: np.ndarray
+    classes: np.ndarray
+    grad_cam: np.ndarray
+    occlusion: np.ndarray
+
+
+def explain_images(
+    forward: GradCamPass,
+    images: np.ndarray | StoredImages,
+    indices: np.ndarray,
+    classes: np.ndarray | None = None,
+    *,
+    batch_size: int,
+) -> ExplainedImages:
+    """Explain the answers to the images at `indices`.
+
+    Args:
+      forward: passes through the network.
+      images: uint8 [N, h, w, 3].
+      indices: int [n], of at least one.
+      classes: the class to explain of each, int [n]; None: the predicted one.
+      batch_size: images of a pass; so many covered ones are in memory at a time.
+    """
+    batches, maps = zip(*forward(images, indices, classes), strict=True)
+    logits, pooled = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("logits", "pooled"))
+    classes = logits.argmax(axis=1) if classes is None else classes
+    step = max(1, batch_size // PATCHES)
+    covered = [
+        _covered(forward, images[indices[start : start + step]], classes[start : start + step])
+        for start in range(0, len(indices), step)
+    ]
+    whole = log_probability(logits, classes)
+    return ExplainedImages(logits, pooled, classes, np.concatenate(maps), occlusion_map(whole, np.concatenate(covered)))
+
+
+def log_probability(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return the log of the probability of a class [n] that logits [n, k] give at temperature 1, float64 [n]."""
+    wide = logits.astype(np.float64)
+    return np.take_along_axis(wide, classes[:, None], axis=1)[:, 0] - np.logaddexp.reduce(wide, axis=1)
+
+
+def _covered(forward: GradCamPass, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return the log probability of the class of each image when each patch is covered, [n, PATCHES]."""
+    patched, of_patch = np.concatenate([occlude(image) for image in images]), np.repeat(classes, PATCHES)
+    batches = forward(patched, np.arange(len(patched), dtype=np.int32), of_patch)
+    logits = np.concatenate([outputs.logits for outputs, _ in batches])
+    return log_probability(logits, of_patch).reshape(-1, PATCHES)
