@@ -12,12 +12,13 @@ CLASSES = np.array([2, 0, 1, 2])
 
 
 def _network(variant, **options):
-    """Return a network, its drawn parameters, and maps of four images as its last stage might give them."""
-    model = create_model(variant, 3, **options)
-    params = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
-    rng = np.random.default_rng(1)
-    params = jax.tree.map(lambda x: np.asarray(x + 0.3 * rng.normal(size=x.shape), np.float32), params)
-    return model, params, rng.normal(size=(4, 3, 2, model.feature_width)).astype(np.float32)
+    """Return a network, drawn parameters of its head, and maps of four images as its last stage might give them."""
+    model, rng = create_model(variant, 3, **options), np.random.default_rng(1)
+    shapes = {"head": {"kernel": (model.feature_width, 3), "bias": (3,)}}
+    shapes["head_norm"] = {"scale": (model.feature_width,), "bias": (model.feature_width,)}
+    draw = lambda shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    params = jax.tree.map(draw, shapes, is_leaf=lambda leaf: isinstance(leaf, tuple))
+    return model, params, draw((4, 3, 2, model.feature_width))
 
 
 def _maps(model, params, last_map):
@@ -49,10 +50,11 @@ def test_of_a_convnext_it_equals_finite_differences(norm_before_pool):
         for channel in range(len(weights)):
             # All positions move together: the sum of the channel's gradients.
             change = 1e-5 * np.eye(len(weights))[channel]
-            ends = (
-                _logit(last_map + s * change, label, head, 1e-5, norm_before_pool=norm_before_pool) for s in (1, -1)
+            up, down = (
+                _logit(last_map + sign * change, label, head, 1e-5, norm_before_pool=norm_before_pool)
+                for sign in (1, -1)
             )
-            weights[channel] = -np.subtract(*reversed([*ends])) / 2e-5 / last_map[..., 0].size
+            weights[channel] = (up - down) / 2e-5 / last_map[..., 0].size
         expected.append(last_map @ weights)
     np.testing.assert_allclose(_maps(model, params, maps), expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
