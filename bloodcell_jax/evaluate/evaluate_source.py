@@ -17,10 +17,11 @@ from bloodcell_jax.data.loading import load_data
 from bloodcell_jax.data.sampling import sampler_of
 from bloodcell_jax.data.sources import knows_names
 from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.evaluate.answers import Answers
 from bloodcell_jax.evaluate.class_map import ClassMap, match_classes, relabel
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.explain.embedding_map import EmbeddingSample, check_method
-from bloodcell_jax.evaluate.explain.explained_split import explain_split
+from bloodcell_jax.evaluate.explain.explained_split import Explanations, explain_split
 from bloodcell_jax.evaluate.explain.training_neighbors import TrainingImages
 from bloodcell_jax.evaluate.medmnist_results import is_medmnist, write_medmnist_results
 from bloodcell_jax.evaluate.metrics import Scores
@@ -46,7 +47,7 @@ def evaluate_source(
     raw_names: bool = False,
     **reading: Any,
 ) -> tuple[EvaluationFolder, Scores]:
-    """Evaluate a classifier on one split of a source and write the split's files.
+    """Evaluate a classifier on one split of a source, write the split's files, and return their folder and the metrics.
 
     Args:
       source: data source; None: the run's own.
@@ -60,18 +61,11 @@ def evaluate_source(
       **reading: fields of `DataConfig` that say how `source` is read: skip_bad, include, exclude, class_level,
         split_folders, group_regex, columns, root and file_pattern. The run's own source is read as it was trained on.
 
-    Returns:
-      The folder and the metrics.
-
     Raises:
       UsageError, DataError: as for training.
     """
-    if source is None and class_map:
-        raise UsageError("--class_map: belongs to --source; the run's own classes are the model's")
-    if source is not None and output is None:
-        raise UsageError("--output: missing; with --source the results need a folder of their own")
-    check_method(embedding_method)
-    dataset = loaded = _load(classifier, source, reading)
+    _check_asked(source, output, class_map, embedding_method)
+    dataset = _load(classifier, source, reading)
     split, indices = _split_of(classifier, dataset, None if source is None else dataset.splits, split)
     origin: dict[str, Any] = {"source": dataset.source, "split": split}
     whole = len(indices)
@@ -80,19 +74,8 @@ def evaluate_source(
         dataset, indices, mapped = _under_model_names(dataset, indices, classifier.class_names, class_map or {})
         origin |= mapped
     of_examples = read_slices(dataset, slices or (classifier.config.evaluate.slices if source is None else ()))
-    sample = EmbeddingSample(len(indices))
-    answers = classifier.answer_examples(dataset.images, indices, sample=sample)
-    explanations = explain_split(
-        classifier.outputs_and_grad_cam,
-        dataset,
-        indices,
-        answers.probabilities,
-        sample,
-        lambda: _training_images(classifier, loaded if source is None else None),
-        count=classifier.config.evaluate.explain if explain is None else explain,
-        batch_size=classifier.batch_size,
-        method=embedding_method,
-    )
+    learned_from = dataset if source is None else None
+    answers, explanations = _explained_answers(classifier, dataset, indices, learned_from, explain, embedding_method)
     folder = EvaluationFolder(Path(os.path.expanduser(output))) if output else classifier.run.evaluation(split)
     scores = write_split(
         folder,
@@ -111,6 +94,15 @@ def evaluate_source(
         run = classifier.workdir.path.resolve().name if classifier.workdir else "model"
         write_medmnist_results(folder, dataset.source, split, answers.probabilities, scores, run)
     return folder, scores
+
+
+def _check_asked(source: str | None, output: str | None, class_map: ClassMap | None, embedding_method: str) -> None:
+    """Refuse what cannot be done, before anything is read."""
+    if source is None and class_map:
+        raise UsageError("--class_map: belongs to --source; the run's own classes are the model's")
+    if source is not None and output is None:
+        raise UsageError("--output: missing; with --source the results need a folder of their own")
+    check_method(embedding_method)
 
 
 def _split_of(
@@ -137,6 +129,31 @@ def _under_model_names(
     dropped = {name: in_split[name] for name in found if mapping[name] is None}
     dataset, indices = relabel(dataset, indices, mapping, class_names)
     return dataset, indices, {"class_map": mapping, "dropped": dropped}
+
+
+def _explained_answers(
+    classifier: Classifier,
+    dataset: Dataset,
+    indices: np.ndarray,
+    learned_from: Dataset | None,
+    count: int | None,
+    embedding_method: str,
+) -> tuple[Answers, Explanations]:
+    """Return the answers to some examples and what explains them; `learned_from` is that of `_training_images`."""
+    sample = EmbeddingSample(len(indices))
+    answers = classifier.answer_examples(dataset.images, indices, sample=sample)
+    explanations = explain_split(
+        classifier.outputs_and_grad_cam,
+        dataset,
+        indices,
+        answers.probabilities,
+        sample,
+        lambda: _training_images(classifier, learned_from),
+        count=classifier.config.evaluate.explain if count is None else count,
+        batch_size=classifier.batch_size,
+        method=embedding_method,
+    )
+    return answers, explanations
 
 
 def _training_images(classifier: Classifier, dataset: Dataset | None) -> TrainingImages:

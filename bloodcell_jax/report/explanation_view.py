@@ -80,13 +80,9 @@ def _map(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _scaled(values: Sequence[float], length: int) -> np.ndarray:
     """Return coordinates in the drawing's units; all are inside it."""
-    values = np.array(values, float)
-    if not len(values):
-        return values
-    low, high = values.min(), values.max()
-    # Halves, because the difference of two huge values is infinite.
-    extent = high / 2 - low / 2
-    share = (values / 2 - low / 2) / extent if extent > 0 else np.full(len(values), 0.5)
+    places = np.array(values, float) / 2  # Halves, because the difference of two huge values is infinite.
+    extent = np.ptp(places) if len(places) else 0
+    share = (places - places.min()) / extent if extent > 0 else np.full(len(places), 0.5)
     return np.rint(_MARGIN + share * (length - 2 * _MARGIN))
 
 

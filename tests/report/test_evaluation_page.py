@@ -104,8 +104,11 @@ def test_the_groups_are_a_table_and_plots(lab):
 def test_a_split_written_again_leaves_nothing_of_the_earlier_one(lab):
     _write(lab, (0, 1), ORIGIN, seed=1, groups=("a", "b") * 40)
     write_evaluation_page(lab, "convnext_atto", None)
-    # Only a run that started from another model has what that one scored before.
-    assert {path.name for path in lab.path.iterdir()} == {path.name for path in lab.files} - {lab.before.name}
+    # Only a run that started from another model has what that one scored before, and no network explains these.
+    others = {path.name for path in (lab.before, *lab.explanations)}
+    assert {path.name for path in lab.path.iterdir()} == {path.name for path in lab.files} - others
+    for path in lab.explanations:
+        path.write_text("of another model")
     _write(lab, (0, 1), ORIGIN, seed=1)
     assert {path.name for path in lab.path.iterdir()} == {"metrics.json", "predictions.csv", "most_wrong.json"}
 

@@ -103,7 +103,7 @@ def principal_components(features: np.ndarray, count: int = 2) -> tuple[np.ndarr
 
 def _umap(features: np.ndarray) -> np.ndarray:
     """Return coordinates [n, 2], the same for the same features: one thread and a fixed seed."""
-    import umap
+    import umap  # pyright: ignore[reportMissingImports] - an extra
 
     neighbors = min(15, len(features) - 1)
     if neighbors < 2:

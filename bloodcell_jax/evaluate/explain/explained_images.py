@@ -53,14 +53,14 @@ def explain_images(
     """
     batches, maps = zip(*forward(images, indices, classes), strict=True)
     logits, pooled = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("logits", "pooled"))
-    classes = logits.argmax(axis=1) if classes is None else classes
+    chosen = logits.argmax(axis=1) if classes is None else classes
     step = max(1, batch_size // PATCHES)
     covered = [
-        _covered(forward, images[indices[start : start + step]], classes[start : start + step])
+        _covered(forward, images[indices[start : start + step]], chosen[start : start + step])
         for start in range(0, len(indices), step)
     ]
-    whole = log_probability(logits, classes)
-    return ExplainedImages(logits, pooled, classes, np.concatenate(maps), occlusion_map(whole, np.concatenate(covered)))
+    falls = occlusion_map(log_probability(logits, chosen), np.concatenate(covered))
+    return ExplainedImages(logits, pooled, chosen, np.concatenate(maps), falls)
 
 
 def log_probability(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:

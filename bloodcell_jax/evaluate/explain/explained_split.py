@@ -97,7 +97,7 @@ def _cells(
         "cells": [
             {
                 "why": MISTAKE if row < len(mistakes) else UNCERTAIN,
-                **_cell(dataset, indices[place], probabilities[place], images, row),
+                **_cell(dataset, int(indices[place]), probabilities[place], images, row),
                 "neighbors": [] if neighbors is None else neighbors[row],
             }
             for row, place in enumerate(places)
@@ -120,7 +120,7 @@ def _neighbors(
 
 def _shown(dataset: Dataset, neighbors: Neighbors, row: int) -> list[dict[str, Any]]:
     return [
-        {**_image(dataset, example), "distance": round(float(distance), _DIGITS)}
+        {**_image(dataset, int(example)), "distance": round(float(distance), _DIGITS)}
         for example, distance in zip(neighbors.examples[row], neighbors.distances[row], strict=True)
     ]
 
@@ -139,7 +139,7 @@ def _cell(dataset: Dataset, index: int, probabilities: np.ndarray, images: Expla
 
 def _image(dataset: Dataset, index: int) -> Mapping[str, Any]:
     return {
-        "id": str(dataset.ids[int(index)]),
+        "id": str(dataset.ids[index]),
         "label": dataset.class_names[dataset.labels[index]],
         "jpeg": base64.b64encode(encode_jpeg(dataset.images[index])).decode(),
     }
