@@ -13,6 +13,10 @@ from bloodcell_jax.workdir.layout import EvaluationFolder
 # Okabe and Ito's palette, which color-blind readers can tell apart, with brown and gray for its yellow and black: they
 # show on a light and on a dark page. More classes begin again, and the names on the map tell them apart.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c6d31", "#808080")
+# Median rank agreement of both maps from which on the page does not warn of Grad-CAM. Where the part that gives the
+# class is known it was 0.91 (tests/evaluate/explain); maps of two different cells of PBC agree by 0.29, because cells
+# lie in the middle of their images (docs/explanation.md).
+LEAST_AGREEMENT = 0.5
 # The drawing's units: with three digits a point has about 10 bytes.
 _WIDTH, _HEIGHT, _MARGIN = 720, 480, 14
 _CROSS = 3
@@ -37,11 +41,14 @@ def _cells(record: Mapping[str, Any]) -> dict[str, Any]:
     cells = [_cell(cell) for cell in record["cells"]]
     mistakes = [cell for cell in cells if cell["why"] == MISTAKE]
     first = record["cells"][0]["grad_cam"] if cells else []
+    agreements = [cell["rank_agreement"] for cell in cells if cell["rank_agreement"] is not None]
     return {
         "mistakes": mistakes,
         "uncertain": [cell for cell in cells if cell["why"] != MISTAKE],
         "without_neighbors": record["without_neighbors"],
         "positions": f"{len(first)} × {len(first[0])}" if first else None,
+        "agreement": float(np.median(agreements)) if agreements else None,
+        "agree": bool(agreements) and np.median(agreements) >= LEAST_AGREEMENT,
     }
 
 

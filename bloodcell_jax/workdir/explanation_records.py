@@ -30,6 +30,9 @@ def _is_base64(value: Any) -> bool:
 
 
 FINITE = Kind("a finite number", _is_finite)
+CORRELATION_OR_NONE = Kind(
+    "a number from -1 to 1, or null", lambda value: value is None or (NUMBER.holds(value) and -1 <= value <= 1)
+)
 MAP = Kind("rows of finite numbers, all of one length", _is_map)
 BASE64 = Kind("base64", _is_base64)
 
@@ -42,8 +45,9 @@ _EXPLAINED_CELLS = {
             "answers": [{"name": TEXT, "probability": SHARE}],
             "margin": SHARE,
             "explained_class": TEXT,
-            "grad_cam": MAP,
             "occlusion": MAP,
+            "grad_cam": MAP,
+            "rank_agreement": CORRELATION_OR_NONE,
             "neighbors": [{**_IMAGE, "distance": FINITE}],
         }
     ],

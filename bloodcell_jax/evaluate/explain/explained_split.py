@@ -9,6 +9,7 @@ import numpy as np
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.image_files import encode_jpeg
 from bloodcell_jax.errors import UserError
+from bloodcell_jax.evaluate.explain.agreement import rank_agreement
 from bloodcell_jax.evaluate.explain.chosen_cells import cells_to_explain, margins
 from bloodcell_jax.evaluate.explain.embedding_map import EmbeddingSample, embedding_map
 from bloodcell_jax.evaluate.explain.explained_images import ExplainedImages, GradCamPass, explain_images
@@ -132,8 +133,9 @@ def _cell(dataset: Dataset, index: int, probabilities: np.ndarray, images: Expla
         "answers": [{"name": dataset.class_names[k], "probability": float(probabilities[k])} for k in answers],
         "margin": float(margins(probabilities[None])[0]),
         "explained_class": dataset.class_names[images.classes[row]],
-        "grad_cam": _rounded(images.grad_cam[row]),
         "occlusion": _rounded(images.occlusion[row]),
+        "grad_cam": _rounded(images.grad_cam[row]),
+        "rank_agreement": rank_agreement(images.grad_cam[row], images.occlusion[row]),
     }
 
 
