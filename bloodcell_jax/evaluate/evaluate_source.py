@@ -162,10 +162,10 @@ def _training_images(classifier: Classifier, dataset: Dataset | None) -> Trainin
     Raises:
       UsageError, DataError, MachineError: they are not at hand; says why.
     """
-    if classifier.calibration is None:
-        raise DataError("this checkpoint has no calibration, which keeps the features of training images")
     if classifier.workdir is None:
         raise DataError("the file of a model does not hold the images of its run; evaluate by --workdir instead")
+    if classifier.calibration is None:
+        raise DataError("this checkpoint has no calibration, which keeps the features of training images")
     if dataset is None:
         logger.info("%s: reading it for the nearest training images", classifier.config.data.source)
         dataset = _load(classifier, None, {})

@@ -24,9 +24,13 @@ def test_evaluate_the_run_s_own_splits(trained, tmp_path, capsys):
     assert again["accuracy"] == first["accuracy"]
     assert again["nll"] == pytest.approx(first["nll"], abs=1e-5)
     assert "accuracy" in capsys.readouterr().out
-    code = cli.main(["bloodcell", "evaluate", f"--workdir={trained}", "--split=all", f"--output={tmp_path / 'all'}"])
-    assert code == 0
+    flags = ["--split=all", f"--output={tmp_path / 'all'}", "--explain=0"]
+    assert cli.main(["bloodcell", "evaluate", f"--workdir={trained}", *flags]) == 0
     assert json.loads((tmp_path / "all" / "metrics.json").read_text())["n"] == 120
+    assert json.loads((tmp_path / "all" / "explained_cells.json").read_text())["cells"] == []
+    page = (tmp_path / "all" / "index.html").read_text()
+    assert "<article>" not in page
+    assert "A map of all images" in page
 
 
 @pytest.fixture
@@ -97,6 +101,8 @@ def test_a_model_without_its_run_needs_a_source(trained, cells, tmp_path):
         evaluate_source(alone, None, None, None)
     folder, scores = evaluate_source(alone, f"npz:{cells}", None, str(tmp_path / "out"))
     assert scores["n"] == 120
+    explained = json.loads((folder.path / "explained_cells.json").read_text())
+    assert "--workdir" in explained["without_neighbors"]
     assert "own data" not in write_evaluation_page(folder, "test_convnext2", None).read_text()
 
 

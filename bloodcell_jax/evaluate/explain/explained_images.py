@@ -51,27 +51,34 @@ def explain_images(
       classes: the class to explain of each, int [n]; None: the predicted one.
       batch_size: images of a pass; so many covered ones are in memory at a time.
     """
-    batches, maps = zip(*forward(images, indices, classes), strict=True)
-    logits, pooled = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("logits", "pooled"))
-    chosen = logits.argmax(axis=1) if classes is None else classes
-    step = max(1, batch_size // PATCHES)
-    covered = [
-        _covered(forward, images[indices[start : start + step]], chosen[start : start + step])
-        for start in range(0, len(indices), step)
-    ]
-    falls = occlusion_map(log_probability(logits, chosen), np.concatenate(covered))
-    return ExplainedImages(logits, pooled, chosen, np.concatenate(maps), falls)
+    step = max(1, batch_size // (1 + PATCHES))
+    parts = []
+    for start in range(0, len(indices), step):
+        rows = slice(start, start + step)
+        parts.append(_explain_part(forward, images[indices[rows]], None if classes is None else classes[rows]))
+    return ExplainedImages(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _explain_part(forward: GradCamPass, images: np.ndarray, classes: np.ndarray | None) -> ExplainedImages:
+    """Explain images [n, h, w, 3] by one pass over each of them and its covered ones."""
+    count, variants = len(images), 1 + PATCHES
+    every = np.concatenate([part for image in images for part in (image[None], occlude(image))])
+    wanted = None if classes is None else np.repeat(classes, variants)
+    batches, maps = zip(*forward(every, np.arange(len(every), dtype=np.int32), wanted), strict=True)
+    logits = np.concatenate([batch.logits for batch in batches])
+    whole = slice(None, None, variants)
+    chosen = logits[whole].argmax(axis=1) if classes is None else classes
+    log_probabilities = log_probability(logits, np.repeat(chosen, variants)).reshape(count, variants)
+    return ExplainedImages(
+        logits=logits[whole],
+        pooled=np.concatenate([batch.pooled for batch in batches])[whole],
+        classes=chosen,
+        grad_cam=np.concatenate(maps)[whole],
+        occlusion=occlusion_map(log_probabilities[:, 0], log_probabilities[:, 1:]),
+    )
 
 
 def log_probability(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Return the log of the probability of a class [n] that logits [n, k] give at temperature 1, float64 [n]."""
     wide = logits.astype(np.float64)
     return np.take_along_axis(wide, classes[:, None], axis=1)[:, 0] - np.logaddexp.reduce(wide, axis=1)
-
-
-def _covered(forward: GradCamPass, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Return the log probability of the class of each image when each patch is covered, [n, PATCHES]."""
-    patched, of_patch = np.concatenate([occlude(image) for image in images]), np.repeat(classes, PATCHES)
-    batches = forward(patched, np.arange(len(patched), dtype=np.int32), of_patch)
-    logits = np.concatenate([outputs.logits for outputs, _ in batches])
-    return log_probability(logits, of_patch).reshape(-1, PATCHES)

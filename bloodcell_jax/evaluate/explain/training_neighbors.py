@@ -9,9 +9,9 @@ from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.explain.explained_images import GradCamPass
 from bloodcell_jax.evaluate.out_of_distribution import squared_distances
 
-# Squared distance between the features of an image as the calibration keeps them and as they come out now. Features
-# kept as float16 and passes in bfloat16 differ by less than 0.001; two images of one class by far more.
-_SAME = 0.01
+# Squared distance between the features of an image as the calibration keeps them and as they come out now. Of 128 cells
+# of PBC, those of a pass in bfloat16 and in float32 differed by 2e-5 at most, and the two most alike cells by 3e-3.
+_SAME = 1e-3
 
 
 class TrainingImages(NamedTuple):
