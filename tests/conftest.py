@@ -64,7 +64,7 @@ CONFIG = """
             train=TrainConfig(
                 batch_size=16, label_smoothing=0.1, ema_decay=0.8, log_every=2, evaluate_every=8, checkpoint_every=4
             ),
-            evaluate=EvaluateConfig(batch_size=32),
+            evaluate=EvaluateConfig(batch_size=32, explain=2),
         )
 """
 

@@ -87,8 +87,8 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "tensorflow_datasets": "tensorflow-datasets",
 }
-# Peers of the benchmark, and what JAX writes its cache with if it is there.
-OPTIONAL = {"keras", "torch", "zstandard"}
+# Peers of the benchmark, another map of embeddings, and what JAX writes its cache with if it is there.
+OPTIONAL = {"keras", "torch", "umap", "zstandard"}
 # tensorflow-datasets imports it without requiring it.
 FOR_OTHERS = {"importlib_resources"}
 

@@ -36,6 +36,20 @@ def _define_evaluate(values: flags.FlagValues) -> None:
         "such as pbc96.csv:other_acquisition; repeat the flag for more",
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        "explain",
+        None,
+        "cells that the page explains: half of them the most confident mistakes, the others the least certain answers; "
+        "each costs 50 forward passes; 0: none; unset: evaluate.explain of the run, 20",
+        lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "embedding_map",
+        "pca",
+        "method of the map of all images: pca, or umap, which takes longer and needs pip install 'bloodcell_jax[umap]'",
+        flag_values=values,
+    )
     flags.DEFINE_multi_string(
         "suite",
         [],
@@ -78,6 +92,8 @@ def _evaluate(values: flags.FlagValues) -> None:
             class_map=mapped,
             slices=value_of(values, "slices"),
             suites=value_of(values, "suite"),
+            explain=value_of(values, "explain"),
+            embedding_method=value_of(values, "embedding_map"),
             raw_names=value_of(values, "raw_names"),
             show=show,
             **finding(values),
@@ -104,6 +120,7 @@ EVALUATE = Verb(
   evaluate --model=model.safetensors --source=folder:other_lab --output=results
   evaluate --workdir=runs/first --source=folder:other_lab --output=results --class_map=PMN=neutrophil,Artifact=drop
   evaluate --workdir=runs/first --slices=pbc96.csv:other_acquisition
+  evaluate --workdir=runs/first --explain=60 --embedding_map=umap
   evaluate --workdir=runs/first --suite=blood96-c --suite=chains --json""",
     _define_evaluate,
     _evaluate,

@@ -199,6 +199,13 @@ class TrainConfig:
 @dataclass(kw_only=True)
 class EvaluateConfig:
     batch_size: int = option(256, "images per forward pass over all devices", minimum=1, may_change=True)
+    explain: int = option(
+        20,
+        "cells of each evaluated split that its page explains: half of them the most confident mistakes, the others "
+        "the least certain answers; 0: none",
+        minimum=0,
+        may_change=True,
+    )
     slices: tuple[str, ...] = option(
         (),
         "columns whose values are scored by themselves, such as the stain: of the manifest, or PATH:COLUMN of a table "

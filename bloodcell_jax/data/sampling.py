@@ -11,6 +11,9 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from bloodcell_jax.config import Config, power_range
+from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.grouping import group_numbers
 from bloodcell_jax.errors import UsageError
 
 # These keys make the draws for each use of one seed independent.
@@ -115,6 +118,20 @@ class Sampler:
             rows = zip(self.members, self.quotas(epoch), strict=True)
             chosen = [_repeat_evenly(own, n, generator) for own, n in rows]
         return generator.permutation(np.concatenate(chosen)).astype(np.int32)
+
+
+def sampler_of(config: Config, dataset: Dataset, train: np.ndarray) -> Sampler:
+    """Return the sampler of a run's training split; errors as of `create_sampler`."""
+    return create_sampler(
+        config.data.sampler,
+        dataset.labels,
+        train,
+        seed=config.seed,
+        samples_per_class=config.data.samples_per_class,
+        redraw=config.data.sampler_redraw,
+        power=power_range(config.data.sampler_power),
+        groups=None if dataset.groups is None else group_numbers(dataset.groups),
+    )
 
 
 def create_sampler(

@@ -12,15 +12,8 @@ from bloodcell_jax.evaluate.answers import Answers
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.models.input import to_unit
 
-# The end of the name of such a split.
-AUGMENTED = "_aug"
 # Of the draws, so that each evaluation sees the same images.
 _SEED = 0
-
-
-def answer_as_they_are(classifier: Classifier, dataset: Dataset, indices: np.ndarray) -> Answers:
-    """Return a classifier's answers to examples; the errors are those of `Classifier.answer_examples`."""
-    return classifier.answer_examples(dataset.images, indices)
 
 
 def answer_augmented(classifier: Classifier, dataset: Dataset, indices: np.ndarray) -> Answers:

@@ -15,16 +15,19 @@ from bloodcell_jax.data.geometry import Geometry, View, describe, misfit, view_o
 from bloodcell_jax.devices.parallel import create_parallel
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.answers import Answers, answers_to
-from bloodcell_jax.evaluate.evaluator import Change, Evaluator
+from bloodcell_jax.evaluate.chosen_checkpoint import calibration_of, choose_step, say_uncalibrated
+from bloodcell_jax.evaluate.evaluator import Change, Evaluator, Outputs
+from bloodcell_jax.evaluate.explain.embedding_map import EmbeddingSample
+from bloodcell_jax.evaluate.explain.explained_images import ExplainedImages, explain_images
 from bloodcell_jax.evaluate.given_images import GivenImage, to_model_size
 from bloodcell_jax.evaluate.image_batches import Images
 from bloodcell_jax.evaluate.metrics import check_finite, ranking_of
+from bloodcell_jax.evaluate.temperature import softmax
 from bloodcell_jax.models.network import Params
 from bloodcell_jax.models.registry import build_model, param_shapes
 from bloodcell_jax.weights.calibration import Calibration
-from bloodcell_jax.weights.model_file import read_model_file, read_model_record
+from bloodcell_jax.weights.model_file import read_model_file
 from bloodcell_jax.workdir import Workdir
-from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders, Ranking
 from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
 
 logger = logging.getLogger(__name__)
@@ -87,10 +90,10 @@ class Classifier:
         shapes = param_shapes(build_model(config.model), config.data.image_size)
         sharding = create_parallel("jit", jax.device_count()).replicated
         with contextlib.closing(Checkpoints(run.checkpoints, read_only=True)) as checkpoints:
-            step = _choose(checkpoints.folders, checkpoint, ranking_of(config.train.best_metric))
+            step = choose_step(checkpoints.folders, checkpoint, ranking_of(config.train.best_metric))
             params = restore_params(checkpoints, step, shapes, config.train.ema_decay, sharding)
         view = run.read_environment()["data"].get("view") if run.environment.exists() else None
-        calibration = _calibration_of(run, step)
+        calibration = calibration_of(run, step)
         view = View(**view) if view else None
         return cls(config, params, step=step, workdir=run, view=view, calibration=calibration, tta=tta)
 
@@ -105,7 +108,7 @@ class Classifier:
         params = jax.device_put(params, create_parallel("jit", jax.device_count()).replicated)
         view = View(**record.view) if record.view else None
         if record.calibration is None:
-            _say_uncalibrated(path, "written by an earlier version, or from a run whose data were not at hand")
+            say_uncalibrated(path, "written by an earlier version, or from a run whose data were not at hand")
         facts = {"step": record.step, "view": view, "calibration": record.calibration}
         return cls(record.config, params, workdir=None, tta=tta, **facts)
 
@@ -172,10 +175,15 @@ class Classifier:
         """
         return self.answer_examples(images, indices).probabilities
 
-    def answer_examples(self, images: Images, indices: np.ndarray) -> Answers:
-        """Return the answers to the same images, from one forward pass; arguments and errors as above."""
+    def answer_examples(self, images: Images, indices: np.ndarray, *, sample: EmbeddingSample | None = None) -> Answers:
+        """Return the answers to the same images, from one forward pass; arguments and errors as above.
+
+        Args:
+          sample: keeps what the head takes of some of these images.
+        """
         # Without an image nothing is compiled.
         batches = self._evaluator.outputs(self._params, images, indices) if len(indices) else ()
+        batches = batches if sample is None else sample.watch(batches)
         answers = answers_to(batches, self.calibration, len(self.class_names))
         check_finite(answers.probabilities, f"the checkpoint of step {self.step}")
         return answers
@@ -219,6 +227,46 @@ class Classifier:
                 first += len(logits)
         return classes
 
+    def explain(
+        self,
+        images: np.ndarray | Sequence[GivenImage],
+        classes: Sequence[str] | None = None,
+        *,
+        cropped: bool = False,
+    ) -> ExplainedImages:
+        """Return where in each image the model finds a class: Grad-CAM, and the fall of its probability by occlusion.
+
+        An image costs 50 forward passes.
+
+        Args:
+          images, cropped: those of `predict`; at least one image.
+          classes: name of the class of each image that is explained; None: the predicted class.
+
+        Raises:
+          UsageError, DataError: as `predict`; a class is unknown, or there is not one for each image.
+        """
+        ready = to_model_size(images, self.geometry, cropped=cropped)
+        wanted = None if classes is None else self._labels_of(classes)
+        if not len(ready) or (wanted is not None and len(wanted) != len(ready)):
+            given = "" if wanted is None else f" and {len(wanted)} classes"
+            raise UsageError(f"explain: {len(ready)} images{given}; give at least one image, and a class for each")
+        every = np.arange(len(ready))
+        explained = explain_images(self.outputs_and_grad_cam, ready, every, wanted, batch_size=self.batch_size)
+        check_finite(softmax(explained.logits), f"the checkpoint of step {self.step}")
+        return explained
+
+    def _labels_of(self, names: Sequence[str]) -> np.ndarray:
+        if unknown := set(names) - set(self.class_names):
+            has = ", ".join(self.class_names)
+            raise UsageError(f"explain: {min(unknown)} is no class of the model, which has {has}")
+        return np.array([self.class_names.index(name) for name in names])
+
+    def outputs_and_grad_cam(
+        self, images: Images, indices: np.ndarray, classes: np.ndarray | None = None
+    ) -> Iterator[tuple[Outputs, np.ndarray]]:
+        """Yield the outputs of images of the model's size, and their Grad-CAM maps; see `Evaluator`."""
+        return self._evaluator.outputs_and_grad_cam(self._params, images, indices, classes)
+
     @property
     def batch_size(self) -> int:
         """Images of one forward pass."""
@@ -239,48 +287,3 @@ class Classifier:
             answers = answers_to([outputs], self.calibration, len(self.class_names))
             check_finite(answers.probabilities, f"the checkpoint of step {self.step}")
             yield answers
-
-
-def _choose(folders: CheckpointFolders, wanted: str, ranking: Ranking) -> int:
-    steps = folders.steps()
-    if not steps:
-        raise DataError(f"{folders.directory}: holds no finished checkpoint; train first, or wait for the first one")
-    newest_first = steps[::-1]
-    if wanted == "last":
-        candidates = newest_first
-    elif wanted == "best":
-        candidates = folders.best(ranking) or newest_first
-    elif wanted.isdecimal() and int(wanted) in steps:
-        candidates = [int(wanted)]
-    else:
-        raise UsageError(f"--checkpoint={wanted}: there are best, last, {', '.join(map(str, steps))}")
-    if (step := next(folders.usable(candidates), None)) is None:
-        raise DataError(
-            f"{folders.directory}: no checkpoint that --checkpoint={wanted} may mean is whole "
-            f"({', '.join(map(str, candidates))}); take another one, or a copy"
-        )
-    return step
-
-
-def _calibration_of(run: Workdir, step: int) -> Calibration | None:
-    """Return what val said of a checkpoint, which only the file of the best one keeps; a warning if nothing did."""
-    if not run.model.exists():
-        _say_uncalibrated(run, f"{run.model.name} keeps the calibration, and the run writes it at its end")
-        return None
-    record = read_model_record(run.model)
-    if record.step != step:
-        _say_uncalibrated(
-            f"{run}, step {step}", f"{run.model.name} is of step {record.step}, and so is its calibration"
-        )
-        return None
-    if record.calibration is None:
-        _say_uncalibrated(run.model, "the run's command, given again, asks val")
-    return record.calibration
-
-
-def _say_uncalibrated(what: object, why: str) -> None:
-    logger.warning(
-        "%s: not calibrated (%s); probabilities are the network's own (temperature 1), and no image is called unknown",
-        what,
-        why,
-    )

@@ -3,29 +3,27 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from bloodcell_jax.config import DataConfig
-from bloodcell_jax.config.data import GEOMETRY
 from bloodcell_jax.data.dataset import Dataset
-from bloodcell_jax.data.launch_cache import cached_sha256
-from bloodcell_jax.data.loading import load_data
-from bloodcell_jax.data.sources import knows_names
+from bloodcell_jax.data.sampling import sampler_of
 from bloodcell_jax.errors import DataError, UsageError
-from bloodcell_jax.evaluate.augmented_split import AUGMENTED, answer_as_they_are, answer_augmented
-from bloodcell_jax.evaluate.class_map import ClassMap, match_classes, relabel
+from bloodcell_jax.evaluate.answers import Answers
+from bloodcell_jax.evaluate.augmented_split import answer_augmented
+from bloodcell_jax.evaluate.class_map import ClassMap
 from bloodcell_jax.evaluate.classifier import Classifier
-from bloodcell_jax.evaluate.medmnist_results import is_medmnist, write_medmnist_results
+from bloodcell_jax.evaluate.examples import AUGMENTED, Examples, find_examples, load_examples
+from bloodcell_jax.evaluate.explain.embedding_map import EmbeddingSample, check_method
+from bloodcell_jax.evaluate.explain.explained_split import Explanations, explain_split
+from bloodcell_jax.evaluate.explain.training_neighbors import TrainingImages
+from bloodcell_jax.evaluate.medmnist_results import write_medmnist_results
 from bloodcell_jax.evaluate.metrics import Scores
+from bloodcell_jax.evaluate.out_of_distribution import reference_of
 from bloodcell_jax.evaluate.outputs import write_split
 from bloodcell_jax.evaluate.robustness.evaluate_suites import evaluate_suites
 from bloodcell_jax.evaluate.robustness.suites import Suite, suite_of
 from bloodcell_jax.evaluate.slices import read_slices
-from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.layout import EvaluationFolder
 
 logger = logging.getLogger(__name__)
@@ -54,6 +52,8 @@ def evaluate_source(
     class_map: ClassMap | None = None,
     slices: Sequence[str] = (),
     suites: Sequence[str] = (),
+    explain: int | None = None,
+    embedding_method: str = "pca",
     raw_names: bool = False,
     show: Callable[[int, int], None] = lambda done, total: None,
     **reading: Any,
@@ -68,6 +68,8 @@ def evaluate_source(
       class_map: class of `source` -> class of the model, `drop` or None; other names match by themselves.
       slices: columns that are scored value by value, see `read_slices`; none: those of the run, on its own data.
       suites: names of suites of corruptions that are scored as well.
+      explain: images that the page explains; None: as many as `evaluate.explain` of the run says.
+      embedding_method: of the map of the split, see `embedding_map`.
       raw_names: names in the CSVs are exact, even if a spreadsheet would run them as formulas.
       show: is told how many of all corrupted images are done.
       **reading: fields of `DataConfig` that say how `source` is read: skip_bad, include, exclude, class_level,
@@ -77,86 +79,58 @@ def evaluate_source(
       UsageError, DataError: as for training.
     """
     chosen = [suite_of(name) for name in dict.fromkeys(suites)]
-    name, augmented = _named_split(split, chosen)
-    _check_request(source, output, class_map)
-    examples = _find_examples(classifier, source, name, class_map or {}, reading)
-    dataset, indices = examples.dataset, examples.indices
-    split = examples.split + AUGMENTED if augmented else examples.split
-    origin = {"source": dataset.source, "split": split} | _way_of_answering(classifier, augmented) | examples.mapped
-    of_examples = read_slices(dataset, slices or (classifier.config.evaluate.slices if source is None else ()))
-    answer = answer_augmented if augmented else answer_as_they_are
-    answers = answer(classifier, dataset, indices)
-    folder = EvaluationFolder(Path(os.path.expanduser(output))) if output else _own_folder(classifier, split)
+    _check_asked(source, split, output, class_map, chosen, embedding_method)
+    examples = find_examples(classifier, source, split, class_map or {}, reading)
+    of_examples = read_slices(examples.dataset, slices or (classifier.config.evaluate.slices if not source else ()))
+    learned_from = examples.dataset if source is None else None
+    answers, explanations = _answered(classifier, examples, learned_from, explain, embedding_method)
+    folder = EvaluationFolder(Path(os.path.expanduser(output))) if output else _own_folder(classifier, examples.split)
+    origin = _origin(classifier, examples)
     scores = write_split(
         folder,
-        dataset,
-        indices,
+        examples.dataset,
+        examples.indices,
         answers,
         step=classifier.step,
         calibration=classifier.calibration,
-        holds_val=source is None and examples.split in ("val", "all"),
+        holds_val=source is None and examples.split.removesuffix(AUGMENTED) in ("val", "all"),
         origin=origin,
         slices=of_examples,
         raw_names=raw_names,
+        explanations=explanations,
     )
-    if examples.as_published and not augmented:
-        run = classifier.workdir.path.resolve().name if classifier.workdir else "model"
-        write_medmnist_results(folder, dataset.source, split, answers.probabilities, scores, run)
+    if examples.as_published:
+        split, source = examples.split, examples.dataset.source
+        write_medmnist_results(folder, source, split, answers.probabilities, scores, _model_name(classifier))
     clean = answers.probabilities.argmax(axis=1)
-    results = evaluate_suites(classifier, dataset, indices, clean, chosen, folder, origin=origin, show=show)
+    results = evaluate_suites(classifier, examples, clean, chosen, folder, origin=origin, show=show)
     return Evaluation(folder, scores, results)
 
 
-def _check_request(source: str | None, output: str | None, class_map: ClassMap | None) -> None:
+def _check_asked(
+    source: str | None,
+    split: str | None,
+    output: str | None,
+    class_map: ClassMap | None,
+    suites: Sequence[Suite],
+    embedding_method: str,
+) -> None:
+    """Refuse what cannot be done, before anything is read."""
     if source is None and class_map:
         raise UsageError("--class_map: belongs to --source; the run's own classes are the model's")
     if source is not None and output is None:
         raise UsageError("--output: missing; with --source the results need a folder of their own")
-
-
-class _Examples(NamedTuple):
-    """What is evaluated.
-
-    Attributes:
-      dataset: under the model's class names.
-      indices: the examples.
-      split: its name.
-      mapped: what became of the classes of another source.
-      as_published: these are the whole split of a published MedMNIST set, under its class names.
-    """
-
-    dataset: Dataset
-    indices: np.ndarray
-    split: str
-    mapped: dict[str, Any]
-    as_published: bool
-
-
-def _find_examples(
-    classifier: Classifier, source: str | None, split: str | None, class_map: ClassMap, reading: dict[str, Any]
-) -> _Examples:
-    dataset = _load(classifier, source, reading)
-    split, indices = _split_of(classifier, dataset, None if source is None else dataset.splits, split)
-    published = is_medmnist(dataset.source, split) and dataset.class_names == classifier.class_names
-    if source is None:
-        return _Examples(dataset, indices, split, {}, published)
-    dataset, left, mapped = _under_model_names(dataset, indices, classifier.class_names, class_map)
-    return _Examples(dataset, left, split, mapped, published and len(left) == len(indices))
-
-
-def _way_of_answering(classifier: Classifier, augmented: bool) -> dict[str, Any]:
-    """Return what `metrics.json` says of answers that are not those to the images as they are."""
-    policy = {"augmented_by": classifier.config.augment.policy} if augmented else {}
-    return policy | ({"tta": True} if classifier.tta else {})
-
-
-def _named_split(split: str | None, suites: Sequence[Suite]) -> tuple[str | None, bool]:
-    """Return the split of a name such as val or val_aug, and whether its images are augmented."""
-    if split is None or not split.endswith(AUGMENTED):
-        return split, False
-    if suites:
+    if suites and split is not None and split.endswith(AUGMENTED):
         raise UsageError(f"--split={split}: a suite corrupts images as they are; name {split.removesuffix(AUGMENTED)}")
-    return split.removesuffix(AUGMENTED), True
+    check_method(embedding_method)
+
+
+def _origin(classifier: Classifier, examples: Examples) -> dict[str, Any]:
+    """Return what `metrics.json` says of the examples, and of answers that are not those to the images as they are."""
+    origin = {"source": examples.dataset.source, "split": examples.split} | examples.mapped
+    if examples.augmented:
+        origin["augmented_by"] = classifier.config.augment.policy
+    return origin | ({"tta": True} if classifier.tta else {})
 
 
 def _own_folder(classifier: Classifier, split: str) -> EvaluationFolder:
@@ -164,60 +138,50 @@ def _own_folder(classifier: Classifier, split: str) -> EvaluationFolder:
     return classifier.run.evaluation(f"{split}_tta" if classifier.tta else split)
 
 
-def _split_of(
-    classifier: Classifier, dataset: Dataset, own_splits: dict[str, np.ndarray] | None, split: str | None
-) -> tuple[str, np.ndarray]:
-    """Return the name and the examples of the split to evaluate; `own_splits` None: the data are the run's."""
-    splits = {"all": np.arange(len(dataset), dtype=np.int32)}
-    splits |= classifier.run.read_splits() if own_splits is None else own_splits
-    if split is None:
-        split = next(name for name in (("test", "val") if own_splits is None else ("all",)) if name in splits)
-    if split not in splits:
-        named = ", ".join([*splits, *(f"{each}{AUGMENTED}" for each in splits)])
-        raise UsageError(f"--split={split}: {dataset.source} has {named}")
-    return split, splits[split]
+def _model_name(classifier: Classifier) -> str:
+    return classifier.workdir.path.resolve().name if classifier.workdir else "model"
 
 
-def _under_model_names(
-    dataset: Dataset, indices: np.ndarray, class_names: tuple[str, ...], class_map: ClassMap
-) -> tuple[Dataset, np.ndarray, dict[str, Any]]:
-    """Return a dataset under the model's classes, those of `indices` that are left, and what became of the classes."""
-    counts = dataset.class_counts()
-    found = [name for name, count in zip(dataset.class_names, counts, strict=True) if count]
-    mapping = match_classes(found, class_names, class_map, dataset.source)
-    in_split = dict(zip(dataset.class_names, dataset.class_counts(indices).tolist(), strict=True))
-    dropped = {name: in_split[name] for name in found if mapping[name] is None}
-    dataset, indices = relabel(dataset, indices, mapping, class_names)
-    return dataset, indices, {"class_map": mapping, "dropped": dropped}
+def _answered(
+    classifier: Classifier,
+    examples: Examples,
+    learned_from: Dataset | None,
+    count: int | None,
+    embedding_method: str,
+) -> tuple[Answers, Explanations | None]:
+    """Return the answers to some examples and what explains them; `learned_from` is that of `_training_images`."""
+    dataset, indices = examples.dataset, examples.indices
+    if examples.augmented:
+        return answer_augmented(classifier, dataset, indices), None
+    sample = EmbeddingSample(len(indices))
+    answers = classifier.answer_examples(dataset.images, indices, sample=sample)
+    explanations = explain_split(
+        classifier.outputs_and_grad_cam,
+        dataset,
+        indices,
+        answers.probabilities,
+        sample,
+        lambda: _training_images(classifier, learned_from),
+        count=classifier.config.evaluate.explain if count is None else count,
+        batch_size=classifier.batch_size,
+        method=embedding_method,
+    )
+    return answers, explanations
 
 
-def _load(classifier: Classifier, source: str | None, reading: dict[str, Any]) -> Dataset:
-    config = replace(classifier.config.data, class_names=classifier.class_names)
-    if source is not None:
-        named = knows_names(source)
-        if not named:
-            in_order = ", ".join(f"{label} is {name}" for label, name in enumerate(config.class_names))
-            logger.info("%s: labels are numbers without names; in the model's order %s", source, in_order)
-        # Nothing that describes the tree of the run's own source holds for another one.
-        own = DataConfig(
-            source=source,
-            data_dir=config.data_dir,
-            class_names=() if named else config.class_names,
-            **{name: getattr(config, name) for name in GEOMETRY},
-        )
-        dataset = load_data(replace(own, **reading))
-        classifier.mention_geometry(dataset.original_sizes, dataset.sides)
-        return dataset
-    workdir = classifier.run
-    dataset = load_data(config)
-    _check_same_data(dataset, workdir)
-    return dataset
+def _training_images(classifier: Classifier, dataset: Dataset | None) -> TrainingImages:
+    """Return the images that the calibration keeps the features of; `dataset` is the run's own, None: not read yet.
 
-
-def _check_same_data(dataset: Dataset, workdir: Workdir) -> None:
-    trained_on = workdir.read_environment()["data"]["sha256"]
-    if (now := cached_sha256(dataset)) != trained_on:
-        raise DataError(
-            f"{dataset.source}: not the data this run was trained on (sha256 {now[:12]}, then {trained_on[:12]}), so "
-            "its splits are lost; name it by --source to evaluate on all of it"
-        )
+    Raises:
+      UsageError, DataError, MachineError: they are not at hand; says why.
+    """
+    if classifier.workdir is None:
+        raise DataError("the file of a model does not hold the images of its run; evaluate by --workdir instead")
+    if classifier.calibration is None:
+        raise DataError("this checkpoint has no calibration, which keeps the features of training images")
+    if dataset is None:
+        logger.info("%s: reading it for the nearest training images", classifier.config.data.source)
+        dataset = load_examples(classifier, None, {})
+    sampler = sampler_of(classifier.config, dataset, classifier.run.read_splits()["train"])
+    indices = reference_of(sampler, dataset.labels, seed=classifier.config.seed)
+    return TrainingImages(dataset, indices, classifier.calibration.reference.features)

@@ -1,6 +1,7 @@
 """Forward passes over many images, every one of them exactly once."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 
 from bloodcell_jax.augment.geometry import SYMMETRIES, symmetry
 from bloodcell_jax.devices.parallel import ROWS, WHOLE, DataParallel
+from bloodcell_jax.evaluate.explain.grad_cam import grad_cam
 from bloodcell_jax.evaluate.image_batches import ImageBatches, Images
 from bloodcell_jax.evaluate.temperature import softmax
 from bloodcell_jax.models.input import normalize, to_unit
@@ -17,6 +19,8 @@ from bloodcell_jax.models.network import Features, Network, Params
 # The map whose mean and spread tell noise, blank fields and textures from cells: the maps before it take a darker or
 # compressed cell for unknown, and those after it have forgotten what is not needed to tell classes (docs/decisions.md).
 _INNER_MAP = "stage_1"
+# The map that Grad-CAM explains: the last one that still has positions.
+_LAST_MAP = "stage_3"
 
 # Images uint8 [n, h, w, 3] and their places in the pass, int32 [n] -> the changed images, on the devices.
 Change = Callable[[jax.Array, jax.Array], jax.Array]
@@ -41,7 +45,7 @@ class Evaluator:
 
     Attributes:
       batch_size: images of one forward pass, a multiple of the devices.
-      forward: that pass, jitted: (params, images uint8 [batch, h, w, 3]) -> the arrays of `Outputs`.
+      forward: that pass, jitted: (params, images uint8 [batch, h, w, 3]) -> the arrays of `Outputs`, and the last map.
     """
 
     def __init__(
@@ -68,22 +72,24 @@ class Evaluator:
         self.batch_size = -(-batch_size // devices) * devices
         self._parallel, self._batches = parallel, ImageBatches(parallel, self.batch_size)
 
-        def forward(params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        def forward(params: Params, images: jax.Array) -> tuple[jax.Array, ...]:
             logits, features = model.apply({"params": params}, normalize(to_unit(images), mean, std), train=False)
-            return logits.astype(jnp.float32), features["pooled"].astype(jnp.float32), _appearance(features)
+            pooled = features["pooled"].astype(jnp.float32)
+            return logits.astype(jnp.float32), pooled, _appearance(features), features[_LAST_MAP]
 
-        def forward_all_orientations(params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-            logits, pooled, appearance = forward(params, images)
+        def forward_all_orientations(params: Params, images: jax.Array) -> tuple[jax.Array, ...]:
+            logits, *others = forward(params, images)
 
             def add(number: int, total: jax.Array) -> jax.Array:
                 return total + jax.nn.softmax(forward(params, jax.vmap(symmetry, (0, None))(images, number))[0])
 
             total = jax.lax.fori_loop(1, SYMMETRIES, add, jax.nn.softmax(logits))
-            return jnp.log(total / SYMMETRIES), pooled, appearance
+            return jnp.log(total / SYMMETRIES), *others
 
         whole, rows = parallel.replicated, parallel.split_rows
-        each = parallel.on_each_device(forward_all_orientations if tta else forward, (WHOLE, ROWS), (ROWS, ROWS, ROWS))
+        each = parallel.on_each_device(forward_all_orientations if tta else forward, (WHOLE, ROWS), (ROWS,) * 4)
         self.forward = jax.jit(each, in_shardings=(whole, rows), out_shardings=whole)
+        self._grad_cam = jax.jit(partial(grad_cam, model), out_shardings=whole)
 
     def outputs(
         self,
@@ -102,11 +108,8 @@ class Evaluator:
           change: what happens to the images first; None: nothing.
           before_batch: is called before each batch; what it raises ends the pass.
         """
-        with self._batches.open(images, indices) as batches:
-            for number, batch in enumerate(batches):
-                before_batch()
-                changed = batch if change is None else change(batch, self._places(number))
-                yield _to_host(self.forward(params, changed), self._count(number, indices))
+        for arrays, count in self._passes(params, images, indices, before_batch, change):
+            yield _to_host(arrays[:-1], count)
 
     def logits_of_changes(
         self, params: Params, images: Images, indices: np.ndarray, changes: Sequence[Change]
@@ -121,11 +124,49 @@ class Evaluator:
             for number, batch in enumerate(batches):
                 places, count = self._places(number), self._count(number, indices)
                 for change in changes:
-                    done, running = running, (self.forward(params, change(batch, places)), count)
+                    done, running = running, (self.forward(params, change(batch, places))[0], count)
                     if done is not None:
-                        yield _to_host(*done).logits
+                        yield np.asarray(done[0])[: done[1]]
         if running is not None:
-            yield _to_host(*running).logits
+            yield np.asarray(running[0])[: running[1]]
+
+    def outputs_and_grad_cam(
+        self,
+        params: Params,
+        images: Images,
+        indices: np.ndarray,
+        classes: np.ndarray | None = None,
+        *,
+        before_batch: Callable[[], None] = lambda: None,
+    ) -> Iterator[tuple[Outputs, np.ndarray]]:
+        """Yield the outputs of images, and where each speaks for a class: see `grad_cam`, float32 [m, h, w].
+
+        Args:
+          params, images, indices, before_batch: those of `outputs`.
+          classes: whose logit is explained, int [n]; None: that of the predicted class.
+        """
+        start = 0
+        for (*arrays, last_map), count in self._passes(params, images, indices, before_batch):
+            outputs = _to_host(arrays, count)
+            chosen = outputs.logits.argmax(axis=1) if classes is None else classes[start : start + count]
+            padded = np.pad(chosen, (0, self.batch_size - count)).astype(np.int32)
+            yield outputs, np.asarray(self._grad_cam(params, last_map, padded))[:count]
+            start += count
+
+    def _passes(
+        self,
+        params: Params,
+        images: Images,
+        indices: np.ndarray,
+        before_batch: Callable[[], None],
+        change: Change | None = None,
+    ) -> Iterator[tuple[Sequence[jax.Array], int]]:
+        """Yield what `forward` returns of each batch, and how many of its images are no padding."""
+        with self._batches.open(images, indices) as batches:
+            for number, batch in enumerate(batches):
+                before_batch()
+                changed = batch if change is None else change(batch, self._places(number))
+                yield self.forward(params, changed), self._count(number, indices)
 
     def _places(self, number: int) -> jax.Array:
         first = number * self.batch_size
@@ -158,14 +199,15 @@ class Evaluator:
             padding = [(0, self.batch_size - len(images)), *[(0, 0)] * 3]
             placed = self._parallel.global_batch(np.pad(images, padding, mode="edge"))
             done = None if running is None else _to_host(*running)
-            running = self.forward(params, placed), len(images)
+            *arrays, _ = self.forward(params, placed)
+            running = arrays, len(images)
             if done is not None:
                 yield done
         if running is not None:
             yield _to_host(*running)
 
 
-def _to_host(outputs: tuple[jax.Array, ...], count: int) -> Outputs:
+def _to_host(outputs: Sequence[jax.Array], count: int) -> Outputs:
     """Return the outputs of the first `count` images of a batch."""
     return Outputs(*(np.asarray(output)[:count] for output in jax.device_get(outputs)))
 

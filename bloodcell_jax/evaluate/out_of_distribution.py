@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bloodcell_jax.data.sampling import Sampler
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.evaluator import Outputs
 from bloodcell_jax.weights.calibration import OOD_SCORES, Reference
@@ -32,6 +33,21 @@ _MARGIN = 1e-3
 _LEAST_SPREAD = 1e-2
 # This key makes the draw independent of others by the same seed.
 _REFERENCE_KEY = 0x00D5
+
+
+def reference_of(sampler: Sampler, labels: np.ndarray, *, seed: int) -> np.ndarray:
+    """Return the examples of a run whose features are its reference, in the order of `Reference.features`.
+
+    Args:
+      sampler: of the run.
+      labels: of all examples of its dataset, [n].
+      seed: of the run.
+
+    Returns:
+      Indices into the dataset, ascending.
+    """
+    learned_from = np.sort(np.concatenate(sampler.members))
+    return learned_from[reference_examples(labels[learned_from], seed=seed)]
 
 
 def reference_examples(labels: np.ndarray, *, seed: int) -> np.ndarray:
@@ -67,7 +83,7 @@ def learn_reference(outputs: Outputs) -> Reference:
     variances, axes = np.linalg.eigh(covariance)
     whitening = axes / np.sqrt(np.maximum(variances, np.finfo(np.float32).eps)) / spread[:, None]
     return Reference(
-        features=_unit(outputs.pooled).astype(np.float16),
+        features=unit_length(outputs.pooled).astype(np.float16),
         mean=mean.astype(np.float32),
         whitening=whitening.astype(np.float32),
         center=(0.0,) * len(OOD_SCORES),
@@ -127,10 +143,8 @@ def neighbor_distance(pooled: np.ndarray, features: np.ndarray) -> np.ndarray:
 
     k is `NEIGHBOR`, or m if that is less.
     """
-    k, features = min(NEIGHBOR, len(features)), features.astype(np.float32)
-    # Rounded to float16, their lengths are not exactly 1.
-    squared = 1 + np.sum(features**2, axis=1) - 2 * _unit(pooled) @ features.T
-    return np.sqrt(np.maximum(np.partition(squared, k - 1, axis=1)[:, k - 1], 0)).astype(np.float64)
+    k, squared = min(NEIGHBOR, len(features)), squared_distances(pooled, features)
+    return np.sqrt(np.partition(squared, k - 1, axis=1)[:, k - 1]).astype(np.float64)
 
 
 def appearance_distance(appearance: np.ndarray, reference: Reference) -> np.ndarray:
@@ -138,6 +152,14 @@ def appearance_distance(appearance: np.ndarray, reference: Reference) -> np.ndar
     return np.linalg.norm((appearance - reference.mean) @ reference.whitening, axis=1).astype(np.float64)
 
 
-def _unit(features: np.ndarray) -> np.ndarray:
+def squared_distances(pooled: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """Return the squared distances of features [n, c], scaled to length 1, to `features` [m, c] of length 1, [n, m]."""
+    features = features.astype(np.float32)
+    # Rounded to float16, their lengths are not exactly 1.
+    return np.maximum(1 + np.sum(features**2, axis=1) - 2 * unit_length(pooled) @ features.T, 0)
+
+
+def unit_length(features: np.ndarray) -> np.ndarray:
+    """Return rows [n, c] scaled to length 1; a row of zeros stays."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.maximum(length, np.finfo(np.float32).tiny)

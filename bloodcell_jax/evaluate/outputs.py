@@ -1,6 +1,7 @@
 """What an evaluated split leaves: `metrics.json`, `predictions.csv`, `most_wrong.json`.
 
-If the examples have groups, there are also `groups.csv` and `example_groups.csv`.
+If the examples have groups, there are also `groups.csv` and `example_groups.csv`; if they were explained,
+`explained_cells.json` and `embedding_map.json`.
 """
 
 import base64
@@ -14,6 +15,8 @@ from PIL import Image
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.evaluate.answers import Answers
 from bloodcell_jax.evaluate.confidence import confidence_scores
+from bloodcell_jax.evaluate.explain.chosen_cells import most_confident_mistakes
+from bloodcell_jax.evaluate.explain.explained_split import Explanations
 from bloodcell_jax.evaluate.groups import score_groups, write_example_groups, write_groups
 from bloodcell_jax.evaluate.metrics import Scores, classification_metrics
 from bloodcell_jax.evaluate.predictions_file import write_predictions
@@ -38,6 +41,7 @@ def write_split(
     origin: Mapping[str, Any] | None = None,
     slices: Slices | None = None,
     raw_names: bool = False,
+    explanations: Explanations | None = None,
 ) -> Scores:
     """Write the files of one evaluated split and return its metrics; `metrics.json` comes last.
 
@@ -50,6 +54,7 @@ def write_split(
       origin: what else `metrics.json` says of the examples, such as their source.
       slices: what is scored by itself, as `read_slices` returns it of the dataset.
       raw_names: names in the CSVs are exact, even if a spreadsheet would run them as formulas.
+      explanations: of the split; None: nobody asked the network for them.
 
     Raises:
       MachineError: a file cannot be written.
@@ -63,24 +68,38 @@ def write_split(
         of_split = {name: tuple(values[int(i)] for i in indices) for name, values in slices.items()}
         metrics["slices"] = score_slices(of_split, labels, probabilities, dataset.class_names, groups=groups)
     metrics |= confidence_scores(labels, answers, calibration, holds_val=holds_val)
-    with writing(folder.path):
-        folder.path.mkdir(parents=True, exist_ok=True)
-        for earlier in (folder.page, folder.groups, folder.example_groups, *folder.medmnist_results()):
-            earlier.unlink(missing_ok=True)
-        old = folder.predictions.read_bytes() if folder.predictions.is_file() else None
+    _delete_earlier(folder)
+    old = folder.predictions.read_bytes() if folder.predictions.is_file() else None
     write_predictions(folder.predictions, dataset, indices, probabilities, raw_names=raw_names)
-    with writing(folder.path):
-        if folder.predictions.read_bytes() != old:  # Scores under corruptions are those of another model or split.
-            for suite in folder.suites().values():
-                suite.unlink()
+    if folder.predictions.read_bytes() != old:
+        _delete_suites(folder)
     if groups is not None:
         scores = score_groups(groups, labels, predicted, len(dataset.class_names))
         write_groups(folder.groups, scores, dataset.class_names, raw_names=raw_names)
         ids = [dataset.ids[int(i)] for i in indices]
         write_example_groups(folder.example_groups, ids, groups, raw_names=raw_names)
     write_json(folder.most_wrong, _most_wrong(dataset, indices, probabilities))
+    if explanations is not None:
+        write_json(folder.explained_cells, explanations.cells)
+        write_json(folder.embedding_map, explanations.embedding)
     write_json(folder.metrics, metrics)
     return metrics
+
+
+def _delete_earlier(folder: EvaluationFolder) -> None:
+    """Create the folder, and delete from it what an earlier evaluation may leave and this one may not write."""
+    with writing(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
+        of_groups = (folder.groups, folder.example_groups)
+        for earlier in (folder.page, *of_groups, *folder.explanations, *folder.medmnist_results()):
+            earlier.unlink(missing_ok=True)
+
+
+def _delete_suites(folder: EvaluationFolder) -> None:
+    """Delete scores under corruptions, which are those of another model or split."""
+    with writing(folder.path):
+        for suite in folder.suites().values():
+            suite.unlink()
 
 
 def summary(scores: Scores) -> str:
@@ -103,9 +122,8 @@ def _most_wrong(dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray
     """Return the wrong predictions made with most confidence, their images as base64 PNG, worst first."""
     labels, predicted = dataset.labels[indices], probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
     entries = []
-    for i in wrong[np.argsort(-confidence[wrong], kind="stable")][:GALLERY_SIZE]:
+    for i in most_confident_mistakes(labels, probabilities)[:GALLERY_SIZE]:
         png = io.BytesIO()
         Image.fromarray(dataset.images[indices[i]]).save(png, "png")
         entries.append(

@@ -217,9 +217,12 @@ class ConvNeXt(nn.Module):
         if 0 in x.shape:
             height, width, least = *images.shape[1:3], 8 * self.stem_stride
             raise UsageError(f"images of {height}x{width} pixels: too small; resize them to {least}x{least} or more")
-        if variant.norm_before_pool:
-            x = self.head_norm(x)
-        return x.astype(jnp.float32).mean((1, 2)), features
+        return self.pool(x), features
+
+    def pool(self, x):
+        """Return the mean over the last map [n, h, w, c], float32 [n, c]; see `extract`."""
+        x = self.head_norm(x) if self.variant.norm_before_pool else x
+        return x.astype(jnp.float32).mean((1, 2))
 
     def classify(self, x, *, train: bool = False, keys: jax.Array | None = None):
         """Return logits float32 [n, num_classes] of what `extract` returned, and what the head took, [n, c].

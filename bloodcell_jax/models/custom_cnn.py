@@ -42,7 +42,11 @@ class CustomCNN(nn.Module):
                 x = conv(width, name=f"stage_{i}_conv_{j}")(x)
                 x = nn.gelu(nn.GroupNorm(num_groups=8, dtype=self.dtype, name=f"stage_{i}_norm_{j}")(x))
             x = features[f"stage_{i}"] = nn.max_pool(x, (2, 2), (2, 2))
-        return x.astype(jnp.float32).mean((1, 2)), features
+        return self.pool(x), features
+
+    def pool(self, x):
+        """Return the mean over the last map [n, h, w, 256], float32 [n, 256]."""
+        return x.astype(jnp.float32).mean((1, 2))
 
     def classify(self, x, *, train: bool = False, keys: jax.Array | None = None):
         """Return logits float32 [n, num_classes] of what `extract` returned, and that; `train` turns dropout on."""

@@ -12,7 +12,7 @@ Features = dict[str, jax.Array]
 
 
 class Network(Protocol):
-    """A Linen module that classifies images in two halves: `extract`, then `classify`.
+    """A Linen module that classifies images in two halves: `extract`, whose last step is `pool`, then `classify`.
 
     The parameters that `classify` uses are those that a stage on cached features may train.
 
@@ -45,6 +45,10 @@ class Network(Protocol):
         self, images: jax.Array, *, train: bool = False, keys: jax.Array | None = None
     ) -> tuple[jax.Array, Features]:
         """Return what `classify` takes, float32 [n, feature_width], and the features before it."""
+        ...
+
+    def pool(self, x: jax.Array) -> jax.Array:
+        """Return what `classify` takes, float32 [n, feature_width], of the last map, `stage_3` [n, h, w, c]."""
         ...
 
     def classify(

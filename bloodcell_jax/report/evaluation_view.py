@@ -16,6 +16,7 @@ from bloodcell_jax.evaluate.confidence import (
 from bloodcell_jax.evaluate.groups import GroupScores, read_groups
 from bloodcell_jax.evaluate.predictions_file import read_predictions
 from bloodcell_jax.report import plots
+from bloodcell_jax.report.explanation_view import explanation_view
 from bloodcell_jax.report.robustness_view import robustness_view
 from bloodcell_jax.workdir.json_files import read_json_if_present
 from bloodcell_jax.workdir.layout import EvaluationFolder
@@ -45,6 +46,7 @@ def evaluation_view(folder: EvaluationFolder, metrics: Mapping[str, Any]) -> dic
         "most_wrong": None if most_wrong is None else check_most_wrong(most_wrong, folder.most_wrong),
         "groups": _groups(groups, metrics) if groups else None,
         "suites": robustness_view(folder),
+        "explained": explanation_view(folder),
     }
 
 

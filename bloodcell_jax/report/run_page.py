@@ -11,6 +11,7 @@ The page shows what the run has written so far. It reads these files of the work
 - `report/training_pictures.png`: images as training sees them.
 - `metrics.json`, `predictions.csv`, `most_wrong.json` and `groups.csv` of every split below `eval/`. `most_wrong.json`
   is a list of {id, label, predicted, confidence, probability_of_label, png (base64)}.
+- `explained_cells.json` and `embedding_map.json` beside them: what `bloodcell_jax.evaluate.explain` found.
 - `before.json` beside them: the metrics of the model that the run started from.
 """
 

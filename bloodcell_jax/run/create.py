@@ -11,12 +11,11 @@ import numpy as np
 
 from bloodcell_jax.augment.policies import Augmentation
 from bloodcell_jax.augment.policy_strings import parse_mix, parse_policy
-from bloodcell_jax.config import Config, ModelConfig, TrainConfig, power_range, validate
+from bloodcell_jax.config import Config, ModelConfig, TrainConfig, validate
 from bloodcell_jax.data.dataset import Dataset, check_learnable
-from bloodcell_jax.data.grouping import group_numbers
 from bloodcell_jax.data.launch_cache import cached_duplicate_groups, cached_sha256, known_duplicate_groups
 from bloodcell_jax.data.loading import load_data
-from bloodcell_jax.data.sampling import Sampler, create_sampler
+from bloodcell_jax.data.sampling import sampler_of
 from bloodcell_jax.data.splits import cuts_anything, split_dataset
 from bloodcell_jax.devices.host import free_host_memory
 from bloodcell_jax.devices.parallel import create_parallel
@@ -63,7 +62,7 @@ def create_run(config: Config, dataset: Dataset | None = None, devices: Sequence
         dataset = dataset.in_memory()
     data_hash = cached_sha256(dataset)
     splits = cut_splits(dataset, data_hash, config)
-    sampler = _create_sampler(config, dataset, splits["train"])
+    sampler = sampler_of(config, dataset, splits["train"])
     stages = plan_stages(config, shapes, epoch_size=sampler.epoch_size)
     check_trainable(model, stages)
     epochs = math.ceil(stages[-1].stop * config.train.batch_size / sampler.epoch_size)
@@ -88,19 +87,6 @@ def _read_start(weights: str, variant: str) -> WeightsInfo:
     if jax.process_count() == 1:  # Orbax restores a checkpoint in all processes or in none.
         complete_model(weights)
     return read_weights_info(weights, variant)
-
-
-def _create_sampler(config: Config, dataset: Dataset, train: np.ndarray) -> Sampler:
-    return create_sampler(
-        config.data.sampler,
-        dataset.labels,
-        train,
-        seed=config.seed,
-        samples_per_class=config.data.samples_per_class,
-        redraw=config.data.sampler_redraw,
-        power=power_range(config.data.sampler_power),
-        groups=None if dataset.groups is None else group_numbers(dataset.groups),
-    )
 
 
 def create_augmentation(config: Config) -> Augmentation:

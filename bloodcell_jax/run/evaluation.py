@@ -1,13 +1,18 @@
 """Evaluation inside a run: on the images that training placed, with the parameters that a user would take."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
+from bloodcell_jax.evaluate.answers import Answers, answers_to
 from bloodcell_jax.evaluate.evaluator import Evaluator, Outputs
+from bloodcell_jax.evaluate.explain.embedding_map import EmbeddingSample
+from bloodcell_jax.evaluate.explain.explained_split import Explanations, explain_split
+from bloodcell_jax.evaluate.explain.training_neighbors import TrainingImages
 from bloodcell_jax.evaluate.fit_calibration import fit_calibration
 from bloodcell_jax.evaluate.metrics import quick_metrics
-from bloodcell_jax.evaluate.out_of_distribution import reference_examples
+from bloodcell_jax.evaluate.out_of_distribution import reference_of
 from bloodcell_jax.models.network import Params
 from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.run.run import Run
@@ -40,13 +45,34 @@ class RunEvaluator:
     def calibrate(self, params: Params, *, before_batch: Callable[[], None]) -> Calibration:
         """Return what val says of parameters; every process of the run gives its part and gets the whole."""
         run = self._run
-        learned_from = np.sort(np.concatenate(run.sampler.members))
-        chosen = learned_from[reference_examples(run.dataset.labels[learned_from], seed=run.config.seed)]
         return fit_calibration(
-            self.outputs(params, chosen, before_batch=before_batch),
+            self.outputs(params, self._reference_examples(), before_batch=before_batch),
             self.outputs(params, run.splits["val"], before_batch=before_batch),
             run.dataset.labels[run.splits["val"]],
         )
+
+    def evaluate(
+        self, params: Params, split: str, calibration: Calibration, *, before_batch: Callable[[], None]
+    ) -> tuple[Answers, Explanations]:
+        """Return the answers to a split and what explains them; every process gives its part and gets the whole."""
+        run, indices = self._run, self._run.splits[split]
+        sample = EmbeddingSample(len(indices))
+        outputs = sample.watch(self.outputs(params, indices, before_batch=before_batch))
+        answers = answers_to(outputs, calibration, len(run.dataset.class_names))
+        explanations = explain_split(
+            partial(self._evaluator.outputs_and_grad_cam, params, before_batch=before_batch),
+            run.dataset,
+            indices,
+            answers.probabilities,
+            sample,
+            lambda: TrainingImages(run.dataset, self._reference_examples(), calibration.reference.features),
+            count=run.config.evaluate.explain,
+            batch_size=self._evaluator.batch_size,
+        )
+        return answers, explanations
+
+    def _reference_examples(self) -> np.ndarray:
+        return reference_of(self._run.sampler, self._run.dataset.labels, seed=self._run.config.seed)
 
     def val_metrics(self, state: TrainState, *, before_batch: Callable[[], None]) -> dict[str, float | None]:
         """Return what training logs of val: loss, accuracy and macro F1 as `val/...`."""

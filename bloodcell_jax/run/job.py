@@ -12,7 +12,6 @@ import jax
 from bloodcell_jax.config import Config, to_dict
 from bloodcell_jax.devices.processes import check_equal_everywhere, say_place, shared, wait_for_all
 from bloodcell_jax.errors import DivergedError, UsageError
-from bloodcell_jax.evaluate.answers import answers_to
 from bloodcell_jax.evaluate.fit_calibration import described
 from bloodcell_jax.evaluate.metrics import Scores, ranking_of
 from bloodcell_jax.evaluate.outputs import write_split
@@ -209,10 +208,11 @@ def _check_signals(signals: StopSignals, place: str) -> Callable[[], None]:
 
 
 def _is_evaluated(workdir: Workdir, split: str, step: int, calibration: Calibration | None) -> bool:
-    """Return whether a split was evaluated with the checkpoint of a step, as its calibration says."""
-    if calibration is None:
+    """Return whether a split was evaluated with the checkpoint of a step, as its calibration says, and explained."""
+    folder = workdir.evaluation(split)
+    if calibration is None or not all(path.exists() for path in folder.explanations):
         return False
-    metrics = read_json_if_present(workdir.evaluation(split).metrics)
+    metrics = read_json_if_present(folder.metrics)
     return bool(metrics) and (metrics.get("step"), metrics.get("temperature")) == (step, calibration.temperature)
 
 
@@ -239,9 +239,9 @@ def _evaluate(
 ) -> None:
     """Write the results of the checkpoint of `step` on some splits."""
     for split in splits:
-        indices, check = run.splits[split], _check_signals(signals, f"while evaluating {split}")
-        outputs = evaluator.outputs(params, indices, before_batch=check)
-        answers = answers_to(outputs, calibration, len(run.dataset.class_names))
+        check = _check_signals(signals, f"while evaluating {split}")
+        answers, explanations = evaluator.evaluate(params, split, calibration, before_batch=check)
         if jax.process_index() == 0:
             facts = {"step": step, "calibration": calibration, "holds_val": split == "val", "slices": run.slices}
-            write_split(workdir.evaluation(split), run.dataset, indices, answers, **facts)
+            facts |= {"explanations": explanations}
+            write_split(workdir.evaluation(split), run.dataset, run.splits[split], answers, **facts)

@@ -36,6 +36,8 @@ class EvaluationFolder:
         self.groups = path / "groups.csv"
         self.example_groups = path / "example_groups.csv"
         self.page = path / "index.html"
+        self.explained_cells = path / "explained_cells.json"
+        self.embedding_map = path / "embedding_map.json"
         self.before = path / "before.json"  # metrics of the model that the run started from
 
     @property
@@ -43,7 +45,7 @@ class EvaluationFolder:
         """All of them."""
         of_groups = (self.groups, self.example_groups)
         named = (self.metrics, self.predictions, self.most_wrong, *of_groups, self.page, self.before)
-        return (*named, *map(self.suite, SUITE_NAMES), *self.medmnist_results())
+        return (*named, *self.explanations, *map(self.suite, SUITE_NAMES), *self.medmnist_results())
 
     def suite(self, name: str) -> Path:
         """Return the file of the scores under a suite of corruptions."""
@@ -52,6 +54,11 @@ class EvaluationFolder:
     def suites(self) -> dict[str, Path]:
         """Return the files of the suites that have been scored, by name."""
         return {name: self.suite(name) for name in SUITE_NAMES if self.suite(name).exists()}
+
+    @property
+    def explanations(self) -> tuple[Path, ...]:
+        """What only evaluations with the network at hand leave."""
+        return self.explained_cells, self.embedding_map
 
     def medmnist_results(self) -> list[Path]:
         """Return the files whose names hold their scores, as MedMNIST's evaluator names them."""

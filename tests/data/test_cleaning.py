@@ -151,7 +151,7 @@ def test_evaluation_leaves_out_what_training_did(trained, cells, tmp_path):
     config["data"] |= {"source": data.source, "clean": str(tmp_path / "clean.json")}
     write_json(workdir / "config.json", config)
     classifier = Classifier.from_workdir(workdir)
-    _, metrics = evaluate_source(classifier, None, "test", None)
+    _, metrics, _ = evaluate_source(classifier, None, "test", None)
     assert metrics["n"] == 18
     classifier.config.data.clean = None
     with pytest.raises(

@@ -24,9 +24,13 @@ def test_evaluate_the_run_s_own_splits(trained, tmp_path, capsys):
     assert again["accuracy"] == first["accuracy"]
     assert again["nll"] == pytest.approx(first["nll"], abs=1e-5)
     assert "accuracy" in capsys.readouterr().out
-    code = cli.main(["bloodcell", "evaluate", f"--workdir={trained}", "--split=all", f"--output={tmp_path / 'all'}"])
-    assert code == 0
+    flags = ["--split=all", f"--output={tmp_path / 'all'}", "--explain=0"]
+    assert cli.main(["bloodcell", "evaluate", f"--workdir={trained}", *flags]) == 0
     assert json.loads((tmp_path / "all" / "metrics.json").read_text())["n"] == 120
+    assert json.loads((tmp_path / "all" / "explained_cells.json").read_text())["cells"] == []
+    page = (tmp_path / "all" / "index.html").read_text()
+    assert "<article>" not in page
+    assert "A map of all images" in page
 
 
 @pytest.fixture
@@ -95,11 +99,13 @@ def test_a_model_without_its_run_needs_a_source(trained, cells, tmp_path):
     alone = bc.Classifier(classifier.config, classifier._params, step=36, workdir=None)
     with pytest.raises(UsageError, match="--source"):
         evaluate_source(alone, None, None, None)
-    folder, scores = evaluate_source(alone, f"npz:{cells}", None, str(tmp_path / "out"))
+    folder, scores, _ = evaluate_source(alone, f"npz:{cells}", None, str(tmp_path / "out"))
     assert scores["n"] == 120
     page = write_evaluation_page(folder, trained / "model.safetensors").read_text()
     assert "own data" not in page
     assert "test_convnext2" in page
+    explained = json.loads((folder.path / "explained_cells.json").read_text())
+    assert "--workdir" in explained["without_neighbors"]
 
 
 def test_changed_data_are_not_taken_for_the_run_s_own(trained, cells, tmp_path, capsys):

@@ -13,6 +13,7 @@ from bloodcell_jax.errors import UserError
 from bloodcell_jax.evaluate.groups import read_example_groups, read_groups
 from bloodcell_jax.evaluate.predictions_file import read_predictions
 from bloodcell_jax.report import write_report
+from bloodcell_jax.report.explanation_view import explanation_view
 from bloodcell_jax.weights import WeightsInfo
 from bloodcell_jax.weights.calibration import PREFIX
 from bloodcell_jax.weights.model_file import RUN_KEY, read_model_record
@@ -26,6 +27,7 @@ from bloodcell_jax.workdir.suite_records import check_suite
 NAMES = (
     *("config.json", "environment.json", "splits.json", "metrics.jsonl"),
     *("eval/test/metrics.json", "eval/test/chains.json", "eval/test/most_wrong.json", "eval/test/before.json"),
+    *("eval/test/explained_cells.json", "eval/test/embedding_map.json"),
     *("eval/test/predictions.csv", "eval/test/groups.csv", "eval/test/example_groups.csv"),
 )
 WRONG = (
@@ -120,6 +122,8 @@ def readers_of(workdir, config):
         "before.json": [lambda: check_scores(read_json(folder.before), folder.before)],
         "chains.json": [lambda: check_suite(read_json(folder.suite("chains")), folder.suite("chains"))],
         "most_wrong.json": [lambda: check_most_wrong(read_json(folder.most_wrong), folder.most_wrong)],
+        "explained_cells.json": [lambda: explanation_view(folder)],
+        "embedding_map.json": [lambda: explanation_view(folder)],
         "predictions.csv": [lambda: read_predictions(folder)],
         "groups.csv": [lambda: read_groups(folder.groups)],
         "example_groups.csv": [lambda: read_example_groups(folder.example_groups)],

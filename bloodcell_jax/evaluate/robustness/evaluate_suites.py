@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.evaluate.classifier import Classifier
+from bloodcell_jax.evaluate.examples import Examples
 from bloodcell_jax.evaluate.robustness.corrupted import changes_of
 from bloodcell_jax.evaluate.robustness.scores import suite_scores
 from bloodcell_jax.evaluate.robustness.suites import Suite
@@ -16,8 +16,7 @@ from bloodcell_jax.workdir.layout import EvaluationFolder
 
 def evaluate_suites(
     classifier: Classifier,
-    dataset: Dataset,
-    indices: np.ndarray,
+    examples: Examples,
     clean: np.ndarray,
     suites: list[Suite],
     folder: EvaluationFolder,
@@ -30,7 +29,7 @@ def evaluate_suites(
     The images are read once; all their corruptions are made on the devices.
 
     Args:
-      indices: the examples, int32 [n].
+      examples: what is corrupted.
       clean: the class that the model answers to each of them, int [n].
       folder: of the split, which `write_split` has written.
       origin: where the examples are from.
@@ -43,6 +42,7 @@ def evaluate_suites(
     if not suites:
         return {}
     passes = [change for suite in suites for *_, change in changes_of(suite, classifier.parallel)]
+    dataset, indices = examples.dataset, examples.indices
     predicted = classifier.predict_changed(dataset.images, indices, passes, show=show)
     results, first = {}, 0
     for suite in suites:

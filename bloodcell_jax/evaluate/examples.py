@@ -1,0 +1,123 @@
+"""The examples that are evaluated: which images of which source, under which names of classes."""
+
+import logging
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bloodcell_jax.config import DataConfig
+from bloodcell_jax.config.data import GEOMETRY
+from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.launch_cache import cached_sha256
+from bloodcell_jax.data.loading import load_data
+from bloodcell_jax.data.sources import knows_names
+from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.evaluate.class_map import ClassMap, match_classes, relabel
+from bloodcell_jax.evaluate.classifier import Classifier
+from bloodcell_jax.evaluate.medmnist_results import is_medmnist
+from bloodcell_jax.workdir import Workdir
+
+logger = logging.getLogger(__name__)
+
+# The end of the name of a split whose images are augmented, such as val_aug.
+AUGMENTED = "_aug"
+
+
+class Examples(NamedTuple):
+    """What is evaluated.
+
+    Attributes:
+      dataset: under the model's class names.
+      indices: the examples.
+      split: its name, with `_aug` at its end if its images are augmented.
+      mapped: what became of the classes of another source.
+      as_published: these are the whole split of a published MedMNIST set, under its class names.
+    """
+
+    dataset: Dataset
+    indices: np.ndarray
+    split: str
+    mapped: dict[str, Any]
+    as_published: bool
+
+    @property
+    def augmented(self) -> bool:
+        """Whether the augmentation of the run changes the images once."""
+        return self.split.endswith(AUGMENTED)
+
+
+def find_examples(
+    classifier: Classifier, source: str | None, split: str | None, class_map: ClassMap, reading: dict[str, Any]
+) -> Examples:
+    """Return the examples to evaluate; the arguments and errors are those of `evaluate_source`."""
+    dataset = load_examples(classifier, source, reading)
+    ending = AUGMENTED if split is not None and split.endswith(AUGMENTED) else ""
+    split = split.removesuffix(AUGMENTED) if split is not None else None
+    split, indices = _split_of(classifier, dataset, None if source is None else dataset.splits, split)
+    split += ending
+    published = is_medmnist(dataset.source, split) and dataset.class_names == classifier.class_names
+    if source is None:
+        return Examples(dataset, indices, split, {}, published)
+    dataset, left, mapped = _under_model_names(dataset, indices, classifier.class_names, class_map)
+    return Examples(dataset, left, split, mapped, published and len(left) == len(indices))
+
+
+def _split_of(
+    classifier: Classifier, dataset: Dataset, own_splits: dict[str, np.ndarray] | None, split: str | None
+) -> tuple[str, np.ndarray]:
+    """Return the name and the examples of the split to evaluate; `own_splits` None: the data are the run's."""
+    splits = {"all": np.arange(len(dataset), dtype=np.int32)}
+    splits |= classifier.run.read_splits() if own_splits is None else own_splits
+    if split is None:
+        split = next(name for name in (("test", "val") if own_splits is None else ("all",)) if name in splits)
+    if split not in splits:
+        named = ", ".join([*splits, *(f"{each}{AUGMENTED}" for each in splits)])
+        raise UsageError(f"--split={split}: {dataset.source} has {named}")
+    return split, splits[split]
+
+
+def _under_model_names(
+    dataset: Dataset, indices: np.ndarray, class_names: tuple[str, ...], class_map: ClassMap
+) -> tuple[Dataset, np.ndarray, dict[str, Any]]:
+    """Return a dataset under the model's classes, those of `indices` that are left, and what became of the classes."""
+    counts = dataset.class_counts()
+    found = [name for name, count in zip(dataset.class_names, counts, strict=True) if count]
+    mapping = match_classes(found, class_names, class_map, dataset.source)
+    in_split = dict(zip(dataset.class_names, dataset.class_counts(indices).tolist(), strict=True))
+    dropped = {name: in_split[name] for name in found if mapping[name] is None}
+    dataset, indices = relabel(dataset, indices, mapping, class_names)
+    return dataset, indices, {"class_map": mapping, "dropped": dropped}
+
+
+def load_examples(classifier: Classifier, source: str | None, reading: dict[str, Any]) -> Dataset:
+    """Return a source as `reading` says, or the run's own as it was trained on; the errors are those of training."""
+    config = replace(classifier.config.data, class_names=classifier.class_names)
+    if source is not None:
+        named = knows_names(source)
+        if not named:
+            in_order = ", ".join(f"{label} is {name}" for label, name in enumerate(config.class_names))
+            logger.info("%s: labels are numbers without names; in the model's order %s", source, in_order)
+        # Nothing that describes the tree of the run's own source holds for another one.
+        own = DataConfig(
+            source=source,
+            data_dir=config.data_dir,
+            class_names=() if named else config.class_names,
+            **{name: getattr(config, name) for name in GEOMETRY},
+        )
+        dataset = load_data(replace(own, **reading))
+        classifier.mention_geometry(dataset.original_sizes, dataset.sides)
+        return dataset
+    workdir = classifier.run
+    dataset = load_data(config)
+    _check_same_data(dataset, workdir)
+    return dataset
+
+
+def _check_same_data(dataset: Dataset, workdir: Workdir) -> None:
+    trained_on = workdir.read_environment()["data"]["sha256"]
+    if (now := cached_sha256(dataset)) != trained_on:
+        raise DataError(
+            f"{dataset.source}: not the data this run was trained on (sha256 {now[:12]}, then {trained_on[:12]}), so "
+            "its splits are lost; name it by --source to evaluate on all of it"
+        )
