@@ -169,6 +169,13 @@ def test_the_warning_about_patients_follows_the_splits(workdir, by, said, not_sa
     assert "Not for diagnosis" in page.text
 
 
+def test_images_that_training_did_not_see_are_said_to_be_unused(workdir):
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["samples_per_class"] = 10
+    (workdir / "config.json").write_text(json.dumps(config))
+    assert "natural: 10 images of each class; training did not see the others" in _page(workdir).text
+
+
 @pytest.mark.parametrize(
     ("by", "kept", "may_cross"),
     [
@@ -179,8 +186,7 @@ def test_the_warning_about_patients_follows_the_splits(workdir, by, said, not_sa
     ],
 )
 def test_what_is_said_of_copies_follows_what_was_cut(workdir, by, kept, may_cross):
-    record = {"sha256": "ab12", "by": by | {"groups": None}, "splits": {}}
-    (workdir / "splits.json").write_text(json.dumps(record))
+    (workdir / "splits.json").write_text(json.dumps({"sha256": "ab12", "by": by | {"groups": None}, "splits": {}}))
     text = _page(workdir).text
     assert ("kept in one split" in text) == kept
     assert ("may be in several" in text) == may_cross
@@ -278,11 +284,6 @@ def test_the_page_is_replaced_in_one_step(workdir, monkeypatch):
     assert page.read_bytes() == before
     assert [path.name for path in page.parent.iterdir()] == ["index.html"]
     assert write_report(workdir).read_bytes() != before
-
-
-def test_a_line_still_being_written_is_left_out(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"ste')
-    assert Workdir(tmp_path).read_metrics() == [{"step": 1}, {"step": 2}]
 
 
 def test_broken_files_are_named(workdir):
