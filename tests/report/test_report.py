@@ -15,7 +15,6 @@ from bloodcell_jax.config import Config, OptimizerConfig, StageConfig, to_dict
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 from bloodcell_jax.evaluate.metrics import METRICS, classification_metrics
 from bloodcell_jax.report import write_report
-from bloodcell_jax.workdir import Workdir
 
 NAMES = ["basophil", "eosinophil", "immature <b>granulocyte</b>", "platelet"]
 HOSTILE = '"><script>alert(1)</script>'
