@@ -189,7 +189,7 @@ def check_splits(value: Any, path: Path) -> dict[str, Any]:
     """
     check(value, _SPLITS, path)
     by = value.get("by") or {}
-    check(by, {"groups?": TEXT_OR_NONE}, path, "by")
+    check(by, {"groups?": TEXT_OR_NONE, "given?": [TEXT], "duplicates?": TRUTH}, path, "by")
     if by.get("groups"):
         check(by, _GROUPED, path, "by")
     return value

@@ -14,8 +14,7 @@ from PIL import Image
 from bloodcell_jax.config import Config, OptimizerConfig, StageConfig, to_dict
 from bloodcell_jax.errors import DataError, MachineError, UsageError
 from bloodcell_jax.evaluate.metrics import METRICS, classification_metrics
-from bloodcell_jax.report import plots, write_report
-from bloodcell_jax.workdir import Workdir
+from bloodcell_jax.report import write_report
 
 NAMES = ["basophil", "eosinophil", "immature <b>granulocyte</b>", "platelet"]
 HOSTILE = '"><script>alert(1)</script>'
@@ -169,6 +168,30 @@ def test_the_warning_about_patients_follows_the_splits(workdir, by, said, not_sa
     assert "Not for diagnosis" in page.text
 
 
+def test_images_that_training_did_not_see_are_said_to_be_unused(workdir):
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["samples_per_class"] = 10
+    (workdir / "config.json").write_text(json.dumps(config))
+    assert "natural: 10 images of each class; training did not see the others" in _page(workdir).text
+
+
+@pytest.mark.parametrize(
+    ("by", "kept", "may_cross"),
+    [
+        ({"given": [], "duplicates": True}, True, False),
+        ({"given": [], "duplicates": False}, False, True),
+        ({"given": ["train", "val"], "duplicates": False}, False, True),
+        ({"given": ["train", "test"], "duplicates": True}, True, True),
+    ],
+)
+def test_what_is_said_of_copies_follows_what_was_cut(workdir, by, kept, may_cross):
+    (workdir / "splits.json").write_text(json.dumps({"sha256": "ab12", "by": by | {"groups": None}, "splits": {}}))
+    text = _page(workdir).text
+    assert ("kept in one split" in text) == kept
+    assert ("may be in several" in text) == may_cross
+    assert (f"own splits ({', '.join(by['given'])})" in text) == bool(by["given"])
+
+
 def test_the_page_loads_nothing_and_escapes_what_it_shows(workdir):
     page = _page(workdir)
     assert page.addresses, "the gallery's image is an address"
@@ -262,11 +285,6 @@ def test_the_page_is_replaced_in_one_step(workdir, monkeypatch):
     assert write_report(workdir).read_bytes() != before
 
 
-def test_a_line_still_being_written_is_left_out(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"ste')
-    assert Workdir(tmp_path).read_metrics() == [{"step": 1}, {"step": 2}]
-
-
 def test_broken_files_are_named(workdir):
     with pytest.raises(UsageError, match="/absent: "):
         write_report(workdir / "absent")
@@ -276,25 +294,3 @@ def test_broken_files_are_named(workdir):
     (workdir / "environment.json").write_text('{"cut off')
     with pytest.raises(DataError, match=r"environment\.json: "):
         write_report(workdir)
-
-
-def test_curves_of_a_diverged_run_leave_gaps():
-    svg = plots.curves({"train": ([1, 2, 3], [1.0, float("nan"), 0.0])}, boundaries=[2], log=True)
-    assert svg.startswith("<svg")
-    plots.curves({"train": ([1, 2], [float("nan"), float("inf")])}, log=True)
-
-
-def test_thinning_keeps_the_average_and_bounds_the_size():
-    steps, values = plots.thin(np.arange(1.0, 1001.0), np.tile([0.0, 2.0], 500))
-    assert len(steps) == len(values) == 334  # groups of three, the last of one
-    assert steps[:2].tolist() == [2.0, 5.0]
-    assert values[:2].tolist() == pytest.approx([2 / 3, 4 / 3])
-    assert (steps[-1], values[-1]) == (1000.0, 2.0)
-
-
-def test_plots_leave_matplotlibs_settings_alone():
-    import matplotlib
-
-    before = dict(matplotlib.rcParams)
-    plots.reliability_diagram({"count": [3, 0, 2], "confidence": [0.5, None, 0.9], "accuracy": [0.4, None, 0.95]})
-    assert dict(matplotlib.rcParams) == before
