@@ -100,8 +100,7 @@ def evaluate_source(
         explanations=explanations,
     )
     if examples.as_published:
-        split, source = examples.split, examples.dataset.source
-        write_medmnist_results(folder, source, split, answers.probabilities, scores, _model_name(classifier))
+        write_medmnist_results(folder, origin, answers.probabilities, scores, _model_name(classifier))
     clean = answers.probabilities.argmax(axis=1)
     results = evaluate_suites(classifier, examples, clean, chosen, folder, origin=origin, show=show)
     return Evaluation(folder, scores, results)

@@ -22,13 +22,13 @@ def is_medmnist(source: str, split: str) -> bool:
 
 
 def write_medmnist_results(
-    folder: EvaluationFolder, source: str, split: str, probabilities: np.ndarray, scores: Scores, run: str
+    folder: EvaluationFolder, origin: dict[str, str], probabilities: np.ndarray, scores: Scores, run: str
 ) -> Path | None:
     """Write `SET_SPLIT_[AUC]0.999_[ACC]0.987@RUN.csv`: a row for each image, its number and its probabilities.
 
     Args:
       folder: where it is written.
-      source, split: of `is_medmnist`.
+      origin: with the `source` and the `split` of `is_medmnist`.
       probabilities: [n, classes] of the whole split in its order; columns in the order of the set.
       scores: of these probabilities.
       run: the name of the run; what the evaluator or a file system would stumble over becomes `_`.
@@ -41,10 +41,10 @@ def write_medmnist_results(
     """
     if scores["auc_macro_ovr"] is None:
         return None
-    name = Path(source.removeprefix(_SOURCE)).stem
+    name = Path(origin["source"].removeprefix(_SOURCE)).stem
     numbers = f"[AUC]{scores['auc_macro_ovr']:.3f}_[ACC]{scores['accuracy']:.3f}"
     run = "".join(letter if letter.isalnum() or letter == "-" else "_" for letter in run)
-    path = folder.path / f"{name}_{split}_{numbers}@{run}.csv"
+    path = folder.path / f"{name}_{origin['split']}_{numbers}@{run}.csv"
     with open_text(path) as file:
         writer = csv_writer(file)
         for number, row in enumerate(probabilities.tolist()):

@@ -18,7 +18,8 @@ def rank_agreement(grad_cam: np.ndarray, occlusion: np.ndarray) -> float | None:
     coarse = area_mean(occlusion, grad_cam.shape)
     if np.ptp(grad_cam) == 0 or np.ptp(coarse) == 0:
         return None
-    return float(np.clip(spearmanr(grad_cam.ravel(), coarse.ravel()).statistic, -1, 1))
+    correlation, _ = spearmanr(grad_cam.ravel(), coarse.ravel())
+    return float(np.clip(correlation, -1, 1))
 
 
 def area_mean(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
