@@ -101,8 +101,7 @@ def evaluate_source(
     )
     if examples.as_published:
         write_medmnist_results(folder, origin, answers.probabilities, scores, _model_name(classifier))
-    clean = answers.probabilities.argmax(axis=1)
-    results = evaluate_suites(classifier, examples, clean, chosen, folder, origin=origin, show=show)
+    results = evaluate_suites(classifier, examples, answers, chosen, folder, origin=origin, show=show)
     return Evaluation(folder, scores, results)
 
 

@@ -18,7 +18,7 @@ def rank_agreement(grad_cam: np.ndarray, occlusion: np.ndarray) -> float | None:
     coarse = area_mean(occlusion, grad_cam.shape)
     if np.ptp(grad_cam) == 0 or np.ptp(coarse) == 0:
         return None
-    correlation, _ = spearmanr(grad_cam.ravel(), coarse.ravel())
+    correlation = np.asarray(spearmanr(grad_cam.ravel(), coarse.ravel()))[0]
     return float(np.clip(correlation, -1, 1))
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from bloodcell_jax.evaluate.answers import Answers
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.examples import Examples
 from bloodcell_jax.evaluate.robustness.corrupted import changes_of
@@ -17,7 +16,7 @@ from bloodcell_jax.workdir.layout import EvaluationFolder
 def evaluate_suites(
     classifier: Classifier,
     examples: Examples,
-    clean: np.ndarray,
+    answers: Answers,
     suites: list[Suite],
     folder: EvaluationFolder,
     *,
@@ -30,7 +29,7 @@ def evaluate_suites(
 
     Args:
       examples: what is corrupted.
-      clean: the class that the model answers to each of them, int [n].
+      answers: of the model, to each of them as it is.
       folder: of the split, which `write_split` has written.
       origin: where the examples are from.
       show: is told how many of all corrupted images are done.
@@ -42,6 +41,7 @@ def evaluate_suites(
     if not suites:
         return {}
     passes = [change for suite in suites for *_, change in changes_of(suite, classifier.parallel)]
+    clean = answers.probabilities.argmax(axis=1)
     dataset, indices = examples.dataset, examples.indices
     predicted = classifier.predict_changed(dataset.images, indices, passes, show=show)
     results, first = {}, 0
