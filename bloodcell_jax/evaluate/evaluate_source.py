@@ -141,6 +141,8 @@ def _explained_answers(
 ) -> tuple[Answers, Explanations]:
     """Return the answers to some examples and what explains them; `learned_from` is that of `_training_images`."""
     sample = EmbeddingSample(len(indices))
+    count = classifier.config.evaluate.explain if count is None else count
+    logger.info("evaluating %s images and explaining %d of them", f"{len(indices):,}", min(count, len(indices)))
     answers = classifier.answer_examples(dataset.images, indices, sample=sample)
     explanations = explain_split(
         classifier.outputs_and_grad_cam,
@@ -149,7 +151,7 @@ def _explained_answers(
         answers.probabilities,
         sample,
         lambda: _training_images(classifier, learned_from),
-        count=classifier.config.evaluate.explain if count is None else count,
+        count=count,
         batch_size=classifier.batch_size,
         method=embedding_method,
     )
