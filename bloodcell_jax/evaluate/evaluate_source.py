@@ -152,6 +152,8 @@ def _answered(
     if examples.augmented:
         return answer_augmented(classifier, dataset, indices), None
     sample = EmbeddingSample(len(indices))
+    count = classifier.config.evaluate.explain if count is None else count
+    logger.info("evaluating %s images and explaining %d of them", f"{len(indices):,}", min(count, len(indices)))
     answers = classifier.answer_examples(dataset.images, indices, sample=sample)
     explanations = explain_split(
         classifier.outputs_and_grad_cam,
@@ -160,7 +162,7 @@ def _answered(
         answers.probabilities,
         sample,
         lambda: _training_images(classifier, learned_from),
-        count=classifier.config.evaluate.explain if count is None else count,
+        count=count,
         batch_size=classifier.batch_size,
         method=embedding_method,
     )

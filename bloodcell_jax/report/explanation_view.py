@@ -20,6 +20,8 @@ LEAST_AGREEMENT = 0.5
 # The drawing's units: with three digits a point has about 10 bytes.
 _WIDTH, _HEIGHT, _MARGIN = 720, 480, 14
 _CROSS = 3
+# Room of a class's name on it.
+_NAME_WIDTH, _NAME_HEIGHT = 150, 17
 
 
 def explanation_view(folder: EvaluationFolder) -> dict[str, Any] | None:
@@ -64,6 +66,7 @@ def _map(record: Mapping[str, Any]) -> dict[str, Any]:
     labels, predicted = np.array(record["label"], int), np.array(record["predicted"], int)
     right = labels == predicted
     used = [label for label in range(len(record["class_names"])) if (labels == label).any()]
+    names = _apart([(float(np.median(x[labels == label])), float(np.median(y[labels == label]))) for label in used])
     return {
         **{name: record[name] for name in ("method", "shares", "of")},
         "width": _WIDTH,
@@ -75,12 +78,12 @@ def _map(record: Mapping[str, Any]) -> dict[str, Any]:
                 "name": record["class_names"][label],
                 "color": _COLORS[label % len(_COLORS)],
                 "count": int((labels == label).sum()),
-                "x": float(np.median(x[labels == label])),
-                "y": float(np.median(y[labels == label])),
+                "x": place[0],
+                "y": place[1],
                 "dots": _dots(x[right & (labels == label)], y[right & (labels == label)]),
                 "crosses": _crosses(x[~right & (labels == label)], y[~right & (labels == label)]),
             }
-            for label in used
+            for label, place in zip(used, names, strict=True)
         ],
     }
 
@@ -91,6 +94,16 @@ def _scaled(values: Sequence[float], length: int) -> np.ndarray:
     extent = np.ptp(places) if len(places) else 0
     share = (places - places.min()) / extent if extent > 0 else np.full(len(places), 0.5)
     return np.rint(_MARGIN + share * (length - 2 * _MARGIN))
+
+
+def _apart(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the places of names, of which those that would cover one above them are moved down."""
+    moved: dict[int, tuple[float, float]] = {}
+    for number in sorted(range(len(places)), key=lambda number: places[number][1]):
+        x, y = places[number]
+        near = [other[1] for other in moved.values() if abs(other[0] - x) < _NAME_WIDTH]
+        moved[number] = x, min(max(y, *(above + _NAME_HEIGHT for above in near), _MARGIN), _HEIGHT)
+    return [moved[number] for number in range(len(places))]
 
 
 def _dots(x: np.ndarray, y: np.ndarray) -> str:

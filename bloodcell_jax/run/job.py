@@ -240,6 +240,8 @@ def _evaluate(
     """Write the results of the checkpoint of `step` on some splits."""
     for split in splits:
         check = _check_signals(signals, f"while evaluating {split}")
+        if jax.process_index() == 0:
+            logger.info("evaluating %s and explaining %d of its images", split, run.config.evaluate.explain)
         answers, explanations = evaluator.evaluate(params, split, calibration, before_batch=check)
         if jax.process_index() == 0:
             facts = {"step": step, "calibration": calibration, "holds_val": split == "val", "slices": run.slices}

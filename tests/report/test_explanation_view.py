@@ -120,6 +120,15 @@ def test_a_map_of_2000_images_is_small_and_counts_its_mistakes(folder):
     assert "the other 25.0 %" in text
 
 
+def test_names_of_classes_do_not_cover_each_other(folder):
+    record = _map(400)
+    _write(folder, [], record | {"x": [0.0, *record["x"][1:]], "y": [value / 9 for value in record["y"]]})
+    places = [(c["x"], c["y"]) for c in explanation_view(folder)["map"]["classes"]]
+    assert len(places) == 8
+    for i, (x, y) in enumerate(places):
+        assert all(abs(x - a) >= 150 or abs(y - b) >= 17 for a, b in places[:i])
+
+
 def test_points_lie_inside_the_drawing_even_far_apart_or_all_in_one(folder):
     for x in ([-1e308, 1e308, 0.0], [3.0, 3.0, 3.0], [5e-324, 0.0, 0.0]):
         _write(folder, [], _map(3) | {"x": x, "y": x})
