@@ -124,3 +124,21 @@ def test_all_cells_of_a_work_list_with_odd_names_are_saved(pages, trained, cells
     assert '"./=1+1.png"' in (tmp_path / "corrections.csv").read_text(encoding="utf-8")
     data = bc.load_source(f"csv:{tmp_path / 'corrections.csv'}", image_size=32)
     assert set(data.ids) == set(HOSTILE)
+
+
+def test_a_click_enlarges_a_picture_of_the_explanations_and_another_one_makes_it_small(trained, open_page):
+    page = open_page(trained / "report" / "index.html", PHONE)
+    wide = "[...document.querySelectorAll('.explained *, .embedding *')]"
+    wide = f"{wide}.filter((e) => e.getBoundingClientRect().right > {PHONE['width']})"
+    assert page.evaluate(f"{wide}.map((e) => e.outerHTML.slice(0, 80))") == []
+    assert images_without_pixels(page) == 0
+    picture = page.locator(".zoom span").first
+    picture.scroll_into_view_if_needed()
+    small = picture.bounding_box()["width"]
+    picture.click()
+    assert picture.bounding_box()["width"] > 2 * small
+    picture.click()
+    assert picture.bounding_box()["width"] == small
+    page.locator(".zoom input").first.focus()
+    page.keyboard.press("Space")
+    assert picture.bounding_box()["width"] > 2 * small

@@ -112,9 +112,13 @@ def test_a_finished_run_says_so_and_makes_what_is_missing(start, trained, tmp_pa
     shutil.copytree(trained, workdir)
     shutil.rmtree(workdir / "report")
     shutil.rmtree(workdir / "eval" / "test")
+    # An earlier version did not explain.
+    (workdir / "eval" / "val" / "explained_cells.json").unlink()
     _, errors = finish(start(workdir))
     assert "already trained for all 36 steps" in errors
     assert (workdir / "report" / "index.html").exists()
+    for name in ("eval/val/explained_cells.json", "eval/test/explained_cells.json", "eval/test/embedding_map.json"):
+        assert (workdir / name).read_bytes() == (trained / name).read_bytes()
     assert_same_run(workdir, trained)
 
 

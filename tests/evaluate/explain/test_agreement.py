@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from bloodcell_jax.evaluate.explain.agreement import area_mean, rank_agreement
 
@@ -19,6 +20,13 @@ def test_maps_of_the_same_order_agree_and_of_the_opposite_do_not():
     fine = np.kron(np.exp(order), np.ones((2, 2)))
     assert rank_agreement(order, fine) == pytest.approx(1)
     assert rank_agreement(-order, fine) == pytest.approx(-1)
+
+
+def test_it_is_spearman_s_correlation_with_ties_too():
+    rng = np.random.default_rng(0)
+    grad_cam, occlusion = rng.integers(0, 4, (4, 4)).astype(float), rng.normal(size=(8, 8))
+    expected = spearmanr(grad_cam.ravel(), occlusion.reshape(4, 2, 4, 2).mean(axis=(1, 3)).ravel()).statistic
+    assert rank_agreement(grad_cam, occlusion) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("grad_cam", [np.ones((1, 1)), np.zeros((3, 3))])

@@ -1,13 +1,17 @@
-"""Whether Grad-CAM and occlusion name the same places of real cells, and whether these are places of the cell.
+"""Whether Grad-CAM and occlusion name the same places of real cells, whether these are of the cell, and what both cost.
 
-    python benchmarks/explanation_agreement.py --workdir=runs/pbc --count=200 --output=agreement.json
+    python benchmarks/explanations.py --workdir=runs/pbc --count=200 --output=explanations.json
 
 Of `--count` images of val that the model gets right, drawn at random. A cell lies in the middle of its image. So the
-share of maps whose highest value lies in the middle square of half the side says how often a map names the cell.
+share of maps whose highest value lies in the middle square of half the side says how often a map names the cell. The
+cost is processor time, so that other work on the machine counts little: medians of `--trials`, compilation left out.
 """
 
 import json
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +26,7 @@ from bloodcell_jax.run.environment import describe_machine
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "a finished run", required=True)
 flags.DEFINE_integer("count", 200, "images of val", lower_bound=2)
+flags.DEFINE_integer("trials", 5, "of the cost", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file to write")
 
 
@@ -33,6 +38,16 @@ def share_in_the_middle(maps: np.ndarray) -> float:
     return float(np.mean(inside[0] & inside[1]))
 
 
+def processor_seconds(work: Callable[[], object]) -> float:
+    """Return the processor time of some work, the median of the trials after a first one."""
+    seconds = []
+    for _ in range(1 + FLAGS.trials):
+        start = time.process_time()
+        work()
+        seconds.append(time.process_time() - start)
+    return float(np.median(seconds[1:]))
+
+
 def main(_: list[str]) -> None:
     """Measure, print and write."""
     classifier = Classifier.from_workdir(FLAGS.workdir)
@@ -40,7 +55,8 @@ def main(_: list[str]) -> None:
     val = classifier.run.read_splits()["val"]
     answers = classifier.predict_examples(dataset.images, val).argmax(axis=1)
     right = np.random.default_rng(0).permutation(val[answers == dataset.labels[val]])[: FLAGS.count]
-    explained = explain_images(classifier.outputs_and_grad_cam, dataset.images, right, batch_size=classifier.batch_size)
+    explain = partial(explain_images, classifier.outputs_and_grad_cam, dataset.images, batch_size=classifier.batch_size)
+    explained = explain(right)
     pairs = list(zip(explained.grad_cam, explained.occlusion, strict=True))
     found = [value for value in (rank_agreement(*pair) for pair in pairs) if value is not None]
     others = [rank_agreement(pairs[i][0], pairs[i - 1][1]) for i in range(len(pairs))]
@@ -54,6 +70,10 @@ def main(_: list[str]) -> None:
         "highest in the middle": {
             "grad_cam": share_in_the_middle(explained.grad_cam),
             "occlusion": share_in_the_middle(explained.occlusion),
+        },
+        "processor seconds": {
+            f"answers to {len(val)} images": processor_seconds(lambda: classifier.answer_examples(dataset.images, val)),
+            "both maps of 20 images": processor_seconds(lambda: explain(right[:20])),
         },
     }
     print(json.dumps({key: value for key, value in results.items() if key != "environment"}, indent=2))
