@@ -126,7 +126,9 @@ def test_all_cells_of_a_work_list_with_odd_names_are_saved(pages, trained, cells
     assert set(data.ids) == set(HOSTILE)
 
 
-def test_a_click_enlarges_a_picture_of_the_explanations_and_another_one_makes_it_small(trained, open_page):
+def test_a_click_enlarges_a_picture_of_the_explanations_and_another_one_makes_it_small(
+    trained, open_page, images_without_pixels
+):
     page = open_page(trained / "report" / "index.html", PHONE)
     wide = "[...document.querySelectorAll('.explained *, .embedding *')]"
     wide = f"{wide}.filter((e) => e.getBoundingClientRect().right > {PHONE['width']})"
