@@ -48,6 +48,8 @@ CONFIG = """
             seed=3,
             data=DataConfig(source="npz:{cells}", image_size=32, class_names=("red", "green", "blue")),
             model=ModelConfig(variant="test_convnext2", dtype="float32", drop_path=0.2, layer_scale=0.5),
+            # Each operation on color is a second of compiling, in each of many processes.
+            augment=AugmentConfig(policy="d4|brightness"),
             stages=[
                 StageConfig(
                     name="head",

@@ -60,6 +60,7 @@ def check_contract(results, peers):
 
 
 @needs_torch
+@pytest.mark.exhaustive
 def test_results_with_peers(tmp_path):
     output = tmp_path / "results.json"
     done = run(

@@ -1,6 +1,7 @@
 """A whole run with AugMix's consistency loss: three views of each image, and what the report shows of them."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from bloodcell_jax.config import (
@@ -36,6 +37,7 @@ def config_of(cells):
     )
 
 
+@pytest.mark.exhaustive
 def test_a_run_with_the_consistency_loss_and_the_images_in_its_report(cells, tmp_path, capfd):
     config = config_of(cells)
     result = train_and_evaluate(config, tmp_path / "run")

@@ -77,6 +77,7 @@ def test_a_signal_saves_and_stops(start, trained, tmp_path, assert_same_run):
     assert_same_run(workdir, trained)
 
 
+@pytest.mark.exhaustive
 def test_a_streamed_run_killed_and_stopped_and_resumed_resident_is_the_undisturbed_one(
     start, trained, cells, tmp_path, assert_same_run
 ):

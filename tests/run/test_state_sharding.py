@@ -109,7 +109,13 @@ def test_packed_arrays_are_cut_too(runs, platform):
         assert all(not tree[name].is_fully_replicated for name in joined)
 
 
-@pytest.mark.parametrize(("saved", "restored"), [("all", "none"), ("none", "optimizer"), ("optimizer", "all")])
+@pytest.mark.parametrize(
+    ("saved", "restored"),
+    [
+        ("optimizer", "all"),
+        *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in (("all", "none"), ("none", "optimizer"))),
+    ],
+)
 def test_a_checkpoint_of_one_choice_is_restored_under_another(saved, restored, runs, tmp_path):
     (run, *_), (other, *_) = runs[saved], runs[restored]
     stage, state = other.stages[0], run.initial_state()

@@ -23,6 +23,7 @@ def compiled(config_file):
     return run, run.stages[1], compile_stage(run, run.stages[1], RunInputs(run).of_stage(run.stages[1]))
 
 
+@pytest.mark.exhaustive
 def test_the_batch_that_is_named_fits_and_the_next_one_does_not(compiled, monkeypatch):
     run, stage, step = compiled
     step_memory.check_memory(run, stage, step)

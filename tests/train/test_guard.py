@@ -9,7 +9,9 @@ import optax
 import pytest
 
 from bloodcell_jax.train.guard import FEWEST, WINDOW, Guard, is_spike
-from bloodcell_jax.train.state import TrainState, apply_gradients, begin_stage, create_state
+from bloodcell_jax.train.state import TrainState, apply_gradients, begin_stage, create_ema_decay, create_state
+
+EMA_DECAY = create_ema_decay(0.5, warmup=False)
 
 PARAMS = {"head": {"kernel": np.zeros(2, np.float32)}}
 MASK = {"head": {"kernel": True}}
@@ -21,7 +23,7 @@ NAN, INF = float("nan"), float("inf")
 def apply_of(guard):
     def apply(state, loss, gradient):
         gradients = {"head/kernel": jnp.full(2, gradient)}
-        return apply_gradients(state, loss, gradients, OPTIMIZER, guard, 0.5)
+        return apply_gradients(state, loss, gradients, OPTIMIZER, guard, EMA_DECAY)
 
     return jax.jit(apply)
 

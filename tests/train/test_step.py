@@ -20,10 +20,11 @@ from bloodcell_jax.models.registry import init_params
 from bloodcell_jax.models.variants import Variant
 from bloodcell_jax.train.freezing import trainable_mask
 from bloodcell_jax.train.guard import Guard
+from bloodcell_jax.train.losses import weighted_cross_entropy
 from bloodcell_jax.train.optimizers import create_optimizer
 from bloodcell_jax.train.randomness import MIX, step_key
 from bloodcell_jax.train.schedules import create_schedule
-from bloodcell_jax.train.state import begin_stage, create_state
+from bloodcell_jax.train.state import begin_stage, create_ema_decay, create_state
 from bloodcell_jax.train.step import images_input, make_gradients, make_train_step
 from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
 
@@ -84,6 +85,7 @@ class Trainer:
             batch_size=BATCH,
             accumulate=accumulate,
             jsd=None,
+            loss=weighted_cross_entropy,
             axis_name=AXIS,
         )
         step = make_train_step(
@@ -93,7 +95,7 @@ class Trainer:
             first_step=0,
             batch_size=BATCH,
             guard=Guard(max_bad_steps=10),
-            ema_decay=0.9,
+            ema_decay=create_ema_decay(0.9, warmup=False),
         )
         self._data = self.parallel.place_state({"images": ResidentImages.of(IMAGES), "labels": LABELS})
         self._seed = self.parallel.place_state(np.uint32(SEED))

@@ -40,6 +40,7 @@ def converted(random_params, written_as, tmp_path, capsys):
     return target
 
 
+@pytest.mark.exhaustive
 def test_fine_tuning_from_a_converted_file_trains_the_parameters_that_the_config_names(
     converted, cells, tmp_path, capsys
 ):
