@@ -7,7 +7,8 @@ trial with seed 0 on 11,959 training and 1,704 val images of the PBC dataset (Ac
 trial with other draws of the augmentation reached 0.946. The dataset has no patient identifiers, so images of one
 patient may be in both splits, and scores on new patients will be lower.
 
-On corrupted val images (docs/robustness.md): @SUITES@
+On corrupted val images (docs/robustness.md) the balanced accuracy was 0.878 under blood96-c and 0.555 under chains, the
+means over all corruptions and severities. The worst corruptions were deposits of stain (0.710) and saturation (0.817).
 
 The speed was 183 images/s on 2 x86-64 cores without other work (jax 0.10.2, float32, ten steps of one trial). At this
 speed, the 10 epochs take 11 minutes. The trial above shared the cores with other programs, so its time says nothing.
