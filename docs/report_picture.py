@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import app, flags
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, sync_playwright  # pyright: ignore[reportMissingImports]
 
 from bloodcell_jax.data.synthetic import CLASS_NAMES, draw_cells
 from bloodcell_jax.report import write_report
