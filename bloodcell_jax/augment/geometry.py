@@ -168,16 +168,27 @@ def warp(image: jax.Array, matrix: jax.Array, *, fill: str = "reflect") -> jax.A
       matrix: [2, 3], may be traced.
       fill: content outside the image: `reflect`, `edge` or `constant` (gray, 0.5).
     """
-    height, width, channels = image.shape
-    y, x = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
+    y, x = jnp.meshgrid(*map(jnp.arange, size_of(image)), indexing="ij")
     source_x, source_y = (row[2] + row[1] * y + row[0] * x for row in matrix)
-    left, top = jnp.floor(source_x), jnp.floor(source_y)
-    right_weight, bottom_weight = (source_x - left)[..., None], (source_y - top)[..., None]
+    return sample(image, source_y, source_x, fill=fill)
+
+
+def sample(image: jax.Array, y: jax.Array, x: jax.Array, *, fill: str = "reflect") -> jax.Array:
+    """Return the values [h, w, c] of an image at places y, x [h, w] between its pixels, with bilinear interpolation.
+
+    Args:
+      image: [h, w, c].
+      y, x: rows and columns.
+      fill: as in `warp`.
+    """
+    height, width, channels = image.shape
+    left, top = jnp.floor(x), jnp.floor(y)
+    right_weight, bottom_weight = (x - left)[..., None], (y - top)[..., None]
     pixels = to_float32(image).reshape(-1, channels)
 
     def tap(dx: int, dy: int) -> jax.Array:
         column, row = left.astype(jnp.int32) + dx, top.astype(jnp.int32) + dy
-        index = _inside(row, height, fill) * width + _inside(column, width, fill)
+        index = inside(row, height, fill) * width + inside(column, width, fill)
         values = pixels.at[index].get(mode="promise_in_bounds")
         if fill != "constant":
             return values
@@ -191,7 +202,7 @@ def warp(image: jax.Array, matrix: jax.Array, *, fill: str = "reflect") -> jax.A
     return to_unit_range(between(upper, lower, bottom_weight), image.dtype)
 
 
-def _inside(index: jax.Array, size: int, fill: str) -> jax.Array:
+def inside(index: jax.Array, size: int, fill: str) -> jax.Array:
     """Return the places, 0 to below `size`, that the indices stand for, since some lie outside."""
     if fill == "reflect":
         index = index % (2 * size)

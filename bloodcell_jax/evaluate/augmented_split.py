@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bloodcell_jax.augment.pixels import to_levels
 from bloodcell_jax.augment.policies import Augmentation, apply_policy
 from bloodcell_jax.augment.policy_strings import parse_policy
 from bloodcell_jax.data.dataset import Dataset
@@ -28,7 +29,7 @@ def answer_augmented(classifier: Classifier, dataset: Dataset, indices: np.ndarr
 
     def change(images: jax.Array, places: jax.Array) -> jax.Array:
         changed = apply_policy(augmentation.policy, key, places, to_unit(images), block=augmentation.block)
-        return jnp.round(changed * 255).astype(jnp.uint8)
+        return to_levels(changed).astype(jnp.uint8)
 
     each = jax.jit(parallel.on_each_device(change, (ROWS, ROWS), ROWS), out_shardings=parallel.split_rows)
     unit = parallel.mesh.size * (augmentation.block if augmentation.needs_blocks else 1)

@@ -1,7 +1,6 @@
 """A trained model, ready to classify images."""
 
 import contextlib
-import itertools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -183,16 +182,17 @@ class Classifier:
         """
         # Without an image nothing is compiled.
         batches = self._evaluator.outputs(self._params, images, indices) if len(indices) else ()
-        batches = batches if sample is None else sample.watch(batches)
-        answers = answers_to(batches, self.calibration, len(self.class_names))
-        check_finite(answers.probabilities, f"the checkpoint of step {self.step}")
-        return answers
+        return self._answers_to(batches if sample is None else sample.watch(batches))
 
     def answer_changed(self, images: Images, indices: np.ndarray, change: Change, *, batch_unit: int) -> Answers:
         """Return the answers to the same images after a change, in batches of a multiple of `batch_unit`."""
         size = -(-self.config.evaluate.batch_size // batch_unit) * batch_unit
-        outputs = self._create_evaluator(size).outputs(self._params, images, indices, change=change)
-        answers = answers_to(outputs, self.calibration, len(self.class_names))
+        return self._answers_to(
+            self._create_evaluator(size).outputs(self._params, images, indices, change=change) if len(indices) else ()
+        )
+
+    def _answers_to(self, batches: Iterable[Outputs]) -> Answers:
+        answers = answers_to(batches, self.calibration, len(self.class_names))
         check_finite(answers.probabilities, f"the checkpoint of step {self.step}")
         return answers
 
@@ -215,16 +215,13 @@ class Classifier:
           DataError: as `predict_examples` says.
         """
         classes = np.zeros((len(indices), len(changes)), np.int64)
-        first = done = 0
+        done = 0
         show(done, classes.size)
-        batches = self._evaluator.logits_of_changes(self._params, images, indices, changes)
-        for number, logits in zip(itertools.cycle(range(len(changes))), batches, strict=False):
+        for rows, number, logits in self._evaluator.logits_of_changes(self._params, images, indices, changes):
             check_finite(logits, f"the checkpoint of step {self.step}")
-            classes[first : first + len(logits), number] = logits.argmax(axis=-1)
+            classes[rows, number] = logits.argmax(axis=-1)
             done += len(logits)
             show(done, classes.size)
-            if number == len(changes) - 1:
-                first += len(logits)
         return classes
 
     def explain(
@@ -284,6 +281,4 @@ class Classifier:
           DataError: as `predict_examples` says.
         """
         for outputs in self._evaluator.outputs_as_they_come(self._params, batches):
-            answers = answers_to([outputs], self.calibration, len(self.class_names))
-            check_finite(answers.probabilities, f"the checkpoint of step {self.step}")
-            yield answers
+            yield self._answers_to([outputs])

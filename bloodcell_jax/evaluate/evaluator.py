@@ -113,8 +113,8 @@ class Evaluator:
 
     def logits_of_changes(
         self, params: Params, images: Images, indices: np.ndarray, changes: Sequence[Change]
-    ) -> Iterator[np.ndarray]:
-        """Yield the logits of the images at `indices` after each change, float32 [m, classes]: all changes of a batch.
+    ) -> Iterator[tuple[slice, int, np.ndarray]]:
+        """Yield (rows of `indices`, number of the change, logits float32 [m, classes]): all changes, batch by batch.
 
         The images are read once, and the devices compute the next change meanwhile. The arguments are those of
         `outputs`.
@@ -123,12 +123,13 @@ class Evaluator:
         with self._batches.open(images, indices) as batches:
             for number, batch in enumerate(batches):
                 places, count = self._places(number), self._count(number, indices)
-                for change in changes:
-                    done, running = running, (self.forward(params, change(batch, places))[0], count)
+                rows = slice(number * self.batch_size, number * self.batch_size + count)
+                for which, change in enumerate(changes):
+                    done, running = running, (rows, which, self.forward(params, change(batch, places))[0])
                     if done is not None:
-                        yield np.asarray(done[0])[: done[1]]
+                        yield _logits_to_host(*done)
         if running is not None:
-            yield np.asarray(running[0])[: running[1]]
+            yield _logits_to_host(*running)
 
     def outputs_and_grad_cam(
         self,
@@ -210,6 +211,10 @@ class Evaluator:
 def _to_host(outputs: Sequence[jax.Array], count: int) -> Outputs:
     """Return the outputs of the first `count` images of a batch."""
     return Outputs(*(np.asarray(output)[:count] for output in jax.device_get(outputs)))
+
+
+def _logits_to_host(rows: slice, which: int, logits: jax.Array) -> tuple[slice, int, np.ndarray]:
+    return rows, which, np.asarray(logits)[: rows.stop - rows.start]
 
 
 def _appearance(features: Features) -> jax.Array:

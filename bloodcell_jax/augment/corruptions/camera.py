@@ -93,8 +93,7 @@ def brightness_of_hsv(key: jax.Array, image: jax.Array, amount: Scalar) -> jax.A
 
 def contrast_of_channels(key: jax.Array, image: jax.Array, factor: Scalar) -> jax.Array:
     """Multiply the distance of each channel from its mean by a factor, as ImageNet-C does."""
-    means = image.mean((0, 1), keepdims=True)
-    return to_unit_range(means + factor * (image - means), image.dtype)
+    return to_unit_range(pix.adjust_contrast(image, factor), image.dtype)
 
 
 def saturate(key: jax.Array, image: jax.Array, amount: Scalar) -> jax.Array:

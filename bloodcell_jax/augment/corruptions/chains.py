@@ -1,6 +1,5 @@
 """Chains of strong distortions: each image goes through its own random chain of different distortions."""
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -69,13 +68,9 @@ def chain(key: jax.Array, image: jax.Array, links: Scalar, strength: Scalar) -> 
     """
     order_key, link_key = jax.random.split(key)
     order = jax.random.permutation(order_key, len(DISTORTIONS))
-    branches = [functools.partial(_apply, distortion) for distortion in DISTORTIONS.values()]
+    branches = list(DISTORTIONS.values())
 
     def apply_link(number: int, image: jax.Array) -> jax.Array:
         return jax.lax.switch(order[number], branches, jax.random.fold_in(link_key, number), image, strength)
 
     return jax.lax.fori_loop(0, jnp.asarray(links, jnp.int32), apply_link, image)
-
-
-def _apply(distortion: Distortion, key: jax.Array, image: jax.Array, strength: Scalar) -> jax.Array:
-    return distortion(key, image, strength)

@@ -1,13 +1,12 @@
-"""Corruptions by lens and motion: defocus, motion blur, zoom blur, and a view through uneven glass."""
+"""Corruptions by lens and motion: defocus, motion and zoom blur, uneven glass, and an image stretched like rubber."""
 
 import math
 
 import jax
 import jax.numpy as jnp
 
-from bloodcell_jax.augment.corruptions.shifting import between_pixels, sample
 from bloodcell_jax.augment.filters import blur
-from bloodcell_jax.augment.geometry import affine_matrix, warp
+from bloodcell_jax.augment.geometry import affine_matrix, inside, sample, warp
 from bloodcell_jax.augment.pixels import Scalar, size_of, to_unit_range
 
 # The largest severities of the suites: they fix the size of kernels, which can not be traced.
@@ -74,7 +73,7 @@ def motion(key: jax.Array, image: jax.Array, radius: Scalar, sigma: Scalar) -> j
     def add_shifted(total: jax.Array, tap: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         distance, weight = tap
         down, right = jnp.sin(angle) * distance * side, jnp.cos(angle) * distance * side
-        return total + weight * between_pixels(padded, reach + down, reach + right, side), None
+        return total + weight * _between_pixels(padded, reach + down, reach + right, side), None
 
     blurred, _ = jax.lax.scan(add_shifted, jnp.zeros_like(image), (distances, weights))
     return to_unit_range(blurred, image.dtype)
@@ -110,7 +109,7 @@ def glass(key: jax.Array, image: jax.Array, sigma: Scalar, distance: Scalar, rou
 
     def move(number: int, image: jax.Array) -> jax.Array:
         moves = jax.random.uniform(jax.random.fold_in(key, number), grid.shape, minval=-1, maxval=1)
-        return sample(image, *(grid + moves * distance * side))
+        return sample(image, *(grid + moves * distance * side), fill="edge")
 
     image = jax.lax.fori_loop(0, jnp.asarray(rounds, jnp.int32), move, image)
     return blur(image, sigma * side, radius=radius)
@@ -142,7 +141,7 @@ def elastic(key: jax.Array, image: jax.Array, strength: Scalar, sigma: Scalar, c
     smooth = _gaussian_matrix(side, sigma * side)
     moves = jax.random.uniform(move_key, grid.shape, minval=-1, maxval=1)
     moves = jnp.einsum("ij,ajk,lk->ail", smooth, moves, smooth) * strength * side
-    return sample(image, *(places + moves))
+    return sample(image, *(places + moves), fill="edge")
 
 
 def _gaussian_matrix(side: int, sigma: Scalar) -> jax.Array:
@@ -151,6 +150,17 @@ def _gaussian_matrix(side: int, sigma: Scalar) -> jax.Array:
     sources = jnp.arange(-reach, side + reach)
     weights = jnp.exp(-0.5 * jnp.square((sources - jnp.arange(side)[:, None]) / sigma))
     weights = weights / weights.sum(1, keepdims=True)
-    folded = sources % (2 * side)
-    inside = jnp.minimum(folded, 2 * side - 1 - folded)
-    return weights @ (inside[:, None] == jnp.arange(side)).astype(jnp.float32)
+    places = inside(sources, side, "reflect")
+    return weights @ (places[:, None] == jnp.arange(side)).astype(jnp.float32)
+
+
+def _between_pixels(image: jax.Array, top: Scalar, left: Scalar, side: int) -> jax.Array:
+    """Return the square [side, side, c] of an image whose upper left pixel lies at (top, left), between pixels."""
+    row, column = jnp.floor(top), jnp.floor(left)
+    window = jax.lax.dynamic_slice(
+        image,
+        (row.astype(jnp.int32), column.astype(jnp.int32), jnp.int32(0)),
+        (side + 1, side + 1, image.shape[-1]),
+    )
+    rows = window[:-1] + (top - row) * (window[1:] - window[:-1])
+    return rows[:, :-1] + (left - column) * (rows[:, 1:] - rows[:, :-1])

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bloodcell_jax.augment.pixels import to_levels
 from bloodcell_jax.devices.parallel import ROWS, WHOLE, DataParallel
 from bloodcell_jax.evaluate.evaluator import Change
 from bloodcell_jax.evaluate.robustness.suites import Corruption, Suite
@@ -46,4 +47,4 @@ def corrupt(
         own_key = jax.random.fold_in(jax.random.wrap_key_data(key), place)
         return corruption.function(own_key, image, *severity)
 
-    return jnp.round(jax.vmap(corrupt_one)(to_unit(images), places) * 255).astype(jnp.uint8)
+    return to_levels(jax.vmap(corrupt_one)(to_unit(images), places)).astype(jnp.uint8)
