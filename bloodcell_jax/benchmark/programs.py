@@ -43,10 +43,9 @@ def measured_config(config: Config) -> Config:
     The stage trains on images even if the configuration caches features, because the backbone is to be measured too.
     """
     config = copy.deepcopy(config)
-    config.stages = [replace(config.stages[-1], cached_views=None)]
-    config.data = DataConfig(
-        source="random pixels", image_size=config.data.image_size, group_duplicates=False, feed="resident"
-    )
+    image_size = config.stages[-1].image_size or config.data.image_size
+    config.stages = [replace(config.stages[-1], cached_views=None, image_size=None)]
+    config.data = DataConfig(source="random pixels", image_size=image_size, group_duplicates=False, feed="resident")
     config.model = replace(config.model, weights=None)
     return config
 
@@ -55,10 +54,11 @@ def random_run(config: Config) -> Run:
     """Return the run to measure."""
     # More images would change nothing: they lie on the device, and a step gathers its batch by index.
     count = 2 * config.train.batch_size + 256
-    images, labels = random_examples(config, count)
     names = tuple(f"class {i}" for i in range(_count_classes(config)))
+    config = measured_config(config)
+    images, labels = random_examples(config, count)
     dataset = Dataset(images, labels, names, ids=tuple(map(str, range(count))), source="random pixels")
-    return create_run(measured_config(config), dataset)
+    return create_run(config, dataset)
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,7 @@ class BatchAugmentation:
         )
         augment = functools.partial(
             training_batch,
+            image_size=run.config.data.image_size,
             augmentation=run.augmentation,
             num_classes=run.model.num_classes,
             label_smoothing=run.config.train.label_smoothing,

@@ -59,7 +59,7 @@ class AugmentConfig:
 
 @dataclass(kw_only=True)
 class OptimizerConfig:
-    name: str = option("adamw", "update rule", choices=("adamw", "adam", "lion", "sgd"))
+    name: str = option("adamw", "update rule", choices=("adamw", "adam", "lion", "muon", "sgd"))
     learning_rate: float = option(1e-3, "peak learning rate", minimum=0.0)
     schedule: str = option(
         "cosine",
@@ -73,7 +73,9 @@ class OptimizerConfig:
     weight_decay: float = option(
         0.0, "decoupled weight decay of kernels; biases, norms and layer scales never decay", minimum=0.0
     )
-    b1: float | None = option(None, "decay of the first moment; unset: 0.9", minimum=0.0, maximum=0.9999999)
+    b1: float | None = option(
+        None, "decay of the first moment; unset: 0.9, or 0.95 for matrices of muon", minimum=0.0, maximum=0.9999999
+    )
     b2: float | None = option(
         None, "decay of the second moment; unset: 0.999, or 0.99 for lion", minimum=0.0, maximum=0.9999999
     )
@@ -97,6 +99,12 @@ class StageConfig:
         (".*",),
         "ordered regular expressions over parameter paths; the first full match decides; !REGEX freezes; every "
         "parameter must match one",
+    )
+    image_size: int | None = option(
+        None,
+        "side in pixels of the images that this stage trains on, so that the first stages cost less; they are made "
+        "smaller on the device, before the augmentation; unset: data.image_size",
+        minimum=16,
     )
     cached_views: int | None = option(
         None,

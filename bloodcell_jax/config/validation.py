@@ -32,7 +32,7 @@ def validate(config: Config) -> None:
     if not config.stages:
         raise UsageError("config.stages: empty; give at least one stage")
     for i, stage in enumerate(config.stages):
-        _check_stage(f"config.stages[{i}]", stage)
+        _check_stage(f"config.stages[{i}]", stage, config.data.image_size)
     if config.train.ema_warmup and config.train.ema_decay is None:
         raise UsageError("config.train.ema_warmup=True: there is no average; set config.train.ema_decay, such as 0.999")
     for name in ("mean", "std"):
@@ -164,9 +164,14 @@ def group_pattern(text: str) -> re.Pattern:
     return pattern
 
 
-def _check_stage(path: str, stage: StageConfig) -> None:
+def _check_stage(path: str, stage: StageConfig, image_size: int) -> None:
     if stage.steps is None and not stage.epochs:
         raise UsageError(f"{path}: give epochs or steps")
+    if stage.image_size is not None and stage.image_size > image_size:
+        raise UsageError(
+            f"{path}.image_size={stage.image_size}: larger than the images, which have config.data.image_size="
+            f"{image_size}; raise that, or lower this"
+        )
     optimizer = stage.optimizer
     if optimizer.name == "adam" and optimizer.weight_decay:
         raise UsageError(f"{path}.optimizer.weight_decay={optimizer.weight_decay}: adam has none; use name=adamw")

@@ -79,6 +79,7 @@ class FeatureCache:
       examples: int32 [m], ascending, all that the sampler can show; an example's place is its slot.
       views: as many as were asked for, at most one for each epoch of the stage.
       start: the stage's first step.
+      image_size: side in pixels of the images that the backbone sees.
       first_epoch: the sampler's epoch in which the stage begins.
       width: channels.
     """
@@ -86,6 +87,7 @@ class FeatureCache:
     examples: np.ndarray
     views: int
     start: int
+    image_size: int
     first_epoch: int
     width: int
 
@@ -98,6 +100,7 @@ class FeatureCache:
             examples=np.sort(np.concatenate(run.sampler.members)).astype(np.int32),
             views=min(stage.config.cached_views or 1, last - first + 1),
             start=stage.start,
+            image_size=stage.image_size,
             first_epoch=first,
             width=run.model.feature_width,
         )
@@ -136,7 +139,12 @@ class FeatureCache:
         size = -(-run.config.evaluate.batch_size // unit) * unit
         model = run.config.model
         extraction = make_feature_extraction(
-            run.model, run.augmentation, seed=run.config.seed, mean=model.mean, std=model.std
+            run.model,
+            run.augmentation,
+            image_size=self.image_size,
+            seed=run.config.seed,
+            mean=model.mean,
+            std=model.std,
         )
         extract = jax.jit(
             parallel.on_each_device(extraction, (WHOLE, ROWS, ROWS, WHOLE), ROWS), out_shardings=parallel.replicated

@@ -100,7 +100,7 @@ class ResidentInput:
 
     @property
     def step_input(self) -> StepInput:
-        return _images_input(self.run)
+        return _images_input(self.run, self.stage)
 
     def shapes(self) -> tuple[Data, Batch]:
         parallel = self.run.parallel
@@ -127,7 +127,7 @@ class StreamedInput:
 
     @property
     def step_input(self) -> StepInput:
-        return _images_input(self.run)
+        return _images_input(self.run, self.stage)
 
     def shapes(self) -> tuple[Data, Batch]:
         rows = self._rows(self.stage.start)
@@ -214,11 +214,12 @@ class StreamPlan:
         return self.sampler.indices(start + self.rows.start, start + self.rows.stop)
 
 
-def _images_input(run: Run) -> StepInput:
+def _images_input(run: Run, stage: TrainingStage) -> StepInput:
     config = run.config
     return images_input(
         run.model,
         run.augmentation,
+        image_size=stage.image_size,
         mean=config.model.mean,
         std=config.model.std,
         label_smoothing=config.train.label_smoothing,

@@ -48,7 +48,14 @@ def augmented_examples(run: Run) -> np.ndarray:
     @jax.jit
     def shown(step: jax.Array) -> jax.Array:
         images, _, _ = training_batch(
-            {}, batch, seed, step, augmentation=augmentation, num_classes=1, label_smoothing=0.0
+            {},
+            batch,
+            seed,
+            step,
+            image_size=run.config.data.image_size,
+            augmentation=augmentation,
+            num_classes=1,
+            label_smoothing=0.0,
         )
         # The last of three views is augmented.
         return images[VIEWS - 1 :: VIEWS] if augmentation.views else images

@@ -1,9 +1,12 @@
 """Optimizers of a stage, from optax's parts."""
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from bloodcell_jax.config import OptimizerConfig
 from bloodcell_jax.train.freezing import decay_mask
@@ -21,11 +24,36 @@ def _sgd(config: OptimizerConfig) -> optax.GradientTransformation:
     return optax.trace(config.momentum, accumulator_dtype=jnp.dtype(config.moment_dtype))
 
 
+def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Muon (K. Jordan 2024) for the matrices of the blocks, Adam for the rest: vectors, convolutions and the head.
+
+    Its updates are scaled to the size of Adam's (J. Liu et al. 2025, arXiv:2502.16982, section 2.2), so that one
+    learning rate and one weight decay serve both.
+    """
+    beta = 0.95 if config.b1 is None else config.b1
+    orthogonal = optax.contrib.scale_by_muon(
+        beta=beta,
+        mu_dtype=jnp.dtype(config.moment_dtype),
+        weight_dimension_numbers=lambda leaves: jax.tree.map(lambda _: optax.contrib.MuonDimensionNumbers(), leaves),
+    )
+    matrices = optax.chain(orthogonal, optax.stateless_with_tree_map(lambda x, _: 0.2 * max(x.shape) ** 0.5 * x))
+    return optax.partition({"matrix": matrices, "rest": _adam(config)}, _kinds)
+
+
+def _kinds(leaves: dict[str, Any]) -> dict[str, str]:
+    """Return which part of Muon updates each leaf by its path."""
+    return {
+        path: "matrix" if len(leaf.shape) == 2 and not path.startswith("head/") else "rest"
+        for path, leaf in leaves.items()
+    }
+
+
 # The choices of `OptimizerConfig.name`; each returns what turns gradients into updates for a learning rate of 1.
 OPTIMIZERS: dict[str, Callable[[OptimizerConfig], optax.GradientTransformation]] = {
     "adamw": _adam,
     "adam": _adam,
     "lion": _lion,
+    "muon": _muon,
     "sgd": _sgd,
 }
 

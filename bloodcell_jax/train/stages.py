@@ -18,6 +18,7 @@ class TrainingStage:
     Attributes:
       config: what was asked for.
       start, stop: the steps it runs, [start, stop).
+      image_size: side in pixels of the images that it trains on.
       schedule: learning rate by updates since `start`.
       optimizer: over its trainable parameters.
       mask: tree of bools, its trainable parameters.
@@ -26,6 +27,7 @@ class TrainingStage:
     config: StageConfig
     start: int
     stop: int
+    image_size: int
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     mask: Mask
@@ -47,6 +49,7 @@ def plan_stages(config: Config, params: Params, *, epoch_size: int) -> list[Trai
                 config=stage,
                 start=start,
                 stop=start + steps,
+                image_size=stage.image_size or config.data.image_size,
                 schedule=schedule,
                 optimizer=create_optimizer(stage.optimizer, schedule),
                 mask=trainable_mask(params, stage.trainable),

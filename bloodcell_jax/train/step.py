@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from bloodcell_jax.augment.assignment import slot_keys
 from bloodcell_jax.augment.policies import VIEWS, Augmentation, apply_mix, apply_policy, apply_views
-from bloodcell_jax.models.input import normalize, to_unit
+from bloodcell_jax.models.input import normalize, resize, to_unit
 from bloodcell_jax.models.network import Network, Params
 from bloodcell_jax.train.freezing import merge
 from bloodcell_jax.train.guard import Guard
@@ -38,6 +38,7 @@ def training_batch(
     seed: ArrayLike,
     step: ArrayLike,
     *,
+    image_size: int,
     augmentation: Augmentation,
     num_classes: int,
     label_smoothing: float,
@@ -50,14 +51,15 @@ def training_batch(
         slots, int32 [n].
       seed: uint32 [].
       step: int32 [].
+      image_size: side of the images that the network is shown, in pixels; at most that of the images given.
 
     Returns:
-      Images [n, h, w, 3] in [0, 1], targets [n, num_classes] and keys [n]. If there are views, images and keys have
-      3 * n rows, and the views of an image are neighbors.
+      Images [n, image_size, image_size, 3] in [0, 1], targets [n, num_classes] and keys [n]. If there are views, images
+      and keys have 3 * n rows, and the views of an image are neighbors.
     """
     slots, block = batch["slots"], augmentation.block
     images, labels = _examples(data, batch)
-    images = to_unit(images)
+    images = resize(to_unit(images), image_size)
     apply = apply_views if augmentation.views else apply_policy
     images = apply(augmentation.policy, step_key(seed, AUGMENT, step), slots, images, block=block)
     targets = _targets(labels, num_classes, label_smoothing)
@@ -97,6 +99,7 @@ def images_input(
     model: Network,
     augmentation: Augmentation,
     *,
+    image_size: int,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     label_smoothing: float,
@@ -109,6 +112,7 @@ def images_input(
             batch,
             seed,
             step,
+            image_size=image_size,
             augmentation=augmentation,
             num_classes=model.num_classes,
             label_smoothing=label_smoothing,
@@ -141,7 +145,13 @@ def features_input(model: Network, *, label_smoothing: float) -> StepInput:
 
 
 def make_feature_extraction(
-    model: Network, augmentation: Augmentation, *, seed: int, mean: tuple[float, ...], std: tuple[float, ...]
+    model: Network,
+    augmentation: Augmentation,
+    *,
+    image_size: int,
+    seed: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
 ) -> Callable[[Params, jax.Array, jax.Array, jax.Array], jax.Array]:
     """Return the pure `(params, images uint8 [n, h, w, 3], slots, step) -> features [n, c]` of training images."""
 
@@ -152,6 +162,7 @@ def make_feature_extraction(
             batch,
             np.uint32(seed),
             step,
+            image_size=image_size,
             augmentation=augmentation,
             num_classes=model.num_classes,
             label_smoothing=0.0,

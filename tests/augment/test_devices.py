@@ -32,7 +32,14 @@ def drawn_on(backend, devices, augmentation):
 
     def make_batch(data, batch, seed, step):
         images, targets, keys = training_batch(
-            data, batch, seed, step, augmentation=augmentation, num_classes=40, label_smoothing=0.1
+            data,
+            batch,
+            seed,
+            step,
+            image_size=IMAGES.shape[1],
+            augmentation=augmentation,
+            num_classes=40,
+            label_smoothing=0.1,
         )
         return images, targets, jax.random.key_data(keys)
 

@@ -128,6 +128,7 @@ def test_cached_features_are_those_of_the_images_that_training_would_show(run, c
             {"indices": cache.examples, "slots": slots},
             jnp.uint32(5),
             view,
+            image_size=run.config.data.image_size,
             augmentation=run.augmentation,
             num_classes=3,
             label_smoothing=0.0,

@@ -116,7 +116,14 @@ def test_the_training_step_uses_both_epoch_by_epoch(tmp_path):
     @jax.jit
     def logits_and_targets(batch):
         inputs, targets, keys = training_batch(
-            data, batch, seed, start.step, augmentation=run.augmentation, num_classes=3, label_smoothing=0.0
+            data,
+            batch,
+            seed,
+            start.step,
+            image_size=run.config.data.image_size,
+            augmentation=run.augmentation,
+            num_classes=3,
+            label_smoothing=0.0,
         )
         inputs = normalize(inputs, run.config.model.mean, run.config.model.std)
         logits, _ = run.model.apply({"params": start.params}, inputs, train=True, keys=keys)

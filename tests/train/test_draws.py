@@ -32,6 +32,7 @@ def drawn_on(backend, devices):
             batch,
             seed,
             step,
+            image_size=SIZE,
             augmentation=Augmentation(parse_policy(POLICY)),
             num_classes=len(IMAGES),
             label_smoothing=0.0,

@@ -49,6 +49,32 @@ def test_an_update_rule(name, rule, decay):
             params[key] = p + expected
 
 
+def test_muon_makes_the_updates_of_matrices_orthogonal_and_as_large_as_adam_s():
+    config = OptimizerConfig(name="muon", learning_rate=RATE, schedule="constant")
+    optimizer = create_optimizer(config, create_schedule(config, steps=10, steps_per_epoch=1))
+    rng = np.random.default_rng(0)
+    names = ("stage_0/block_0/expand/kernel", "stage_0/block_0/expand/bias", "head/kernel")
+    params = dict(zip(names, (jnp.zeros(shape) for shape in ((6, 24), (24,), (6, 3))), strict=True))
+    state, means = optimizer.init(params), np.zeros((6, 24))
+    for step in range(1, 4):
+        gradients = {k: rng.standard_normal(v.shape) for k, v in params.items()}
+        updates, state = optimizer.update({k: jnp.asarray(v, jnp.float32) for k, v in gradients.items()}, state, params)
+        # Nesterov's momentum without bias, as far as a direction needs it.
+        means = 0.95 * means + 0.05 * gradients[names[0]]
+        ahead = 0.95 * means / (1 - 0.95 ** (step + 1)) + 0.05 * gradients[names[0]] / (1 - 0.95**step)
+        left, _, right = np.linalg.svd(ahead, full_matrices=False)
+        direction = np.asarray(updates[names[0]]) / (-RATE * 0.2 * 24**0.5)
+        # Five steps of Newton-Schulz bring every singular value near 1, to 0.7 at least and 1.2 at most.
+        values = np.diag(left.T @ direction @ right.T)
+        np.testing.assert_allclose(direction, left @ np.diag(values) @ right, atol=1e-3)
+        assert values.min() > 0.6
+        assert values.max() < 1.3
+    # Adam's first updates of the rest are of the size of the rate.
+    first, _ = optimizer.update({k: jnp.ones_like(v) for k, v in params.items()}, optimizer.init(params), params)
+    for name in names[1:]:
+        np.testing.assert_allclose(first[name], -RATE, rtol=1e-5)
+
+
 def test_clipping_scales_the_whole_gradient_before_the_rule():
     config = OptimizerConfig(name="sgd", learning_rate=1.0, schedule="constant", clip_norm=1.0)
     optimizer = create_optimizer(config, create_schedule(config, steps=10, steps_per_epoch=1))

@@ -81,7 +81,9 @@ class Trainer:
         mix = parse_mix("mixup:alpha=2" if recipe == "mixed" else "none")
         augmentation = Augmentation(parse_policy(policy), mix, block=2)
         gradients_of = make_gradients(
-            images_input(model, augmentation, mean=IMAGENET_MEAN, std=IMAGENET_STD, label_smoothing=0.1),
+            images_input(
+                model, augmentation, image_size=SIZE, mean=IMAGENET_MEAN, std=IMAGENET_STD, label_smoothing=0.1
+            ),
             batch_size=BATCH,
             accumulate=accumulate,
             jsd=None,

@@ -38,7 +38,7 @@ class Utilization:
         the backward pass is shorter by an amount that the formula does not know, and there is no MFU.
         """
         trains_all = all(jax.tree.leaves(stage.mask))
-        forward = forward_flops(run.model, run.config.data.image_size)
+        forward = forward_flops(run.model, stage.image_size)
         rate = measure_matrix_rate(jnp.dtype(run.config.model.dtype)) * run.parallel.mesh.size
         return cls(3 * forward if trains_all else None, rate)
 
