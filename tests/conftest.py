@@ -30,14 +30,25 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
+LOGGER = logging.getLogger("bloodcell_jax")
+UNTOUCHED = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate
+
+
 @pytest.fixture(autouse=True)
 def library_logger():
-    """The command line takes over the library's logger, which caplog of pytest 8.0 then does not hear."""
-    logger = logging.getLogger("bloodcell_jax")
-    handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+    """The command line takes over the library's logger, which caplog of pytest 8.0 then does not hear.
+
+    It may have done so in a fixture of the module, before this one.
+    """
+    _untouch_logger()
     yield
-    logger.handlers[:], logger.propagate = handlers, propagate
-    logger.setLevel(level)
+    _untouch_logger()
+
+
+def _untouch_logger():
+    handlers, level, LOGGER.propagate = UNTOUCHED
+    LOGGER.handlers[:] = handlers
+    LOGGER.setLevel(level)
 
 
 CONFIG = """
