@@ -79,7 +79,7 @@ def test_every_cell_stands_with_its_maps_answers_and_neighbors(folder):
     assert html.count("<article>") == 3
     assert html.count("data:image/jpeg;base64,") == 3 * (3 + 3)
     assert html.count("data:image/png;base64,") == 3 * 2
-    assert html.count('type="checkbox"') == 3 * (3 + 3), "every picture can be enlarged"
+    assert html.count('class="layers ') == 3 * (3 + 3), "every picture can be enlarged"
     text = _text(html)
     for said in ("The 2 most confident mistakes", "The 1 least certain answers", "3 × 3", "70.0 %", "0.25", "0.80"):
         assert said in text

@@ -126,21 +126,24 @@ def test_all_cells_of_a_work_list_with_odd_names_are_saved(pages, trained, cells
     assert set(data.ids) == set(HOSTILE)
 
 
-def test_a_click_enlarges_a_picture_of_the_explanations_and_another_one_makes_it_small(
-    trained, open_page, images_without_pixels
-):
+def test_a_click_enlarges_a_picture_of_the_explanations_with_its_map(trained, open_page, images_without_pixels):
     page = open_page(trained / "report" / "index.html", PHONE)
     wide = "[...document.querySelectorAll('.explained *, .embedding *')]"
     wide = f"{wide}.filter((e) => e.getBoundingClientRect().right > {PHONE['width']})"
     assert page.evaluate(f"{wide}.map((e) => e.outerHTML.slice(0, 80))") == []
     assert images_without_pixels(page) == 0
-    picture = page.locator(".zoom span").first
+    picture = page.locator(".gray").first
     picture.scroll_into_view_if_needed()
     small = picture.bounding_box()["width"]
     picture.click()
-    assert picture.bounding_box()["width"] > 2 * small
-    picture.click()
-    assert picture.bounding_box()["width"] == small
-    page.locator(".zoom input").first.focus()
-    page.keyboard.press("Space")
-    assert picture.bounding_box()["width"] > 2 * small
+    enlarged = page.locator("dialog.enlarged .gray")
+    assert enlarged.bounding_box()["width"] > 2 * small
+    layers = [layer.bounding_box() for layer in enlarged.locator("img").all()]
+    assert len(layers) == 2
+    assert layers[0] == layers[1], "the map lies on the image"
+    assert "occlusion of" in page.locator("dialog.enlarged").inner_text()
+    page.get_by_role("button", name="Close").click()
+    assert not page.locator("dialog.enlarged").is_visible()
+    page.locator("button.enlarge:has(.gray)").first.focus()
+    page.keyboard.press("Enter")
+    assert enlarged.is_visible()
