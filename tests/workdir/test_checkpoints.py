@@ -50,6 +50,20 @@ def usable(folders):
     return list(CheckpointFolders(folders.directory).usable([12, 8, 4]))
 
 
+def test_a_copied_state_is_saved_without_a_program_for_each_device(tmp_path, caplog):
+    sharding = jax.sharding.NamedSharding(jax.make_mesh((8,), ("data",)), jax.sharding.PartitionSpec())
+    kernel = jax.device_put(np.arange(16 * 3, dtype=np.float32).reshape(16, 3), sharding)
+    with contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints:
+        with jax.log_compiles():
+            checkpoints.save(1, {"params": {"kernel": kernel}}, {"metrics": {}})
+            checkpoints.wait()
+        like = {"kernel": jax.ShapeDtypeStruct(kernel.shape, kernel.dtype, sharding=sharding)}
+        restored = checkpoints.restore(1, {"params": like})["params"]["kernel"]
+    np.testing.assert_array_equal(restored, kernel)
+    assert restored.sharding == sharding
+    assert "XLA compilation" not in caplog.text
+
+
 def test_checksums_are_those_of_sha256sum(saved):
     check = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=saved / "12", capture_output=True)
     assert check.returncode == 0, check.stderr
