@@ -78,6 +78,13 @@ class OptimizerConfig:
         None, "decay of the second moment; unset: 0.999, or 0.99 for lion", minimum=0.0, maximum=0.9999999
     )
     momentum: float = option(0.9, "momentum of sgd", minimum=0.0, maximum=0.9999999)
+    layer_decay: float | None = option(
+        None,
+        "learning rate of a group of layers as a fraction of that of the group behind it, such as 0.8; the head has "
+        "the full rate; unset: all layers have it",
+        minimum=0.1,
+        maximum=1.0,
+    )
     clip_norm: float | None = option(None, "largest global norm of the gradient; unset: no clipping", minimum=0.0)
     moment_dtype: str = option("float32", "precision of the first moment", choices=("float32", "bfloat16"))
 

@@ -21,7 +21,7 @@ from bloodcell_jax.run.watch.preemption import StopSignals
 from bloodcell_jax.run.watch.profiling import StepProfiler
 from bloodcell_jax.run.watch.skipped import SkippedSteps
 from bloodcell_jax.train.stages import TrainingStage, stage_of_step
-from bloodcell_jax.train.state import TrainState, begin_stage
+from bloodcell_jax.train.state import TrainState
 from bloodcell_jax.train.step import Data, Metrics
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints
@@ -154,7 +154,7 @@ class Loop:
         stage = stage_of_step(run.stages, step)
         trees = run.parallel.local_view(self._checkpoints.restore(step, run.tree_shapes(stage)))
         skipped = run.parallel.place_state(np.int32(self._skipped.total))
-        state = TrainState.from_trees(trees, skipped, stage.mask, run.parallel.platform)
+        state = TrainState.from_trees(trees, skipped, stage.mask, run.parallel.platform, stage.distances)
         return jax.device_put(state, run.state_shardings(stage))
 
     def _place_data(self, stage: TrainingStage, stage_input: StageInput, state: TrainState, step: int) -> Data:
@@ -174,8 +174,7 @@ class Loop:
     def _begin_stage(self, state: TrainState, step: int) -> TrainState:
         following = stage_of_step(self._run.stages, step)
         begin = jax.jit(
-            lambda state: begin_stage(state, following.optimizer, following.mask, self._run.parallel.platform),
-            out_shardings=self._run.state_shardings(following),
+            lambda state: self._run.begin_stage(state, following), out_shardings=self._run.state_shardings(following)
         )
         return begin(state)
 

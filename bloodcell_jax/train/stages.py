@@ -7,6 +7,7 @@ import optax
 from bloodcell_jax.config import Config, StageConfig
 from bloodcell_jax.models.network import Params
 from bloodcell_jax.train.freezing import Mask, trainable_mask
+from bloodcell_jax.train.layer_decay import Distances, distances_from_head
 from bloodcell_jax.train.optimizers import create_optimizer
 from bloodcell_jax.train.schedules import create_schedule
 
@@ -21,6 +22,7 @@ class TrainingStage:
       schedule: learning rate by updates since `start`.
       optimizer: over its trainable parameters.
       mask: tree of bools, its trainable parameters.
+      distances: of all parameters from the head if the learning rate decays by layer, else None.
     """
 
     config: StageConfig
@@ -29,6 +31,7 @@ class TrainingStage:
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     mask: Mask
+    distances: Distances | None
 
 
 def plan_stages(config: Config, params: Params, *, epoch_size: int) -> list[TrainingStage]:
@@ -41,6 +44,7 @@ def plan_stages(config: Config, params: Params, *, epoch_size: int) -> list[Trai
     stages, start = [], 0
     for stage in config.stages:
         steps = stage.steps or max(1, round((stage.epochs or 0) * steps_per_epoch))
+        distances = None if stage.optimizer.layer_decay is None else distances_from_head(params)
         schedule = create_schedule(stage.optimizer, steps=steps, steps_per_epoch=steps_per_epoch)
         stages.append(
             TrainingStage(
@@ -48,8 +52,9 @@ def plan_stages(config: Config, params: Params, *, epoch_size: int) -> list[Trai
                 start=start,
                 stop=start + steps,
                 schedule=schedule,
-                optimizer=create_optimizer(stage.optimizer, schedule),
+                optimizer=create_optimizer(stage.optimizer, schedule, distances),
                 mask=trainable_mask(params, stage.trainable),
+                distances=distances,
             )
         )
         start += steps
