@@ -8,6 +8,7 @@ import optax
 from bloodcell_jax.config import OptimizerConfig
 from bloodcell_jax.train.freezing import decay_mask
 from bloodcell_jax.train.layer_decay import Distances, scale_by_layer
+from bloodcell_jax.train.plateaus import scale_by_rate_scale
 
 
 def _adam(config: OptimizerConfig) -> optax.GradientTransformation:
@@ -49,6 +50,8 @@ def create_optimizer(
     if config.weight_decay:
         chain.append(optax.add_decayed_weights(config.weight_decay, mask=decay_mask))
     chain.append(optax.scale_by_learning_rate(schedule))
+    if config.schedule == "plateau":
+        chain.append(scale_by_rate_scale())
     if config.layer_decay is not None:
         chain.append(scale_by_layer(config.layer_decay, distances or {}))
     return optax.chain(*chain)
