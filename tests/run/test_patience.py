@@ -20,9 +20,9 @@ from bloodcell_jax.train.plateaus import evaluations_since_best, plateau_scale
 from bloodcell_jax.weights.model_file import read_model_record
 from bloodcell_jax.workdir import Workdir
 
-STEPS, PATIENCE = 12, 4
+STEPS, PATIENCE = 9, 2
 RATE = OptimizerConfig(
-    name="adamw", learning_rate=1e-2, schedule="plateau", plateau_factor=0.5, plateau_patience=2, warmup_steps=3
+    name="adamw", learning_rate=1e-2, schedule="plateau", plateau_factor=0.5, plateau_patience=1, warmup_steps=3
 )
 
 
