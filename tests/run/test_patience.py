@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from jax.stages import Compiled
 
 from bloodcell_jax.config import (
     AugmentConfig,
@@ -15,6 +16,7 @@ from bloodcell_jax.config import (
     StageConfig,
     TrainConfig,
 )
+from bloodcell_jax.devices.parallel import DataParallel
 from bloodcell_jax.run.job import train_and_evaluate
 from bloodcell_jax.train.plateaus import evaluations_since_best, plateau_scale
 from bloodcell_jax.weights.model_file import read_model_record
@@ -43,9 +45,23 @@ def config_of(cells, early_stop):
 
 
 @pytest.fixture(scope="module")
-def ended(cells, tmp_path_factory):
+def steps_compiled():
+    """What was compiled as the step of a stage."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def ended(cells, tmp_path_factory, steps_compiled):
     """The result of a run that ended early."""
-    return train_and_evaluate(config_of(cells, PATIENCE), tmp_path_factory.mktemp("patience") / "run")
+    compile_step = DataParallel.compile_step
+
+    def spy(*arguments):
+        steps_compiled.append(compile_step(*arguments))
+        return steps_compiled[-1]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(DataParallel, "compile_step", spy)
+        return train_and_evaluate(config_of(cells, PATIENCE), tmp_path_factory.mktemp("patience") / "run")
 
 
 def lines_of(workdir):
@@ -64,6 +80,12 @@ def test_it_ends_after_the_evaluations_that_were_asked_for(ended):
     best = max(lines, key=lambda line: line["val/accuracy"])
     assert ended.best_step == best["step"] == read_model_record(ended.workdir / "model.safetensors").step
     assert f"ended early at step {ended.step} of {STEPS}" in ended.report.read_text()
+
+
+def test_each_stage_is_compiled_once_though_its_rate_changes(ended, steps_compiled):
+    """What is compiled ahead of time is never compiled again: it refuses arguments of another kind."""
+    assert len(steps_compiled) == 2
+    assert all(isinstance(step, Compiled) for step in steps_compiled)
 
 
 def test_the_rate_falls_at_each_plateau_of_its_own_stage(ended):
