@@ -194,12 +194,8 @@ class Loop:
             return stage_input.place_data(state.params, on_progress)
 
     def _begin_stage(self, state: TrainState, step: int) -> TrainState:
-        following = stage_of_step(self._run.stages, step)
         self._patience.begin_stage()
-        begin = jax.jit(
-            lambda state: self._run.begin_stage(state, following), out_shardings=self._run.state_shardings(following)
-        )
-        return begin(state)
+        return self._run.begin_stage(state, stage_of_step(self._run.stages, step))
 
     def _check_skipped(self, step: int, lines: list[Line]) -> None:
         """Log the steps up to `step` that were skipped, and check how many were so in a row.
