@@ -28,7 +28,8 @@ def _find_lr(values: flags.FlagValues, config: Config) -> None:
     results = find_learning_rate(config, folder, stage=value_of(values, "stage"), rates=rates)
     place = f"stage {results['stage']['name']}, {len(results['rates'])} steps from a rate of {rates.lowest:g}"
     if results["suggestion"] is None:
-        say(f"{place}: no suggestion, because the loss fell by less than 5 %; try other rates, or more steps")
+        fall = f"the smoothed loss fell by less than {results['least_fall']:.0%}"
+        say(f"{place}: no suggestion, because {fall}; try other rates, or more steps")
     else:
         others = (
             f"middle of the fall {results['valley']:.2g}, a tenth of the lowest point {results['before_lowest']:.2g}"

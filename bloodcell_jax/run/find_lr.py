@@ -17,7 +17,7 @@ from bloodcell_jax.run.run import Run
 from bloodcell_jax.run.step_memory import check_memory
 from bloodcell_jax.run.watch.progress import show_pass
 from bloodcell_jax.train.optimizers import create_optimizer
-from bloodcell_jax.train.range_test import has_diverged, read_off, rising_rates, smoothed
+from bloodcell_jax.train.range_test import LEAST_FALL, has_diverged, read_off, rising_rates, smoothed
 from bloodcell_jax.train.stages import TrainingStage
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.json_files import write_json
@@ -141,6 +141,7 @@ def _results(run: Run, number: int, rates: Range, losses: list[float]) -> dict[s
         "rule": "where the smoothed loss falls most steeply over the logarithm of the rate",
         "valley": None if found is None else found.valley,
         "before_lowest": None if found is None else found.before_lowest,
+        "least_fall": LEAST_FALL,
         "diverged": has_diverged(losses),
         "steps": rates.steps,
         "rates": tried,
