@@ -12,8 +12,8 @@ RECIPE is one of
 
 `bloodcell_jax/config/recipes.py` says where each comes from, and its functions give the stages to a configuration of
 your own. All but from-scratch need `weights`; without them the backbone is random and the results mean nothing. The
-accuracies have not been measured, because no ImageNet weights were available; pbc_scratch.py states that of
-from-scratch with Atto. docs/fine_tuning.md says when to take which.
+accuracies have not been measured, because no ImageNet weights were available. pbc_scratch.py states what an Atto
+reaches from scratch. docs/fine_tuning.md says when to take which.
 """
 
 from bloodcell_jax.config import AugmentConfig, Config, ModelConfig, TrainConfig, recipes

@@ -44,6 +44,7 @@ def test_it_tries_the_rates_until_the_loss_diverges(results):
     assert (results["valley"], results["suggestion"]) == (found.valley, found.steepest)
 
 
+@pytest.mark.exhaustive  # It compiles another step.
 def test_its_step_is_that_of_the_run(results, config_file, run_steps):
     """The first loss is the run's own, on its first batch and with its first weights."""
     run = create_run(runpy.run_path(str(config_file))["get_config"]())
