@@ -44,12 +44,12 @@ def measured_config(config: Config) -> Config:
     """
     config = copy.deepcopy(config)
     config.stages = [replace(config.stages[-1], cached_views=None)]
-    # No peer has it.
-    config.stages[-1].optimizer.layer_decay = None
     config.data = DataConfig(
         source="random pixels", image_size=config.data.image_size, group_duplicates=False, feed="resident"
     )
     config.model = replace(config.model, weights=None)
+    # No peer has it.
+    config.stages[-1].optimizer.layer_decay = None
     return config
 
 
