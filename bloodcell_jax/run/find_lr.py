@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import numpy as np
 
 from bloodcell_jax.config import Config
 from bloodcell_jax.errors import DataError, UsageError
@@ -133,7 +134,7 @@ def _results(run: Run, number: int, rates: Range, losses: list[float]) -> dict[s
     finite = [loss for loss in losses if math.isfinite(loss)]
     if not finite:
         raise DataError(f"the first loss of stage {number} is not finite; look at the images and the weights")
-    tried = [float(schedule(step)) for step in range(len(finite))]
+    tried = [np.asarray(schedule(step)).item() for step in range(len(finite))]
     found = read_off(tried, finite, rates.steps)
     return {
         "stage": {"number": number, "name": run.stages[number].config.name},
