@@ -25,6 +25,7 @@ from bloodcell_jax.config import (
     OptimizerConfig,
     StageConfig,
     TrainConfig,
+    recipes,
 )
 from bloodcell_jax.errors import UsageError
 
@@ -69,19 +70,6 @@ def _convnext(data: DataConfig, augment: AugmentConfig) -> Config:
         data=data,
         model=ModelConfig(variant="convnext_base"),
         augment=augment,
-        stages=[
-            StageConfig(
-                name="head",
-                epochs=10.0,
-                trainable=("head/.*", "head_norm/.*", "!.*"),
-                optimizer=OptimizerConfig(name="adam", learning_rate=1e-3),
-            ),
-            StageConfig(
-                name="last-stage",
-                epochs=3.0,
-                trainable=("head/.*", "head_norm/.*", "stage_3/.*", "!.*"),
-                optimizer=OptimizerConfig(name="adam", learning_rate=1e-5),
-            ),
-        ],
+        stages=recipes.report(),
         train=TrainConfig(batch_size=64),
     )

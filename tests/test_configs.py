@@ -1,8 +1,10 @@
 """The configurations of the library are valid, and their docstrings are true."""
 
+import re
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import flags
 
@@ -10,11 +12,16 @@ from bloodcell_jax import cli
 from bloodcell_jax.cli.config_flags import parse
 from bloodcell_jax.config import validate
 from bloodcell_jax.errors import UsageError
+from bloodcell_jax.models.network import leaves_by_path
+from bloodcell_jax.models.registry import create_model, param_shapes
 from bloodcell_jax.run.create import check_blocks, create_augmentation
+from bloodcell_jax.train.stages import plan_stages
 
 FOLDER = Path(__file__).parents[1] / "configs"
 REPORT = runpy.run_path(str(FOLDER / "report_table1.py"))
-ARGUMENTS = {"quickstart": [""], "pbc_scratch": [""], "convnext_base": [""], "report_table1": REPORT["ROWS"]}
+RECIPES = runpy.run_path(str(FOLDER / "fine_tune.py"))
+ARGUMENTS = {"quickstart": [""], "pbc_scratch": [""], "convnext_base": [""]}
+ARGUMENTS |= {"report_table1": REPORT["ROWS"], "fine_tune": tuple(RECIPES["RECIPES"])}
 
 
 def test_all_are_listed_here():
@@ -49,9 +56,45 @@ def test_the_report_s_rows():
         REPORT["get_config"]("knn")
 
 
+@pytest.mark.parametrize("name", RECIPES["RECIPES"])
+def test_a_recipe_s_patterns_fit_every_network(name):
+    """The head always learns, and what a stage sets free stays free."""
+    config = RECIPES["get_config"](name)
+    for variant in ("convnext_atto", "custom_cnn"):
+        shapes = param_shapes(create_model(variant, 8), 32)
+        free = set()
+        for stage in plan_stages(config, shapes, epoch_size=640):
+            learns = {path for path, trains in leaves_by_path(stage.mask).items() if trains}
+            assert learns >= free | {"head/kernel", "head/bias"}
+            free = learns
+        everything = name in ("gradual-unfreezing", "winner", "from-scratch")
+        assert (free == set(leaves_by_path(shapes))) == everything
+        if name == "linear-probe":
+            assert free == {"head/kernel", "head/bias"}
+
+
+def test_the_winner_s_rates_and_shares():
+    config = RECIPES["get_config"]("winner")
+    stages = plan_stages(config, param_shapes(create_model("convnext_atto", 8), 32), epoch_size=6400)
+    rates = [(stage.schedule(0), stage.schedule(stage.stop - stage.start)) for stage in stages]
+    np.testing.assert_allclose(rates, [(5e-5, 1e-6), (5e-6, 1e-6)], rtol=1e-4)
+    assert [stage.stop - stage.start for stage in stages] == [1500, 1000]
+    shares = [float(share) for share in re.findall(r"p=([\d.]+)", config.augment.policy)]
+    assert len(shares) == config.augment.policy.count("|") + 1 == 11
+    assert min(shares) == 0.1
+    assert max(shares) == 0.4
+
+
+def test_gradual_unfreezing_lowers_the_rate_from_stage_to_stage():
+    rates = [stage.optimizer.learning_rate for stage in RECIPES["get_config"]("gradual-unfreezing").stages]
+    np.testing.assert_allclose(rates, [1e-3 / 2.6**number for number in range(5)])
+    with pytest.raises(UsageError, match=r"fine_tune:half: .*linear-probe, report"):
+        RECIPES["get_config"]("half")
+
+
 @pytest.mark.parametrize("name", sorted(set(ARGUMENTS) - {"quickstart"}))
 def test_a_configuration_asks_for_the_data(name, capsys, tmp_path):
-    argument = REPORT["ROWS"][0] if name == "report_table1" else ""
+    argument = ARGUMENTS[name][0]
     flags = [f"--config={name}:{argument}".rstrip(":"), f"--workdir={tmp_path / 'run'}", "--config.data.crop=none"]
     assert cli.main(["bloodcell", "train", *flags]) == 2
     assert "config.data.source: missing" in capsys.readouterr().err

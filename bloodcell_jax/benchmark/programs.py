@@ -47,6 +47,8 @@ def measured_config(config: Config) -> Config:
     config.stages = [replace(config.stages[-1], cached_views=None, image_size=None)]
     config.data = DataConfig(source="random pixels", image_size=image_size, group_duplicates=False, feed="resident")
     config.model = replace(config.model, weights=None)
+    # No peer has it.
+    config.stages[-1].optimizer.layer_decay = None
     return config
 
 

@@ -20,6 +20,7 @@ from bloodcell_jax.cli.audit import AUDIT
 from bloodcell_jax.cli.benchmark import BENCHMARK
 from bloodcell_jax.cli.convert import CONVERT
 from bloodcell_jax.cli.evaluate import EVALUATE
+from bloodcell_jax.cli.find_lr import FIND_LR
 from bloodcell_jax.cli.plan import PLAN
 from bloodcell_jax.cli.predict import PREDICT
 from bloodcell_jax.cli.prepare import PREPARE
@@ -32,6 +33,7 @@ from bloodcell_jax.names import visible
 
 VERBS = {
     "prepare": PREPARE,
+    "find_lr": FIND_LR,
     "train": TRAIN,
     "evaluate": EVALUATE,
     "predict": PREDICT,

@@ -5,6 +5,7 @@ A configuration is a Python file with `get_config(arg="") -> Config`. Any field 
 build the model again.
 """
 
+from bloodcell_jax.config import recipes
 from bloodcell_jax.config.data import AUTO, Crop, DataConfig
 from bloodcell_jax.config.fields import (
     AugmentConfig,
@@ -35,6 +36,7 @@ __all__ = [
     "group_pattern",
     "leaves",
     "power_range",
+    "recipes",
     "to_dict",
     "validate",
 ]

@@ -64,12 +64,22 @@ class OptimizerConfig:
     schedule: str = option(
         "cosine",
         "shape of the learning rate after the warm-up; exponential falls by the same factor in every step, to "
-        "final_scale; one_cycle has a warm-up of its own, 30 % of the steps from a 25th of the peak",
-        choices=("cosine", "linear", "constant", "exponential", "one_cycle"),
+        "final_scale; one_cycle has a warm-up of its own, 30 % of the steps from a 25th of the peak; plateau is "
+        "constant, and falls whenever train.best_metric does not become better",
+        choices=("cosine", "linear", "constant", "exponential", "one_cycle", "plateau"),
     )
     warmup_epochs: float = option(0.0, "epochs of linear warm-up from 0", minimum=0.0)
     warmup_steps: int | None = option(None, "steps of linear warm-up; wins over warmup_epochs", minimum=0)
     final_scale: float = option(0.0, "last learning rate as a fraction of the peak", minimum=0.0, maximum=1.0)
+    plateau_factor: float = option(
+        0.1, "factor on the learning rate at each plateau of schedule=plateau", minimum=0.0, maximum=1.0
+    )
+    plateau_patience: int = option(
+        5,
+        "evaluations in a row without a better train.best_metric in this stage after which schedule=plateau lowers the "
+        "learning rate",
+        minimum=1,
+    )
     weight_decay: float = option(
         0.0, "decoupled weight decay of kernels; biases, norms and layer scales never decay", minimum=0.0
     )
@@ -80,6 +90,13 @@ class OptimizerConfig:
         None, "decay of the second moment; unset: 0.999, or 0.99 for lion", minimum=0.0, maximum=0.9999999
     )
     momentum: float = option(0.9, "momentum of sgd", minimum=0.0, maximum=0.9999999)
+    layer_decay: float | None = option(
+        None,
+        "learning rate of a group of layers as a fraction of that of the group behind it, such as 0.8; the head has "
+        "the full rate; unset: all layers have it",
+        minimum=0.1,
+        maximum=1.0,
+    )
     clip_norm: float | None = option(None, "largest global norm of the gradient; unset: no clipping", minimum=0.0)
     moment_dtype: str = option("float32", "precision of the first moment", choices=("float32", "bfloat16"))
 
@@ -188,6 +205,13 @@ class TrainConfig:
         "val/f1_macro",
         "metric that decides which checkpoint is the best",
         choices=("val/f1_macro", "val/accuracy", "val/loss"),
+    )
+    early_stop: int | None = option(
+        None,
+        "end the run after so many evaluations in a row of the last stage without a better best_metric in it; unset: "
+        "run all steps",
+        minimum=1,
+        may_change=True,
     )
     max_bad_steps: int = option(
         10,

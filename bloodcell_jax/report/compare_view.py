@@ -76,7 +76,7 @@ def _training(run: ComparedRun) -> dict[str, str]:
         "Checkpoint, step": _count(run.scores.get("step")),
         "Images of train": _count(data.get("splits", {}).get("train", {}).get("count")),
         "Parameters": _count(model.get("parameters")),
-        "Steps": _count(environment.get("steps")),
+        "Steps": _count(environment.get("steps_trained", environment.get("steps"))),
         "Training time": duration_text(environment.get("seconds_trained")),
         "Devices": ", ".join(environment.get("devices", ())) or "–",
     }

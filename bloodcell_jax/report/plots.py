@@ -60,6 +60,31 @@ def curves(
     return _svg(figure)
 
 
+def losses_over_rates(
+    rates: Sequence[float], losses: Sequence[float], averages: Sequence[float], *, chosen: float | None
+) -> str:
+    """Draw the losses of a range test over its learning rates, as SVG.
+
+    Args:
+      rates: rising, [n].
+      losses: of single batches, [n].
+      averages: their moving average, [n].
+      chosen: a dashed line stands at this rate; None: at none.
+    """
+    figure, axes = _axes(width=5.6, height=3.2)
+    axes.plot(rates, losses, "o", color=SERIES_2, markersize=3, alpha=0.6, label="step")
+    axes.plot(rates, averages, color=SERIES_1, linewidth=1.6, label="average")
+    if chosen is not None:
+        axes.axvline(chosen, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)
+    # A loss that diverges would flatten all others.
+    low, high = min(losses), min(max(losses), 1.6 * averages[0])
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", ylim=(0.95 * low, 1.02 * high))
+    axes.xaxis.set_minor_locator(_ticker().NullLocator())
+    axes.yaxis.label.set(color=INK, size=9)
+    axes.legend(frameon=False, labelcolor=INK, loc="upper left")
+    return _svg(figure)
+
+
 # The counts of bins of confidence with their mean confidences and accuracies, which are None where a bin is empty.
 Bins = Mapping[str, Sequence[Any]]
 

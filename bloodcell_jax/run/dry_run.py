@@ -10,6 +10,7 @@ from bloodcell_jax.run.data_summary import data_summary, unused_labels
 from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.train.freezing import decay_mask, partition
+from bloodcell_jax.train.stages import TrainingStage
 
 
 def describe_run(config: Config) -> str:
@@ -20,17 +21,28 @@ def describe_run(config: Config) -> str:
 
 
 def parameter_table(run: Run) -> str:
-    """Return one line per parameter: path, shape, whether it decays, and the stages in which it is trainable."""
+    """Return one line per parameter: path, shape, whether it decays, and the stages in which it is trainable.
+
+    Beside a stage's word stands the fraction of the learning rate that the parameter has in it, if that is not all.
+    """
     decays = leaves_by_path(decay_mask(run.param_shapes))
-    masks = {stage.config.name: leaves_by_path(stage.mask) for stage in run.stages}
     shapes = leaves_by_path(run.param_shapes)
-    rows = [("parameter", "shape", "decay", *masks)]
+    rows = [("parameter", "shape", "decay", *(stage.config.name for stage in run.stages))]
     for path, leaf in shapes.items():
-        states = ["trainable" if mask[path] else "frozen" for mask in masks.values()]
+        states = [_learning(stage, path) for stage in run.stages]
         rows.append((path, "x".join(map(str, leaf.shape)), "yes" if decays[path] else "no", *states))
     counts = [f"{count_parameters(partition(run.param_shapes, stage.mask)[0]):,}" for stage in run.stages]
     rows.append((f"trainable of {count_parameters(shapes):,}", "", "", *counts))
     return aligned(rows)
+
+
+def _learning(stage: TrainingStage, path: str) -> str:
+    """Return whether a stage trains a parameter, and at which fraction of its learning rate."""
+    if not leaves_by_path(stage.mask)[path]:
+        return "frozen"
+    decay, distances = stage.config.optimizer.layer_decay, stage.distances
+    scale = 1.0 if decay is None or distances is None else decay ** distances[path]
+    return "trainable" if scale == 1 else f"trainable x {scale:.3g}"
 
 
 def stage_costs(run: Run) -> str:

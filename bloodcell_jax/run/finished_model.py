@@ -95,7 +95,9 @@ def complete_model(path: str | Path) -> None:
     if workdir.model.exists() or not (workdir.config.exists() and workdir.checkpoints.is_dir()):
         return
     config, environment = workdir.read_config(), workdir.read_environment()
-    steps, weights = environment.get("steps", 0), environment.get("weights")
+    # Earlier versions, and runs under way, only know how many steps there are to be.
+    steps = environment.get("steps_trained", environment.get("steps", 0))
+    weights = environment.get("weights")
     with contextlib.closing(Checkpoints(workdir.checkpoints, read_only=True)) as checkpoints:
         folders = checkpoints.folders
         last = max(folders.steps(), default=0)

@@ -131,11 +131,11 @@ def _train(run: Run, workdir: Workdir, signals: StopSignals, profile_steps: rang
     with contextlib.closing(Checkpoints(workdir.checkpoints)) as checkpoints:
         inputs = RunInputs(run)
         evaluator = RunEvaluator(run, inputs)
-        seconds = Loop(run, workdir, checkpoints, signals, inputs, evaluator, profile_steps).train()
-        say_place(f"after step {run.total_steps}, the last one")
+        trained = Loop(run, workdir, checkpoints, signals, inputs, evaluator, profile_steps).train()
+        say_place(f"after step {trained.step}, the last one")
         if jax.process_index() == 0:
-            update_json(workdir.environment, {"seconds_trained": seconds})
-        return _finish(run, workdir, checkpoints, inputs, evaluator, signals)
+            update_json(workdir.environment, {"seconds_trained": trained.seconds, "steps_trained": trained.step})
+        return _finish(run, workdir, checkpoints, inputs, evaluator, signals, trained.step)
 
 
 def _finish(
@@ -145,6 +145,7 @@ def _finish(
     inputs: RunInputs,
     evaluator: RunEvaluator,
     signals: StopSignals,
+    step: int,
 ) -> Result:
     """Evaluate the best checkpoint on val and test, unless that is done; write its model and the report."""
     folders, ranking = checkpoints.folders, ranking_of(run.config.train.best_metric)
@@ -175,7 +176,7 @@ def _finish(
     wait_for_all("report")
     return Result(
         workdir=workdir.path,
-        step=run.total_steps,
+        step=step,
         best_step=best,
         metrics={split: read_json(workdir.evaluation(split).metrics) for split in splits},
         report=workdir.report,

@@ -14,6 +14,7 @@ from bloodcell_jax.run.divergence import diverged
 from bloodcell_jax.run.evaluation import RunEvaluator
 from bloodcell_jax.run.inputs import RunInputs, StageInput
 from bloodcell_jax.run.journal import Journal
+from bloodcell_jax.run.patience import Patience
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.run.step_memory import check_memory
 from bloodcell_jax.run.watch.meter import Line, StageMeter, TrainingClock
@@ -21,11 +22,23 @@ from bloodcell_jax.run.watch.preemption import StopSignals
 from bloodcell_jax.run.watch.profiling import StepProfiler
 from bloodcell_jax.run.watch.skipped import SkippedSteps
 from bloodcell_jax.train.stages import TrainingStage, stage_of_step
-from bloodcell_jax.train.state import TrainState, begin_stage
+from bloodcell_jax.train.state import TrainState
 from bloodcell_jax.train.step import Data, Metrics
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints
 from bloodcell_jax.workdir.resume import step_to_resume
+
+
+class Trained(NamedTuple):
+    """Where training ended.
+
+    Attributes:
+      step: the last one; less than the run's total if it ended early.
+      seconds: that all steps took.
+    """
+
+    step: int
+    seconds: float
 
 
 class _Due(NamedTuple):
@@ -60,6 +73,7 @@ class Loop:
         self._clock = TrainingClock(self._record.get("seconds", 0.0))
         # Checkpoints of earlier versions do not have it.
         self._skipped = SkippedSteps(self._record.get("skipped_steps", 0))
+        self._patience = Patience(run, self._record.get("stage_values", []))
         self._journal = Journal(
             workdir,
             first_step=self._first_step,
@@ -74,27 +88,33 @@ class Loop:
         self._trained = self._saved = self._first_step
         signals.is_saved = lambda: self._trained == self._saved and not checkpoints.is_saving
 
-    def train(self) -> float:
-        """Run every step that is left; returns the seconds that all steps took."""
+    def train(self) -> Trained:
+        """Run every step that is left."""
         step, total, note = self._first_step, self._run.total_steps, self._journal.progress.note
         state = self._restore()
-        if step == total and not self._is_unevaluated:
+        if self._is_over(step) and not self._is_unevaluated:
             self._prune()
-            note(f"{self._workdir}: already trained for all {total} steps")
-            return self._clock.seconds
+            early = f"already ended early at step {step} of {total}: {self._patience}"
+            note(f"{self._workdir}: {f'already trained for all {total} steps' if step == total else early}")
+            return Trained(step, self._clock.seconds)
         note(f"augmentation: {self._run.augmentation}")
         self._profiler.begin(step)
         with contextlib.closing(self._profiler), self._journal:
             if self._is_unevaluated:
-                self._evaluate_again(state, step)
-            while step < total:
-                stage = stage_of_step(self._run.stages, step)
-                state, step = self._run_stage(stage, state, step), stage.stop
+                state = self._evaluate_again(state, step)
+            while not self._is_over(step):
+                state, step = self._run_stage(stage_of_step(self._run.stages, step), state, step)
+            if step < total:
+                note(f"step {step}/{total}  ends early: {self._patience}")
         self._checkpoints.wait()
         self._prune()
-        return self._clock.seconds
+        return Trained(step, self._clock.seconds)
 
-    def _run_stage(self, stage: TrainingStage, state: TrainState, step: int) -> TrainState:
+    def _is_over(self, step: int) -> bool:
+        return step == self._run.total_steps or self._patience.ends_run(step)
+
+    def _run_stage(self, stage: TrainingStage, state: TrainState, step: int) -> tuple[TrainState, int]:
+        """Run a stage from a step on; returns the state after its last step, and that step."""
         run, journal, stage_input = self._run, self._journal, self._inputs.of_stage(stage)
         data, seed = self._place_data(stage, stage_input, state, step), run.place_seed()
         with stage_input.open_batches(step) as batches:
@@ -104,7 +124,7 @@ class Loop:
             train_step = compile_stage(run, stage, stage_input)
             check_memory(run, stage, train_step)
             meter = StageMeter(run, stage, self._clock, step)
-            while step < stage.stop:
+            while step < stage.stop and not self._is_over(step):
                 batch = meter.next_of(batches)
                 self._profiler.before_step(step)
                 self._trained = step + 1
@@ -124,10 +144,12 @@ class Loop:
                 if due.save:
                     self._check_parameters(step, metrics)
                 with meter.paused(step, state) if due.save else contextlib.nullcontext():
-                    val = self._evaluate(state) if due.evaluate else {}
+                    val = self._evaluate(state, step) if due.evaluate else {}
                     # The line of a step that could not be evaluated is written when it is.
                     unwritten = lines.pop() if val is None else None
                     journal.write(lines, val or {})
+                    if val:
+                        state = self._learn_of(val, stage, state)
                     if step == stage.stop < run.total_steps:
                         state = self._begin_stage(state, step)
                     if due.save:
@@ -135,7 +157,7 @@ class Loop:
                 if due.stop or val is None:
                     self._checkpoints.wait()
                     raise self._signals.error()
-        return state
+        return state, step
 
     def _due(self, stage: TrainingStage, step: int) -> _Due:
         """Return what is to be done after `step` finished steps; all processes of a run agree on it."""
@@ -154,7 +176,7 @@ class Loop:
         stage = stage_of_step(run.stages, step)
         trees = run.parallel.local_view(self._checkpoints.restore(step, run.tree_shapes(stage)))
         skipped = run.parallel.place_state(np.int32(self._skipped.total))
-        state = TrainState.from_trees(trees, skipped, stage.mask, run.parallel.platform)
+        state = TrainState.from_trees(trees, skipped, stage.mask, run.parallel.platform, stage.distances)
         return jax.device_put(state, run.state_shardings(stage))
 
     def _place_data(self, stage: TrainingStage, stage_input: StageInput, state: TrainState, step: int) -> Data:
@@ -172,12 +194,8 @@ class Loop:
             return stage_input.place_data(state.params, on_progress)
 
     def _begin_stage(self, state: TrainState, step: int) -> TrainState:
-        following = stage_of_step(self._run.stages, step)
-        begin = jax.jit(
-            lambda state: begin_stage(state, following.optimizer, following.mask, self._run.parallel.platform),
-            out_shardings=self._run.state_shardings(following),
-        )
-        return begin(state)
+        self._patience.begin_stage()
+        return self._run.begin_stage(state, stage_of_step(self._run.stages, step))
 
     def _check_skipped(self, step: int, lines: list[Line]) -> None:
         """Log the steps up to `step` that were skipped, and check how many were so in a row.
@@ -211,29 +229,43 @@ class Loop:
         self._journal.sync()
         return diverged(self._run, self._workdir, self._checkpoints.folders.steps(), what, step, past=past)
 
-    def _evaluate(self, state: TrainState) -> dict[str, float | None] | None:
-        """Return the metrics of val; None if a signal came before they were there."""
+    def _evaluate(self, state: TrainState, step: int) -> dict[str, float | None] | None:
+        """Return the metrics of val, the same in every process; None if a signal came before they were there."""
 
         def check() -> None:
             if self._signals.agreed():
                 raise InterruptedError
 
         try:
-            return self._evaluator.val_metrics(state, before_batch=check)
+            metrics = self._evaluator.val_metrics(state, before_batch=check)
         except InterruptedError:
             return None
+        # Hosts of two kinds could differ in the last bit, and one of them would end the run alone.
+        return shared(f"val {step}", lambda: metrics)
+
+    def _learn_of(self, val: dict[str, float | None], stage: TrainingStage, state: TrainState) -> TrainState:
+        """Take in an evaluation of a stage: its learning rate may fall."""
+        self._patience.add(val)
+        state, line = self._patience.lower_rate(stage, state)
+        if line:
+            self._journal.progress.note(line)
+        return state
 
     @property
     def _is_unevaluated(self) -> bool:
         return self._record.get("unwritten") is not None
 
-    def _evaluate_again(self, state: TrainState, step: int) -> None:
+    def _evaluate_again(self, state: TrainState, step: int) -> TrainState:
         """Evaluate the state that the run begins with, of a checkpoint that a signal left unevaluated."""
-        val = self._evaluate(state)
+        val = self._evaluate(state, step)
         if val is None:
             raise self._signals.error()
         self._journal.write([self._record["unwritten"]], val)
+        stage = stage_of_step(self._run.stages, step)
+        if step > stage.start:  # else it is the last evaluation of the stage before
+            state = self._learn_of(val, stage, state)
         self._save(state, step, val)
+        return state
 
     def _save(self, state: TrainState, step: int, val: dict[str, float | None], unwritten: Line | None = None) -> None:
         self._journal.sync()
@@ -244,6 +276,7 @@ class Loop:
             "metrics": val,
             "seconds": self._clock.seconds,
             "skipped_steps": self._skipped.total,
+            "stage_values": self._patience.values,
             "splits": self._run.splits_record["sha256"],
         }
         self._checkpoints.save(step, trees, record | ({"unwritten": unwritten} if unwritten else {}))

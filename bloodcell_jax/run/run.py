@@ -176,12 +176,20 @@ class Run:
         """What tells which updates are skipped."""
         return Guard(self.config.train.max_bad_steps, self.config.train.spike_sigma)
 
+    def begin_stage(self, state: TrainState, stage: TrainingStage) -> TrainState:
+        """Return the state with which a stage begins, on the devices."""
+        begin = jax.jit(lambda state: self._begun(state, stage), out_shardings=self.state_shardings(stage))
+        return begin(state)
+
+    def _begun(self, state: TrainState, stage: TrainingStage) -> TrainState:
+        return begin_stage(state, stage.optimizer, stage.mask, self.parallel.platform, stage.distances)
+
     def _shapes_of_state(self, stage: TrainingStage) -> TrainState:
         return jax.eval_shape(lambda params: self._fresh_state(params, stage), self.param_shapes)
 
     def _fresh_state(self, params: Params, stage: TrainingStage) -> TrainState:
         state = create_state(params, self.guard, with_ema=self.config.train.ema_decay is not None)
-        return begin_stage(state, stage.optimizer, stage.mask, self.parallel.platform)
+        return self._begun(state, stage)
 
     def _initial_params(self) -> Params:
         config = self.config

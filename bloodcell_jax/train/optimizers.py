@@ -10,6 +10,8 @@ import optax.contrib
 
 from bloodcell_jax.config import OptimizerConfig
 from bloodcell_jax.train.freezing import decay_mask
+from bloodcell_jax.train.layer_decay import Distances, scale_by_layer
+from bloodcell_jax.train.plateaus import scale_by_rate_scale
 
 
 def _adam(config: OptimizerConfig) -> optax.GradientTransformation:
@@ -58,14 +60,26 @@ OPTIMIZERS: dict[str, Callable[[OptimizerConfig], optax.GradientTransformation]]
 }
 
 
-def create_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+def create_optimizer(
+    config: OptimizerConfig, schedule: optax.Schedule, distances: Distances | None = None
+) -> optax.GradientTransformation:
     """Return the update rule over a flat dict of trainable parameters.
 
     Frozen parameters never reach it: they have no moments and cannot decay.
+
+    Args:
+      config: what was asked for.
+      schedule: learning rate by finished updates.
+      distances: of the parameters from the head; needed if `config.layer_decay` is set.
     """
     chain = [OPTIMIZERS[config.name](config)]
     if config.clip_norm is not None:
         chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if config.weight_decay:
         chain.append(optax.add_decayed_weights(config.weight_decay, mask=decay_mask))
-    return optax.chain(*chain, optax.scale_by_learning_rate(schedule))
+    chain.append(optax.scale_by_learning_rate(schedule))
+    if config.schedule == "plateau":
+        chain.append(scale_by_rate_scale())
+    if config.layer_decay is not None:
+        chain.append(scale_by_layer(config.layer_decay, distances or {}))
+    return optax.chain(*chain)

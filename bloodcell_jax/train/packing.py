@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from bloodcell_jax.models.network import Params
 from bloodcell_jax.train.freezing import Mask, decay_mask, merge, partition
+from bloodcell_jax.train.layer_decay import Distances, name_of_distance
 
 Leaves = dict[str, Any]
 
@@ -74,13 +75,20 @@ class Packing:
         return _map_dicts(self.unpack, {name for name, _ in self.groups}, tree)
 
 
-def create_packing(leaves: Leaves, platform: str) -> Packing:
-    """Return the packing of leaves by path, arrays or shapes, for a platform of JAX."""
+def create_packing(leaves: Leaves, platform: str, distances: Distances | None = None) -> Packing:
+    """Return the packing of leaves by path, arrays or shapes, for a platform of JAX.
+
+    Args:
+      leaves: what is packed.
+      platform: name of the platform.
+      distances: if the learning rate decays by layer; leaves at different distances from the head are not joined.
+    """
     decays, joins = decay_mask(leaves), _JOINS.get(platform, _JOINS["cpu"])
     groups: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
     # The order is that of JAX's trees, whichever way the leaves came: initialized, restored or traced.
     for path, leaf in sorted(leaves.items()):
-        joined = f"{leaf.dtype}/{'kernel' if decays[path] else 'rest'}"
+        layer = [] if distances is None else [name_of_distance(distances[path])]
+        joined = "/".join([str(leaf.dtype), *layer, "kernel" if decays[path] else "rest"])
         groups.setdefault(joined if joins(len(leaf.shape)) else path, []).append((path, tuple(leaf.shape)))
     return Packing(tuple((name, tuple(members)) for name, members in groups.items()))
 
@@ -116,10 +124,10 @@ class PackedParams:
     packing: Packing = flax.struct.field(pytree_node=False)
 
     @classmethod
-    def of(cls, params: Params, mask: Mask, platform: str) -> "PackedParams":
-        """Return the parameters of a stage whose trainable ones `mask` names, for a platform of JAX."""
+    def of(cls, params: Params, mask: Mask, platform: str, distances: Distances | None = None) -> "PackedParams":
+        """Return the parameters of a stage whose trainable ones `mask` names, see `create_packing`."""
         trainable, frozen = partition(params, mask)
-        packing = create_packing(trainable, platform)
+        packing = create_packing(trainable, platform, distances)
         return cls(packing.pack(trainable), frozen, packing)
 
     def unpack(self) -> Params:

@@ -14,6 +14,8 @@ SCHEDULES: dict[str, Callable[[float, float, int], optax.Schedule]] = {
     "exponential": lambda peak, final_scale, steps: optax.exponential_decay(peak, steps, final_scale),
     # L. Smith and N. Topin 2017 (arXiv:1708.07120), with PyTorch's defaults: from a 25th of the peak to a 250,000th.
     "one_cycle": lambda peak, final_scale, steps: optax.cosine_onecycle_schedule(steps, peak),
+    # What lowers it is a factor beside it: see train/plateaus.py.
+    "plateau": lambda peak, final_scale, steps: optax.constant_schedule(peak),
 }
 
 

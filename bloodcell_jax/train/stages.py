@@ -7,6 +7,7 @@ import optax
 from bloodcell_jax.config import Config, StageConfig
 from bloodcell_jax.models.network import Params
 from bloodcell_jax.train.freezing import Mask, trainable_mask
+from bloodcell_jax.train.layer_decay import Distances, distances_from_head
 from bloodcell_jax.train.optimizers import create_optimizer
 from bloodcell_jax.train.schedules import create_schedule
 
@@ -22,6 +23,7 @@ class TrainingStage:
       schedule: learning rate by updates since `start`.
       optimizer: over its trainable parameters.
       mask: tree of bools, its trainable parameters.
+      distances: of all parameters from the head if the learning rate decays by layer, else None.
     """
 
     config: StageConfig
@@ -31,6 +33,7 @@ class TrainingStage:
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     mask: Mask
+    distances: Distances | None
 
 
 def plan_stages(config: Config, params: Params, *, epoch_size: int) -> list[TrainingStage]:
@@ -43,6 +46,7 @@ def plan_stages(config: Config, params: Params, *, epoch_size: int) -> list[Trai
     stages, start = [], 0
     for stage in config.stages:
         steps = stage.steps or max(1, round((stage.epochs or 0) * steps_per_epoch))
+        distances = None if stage.optimizer.layer_decay is None else distances_from_head(params)
         schedule = create_schedule(stage.optimizer, steps=steps, steps_per_epoch=steps_per_epoch)
         stages.append(
             TrainingStage(
@@ -51,8 +55,9 @@ def plan_stages(config: Config, params: Params, *, epoch_size: int) -> list[Trai
                 stop=start + steps,
                 image_size=stage.image_size or config.data.image_size,
                 schedule=schedule,
-                optimizer=create_optimizer(stage.optimizer, schedule),
+                optimizer=create_optimizer(stage.optimizer, schedule, distances),
                 mask=trainable_mask(params, stage.trainable),
+                distances=distances,
             )
         )
         start += steps

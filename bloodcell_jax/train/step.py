@@ -23,6 +23,7 @@ from bloodcell_jax.train.freezing import merge
 from bloodcell_jax.train.guard import Guard
 from bloodcell_jax.train.losses import Loss, classification_losses
 from bloodcell_jax.train.packing import PackedParams
+from bloodcell_jax.train.plateaus import rate_scale
 from bloodcell_jax.train.randomness import AUGMENT, DROP_PATH, MIX, step_key
 from bloodcell_jax.train.state import EmaDecay, TrainState, apply_gradients
 
@@ -250,10 +251,11 @@ def make_train_step(
     def train_step(state: TrainState, data: Data, batch: Batch, seed: jax.Array) -> tuple[TrainState, Metrics]:
         loss, hits, gradients = gradients_of(state.packed, data, batch, seed, state.step)
         new_state, norms = apply_gradients(state, loss, gradients, optimizer, guard, ema_decay)
+        rate, scale = schedule(state.step - first_step), rate_scale(state.opt_state)
         metrics = {
             "train/loss": loss,
             "train/accuracy": hits / batch_size,
-            "lr": schedule(state.step - first_step),
+            "lr": rate if scale is None else rate * scale,
             "bad_steps": new_state.guard.bad_steps,
             "skipped_steps": new_state.guard.skipped_steps,
             **norms,

@@ -83,6 +83,7 @@ class Workdir:
         self.model = self.path / MODEL_NAME
         self.report = self.path / "report" / "index.html"
         self.preview = self.path / "report" / "training_pictures.png"
+        self.find_lr, self.find_lr_page = self.path / "find_lr.json", self.path / "find_lr.html"
         self.profile = self.path / "profile"
         self.eval = self.path / "eval"
         self._lock = self.path / ".lock"
@@ -91,7 +92,7 @@ class Workdir:
     def files(self) -> tuple[Path, ...]:
         """The files that stand by themselves; evaluations, checkpoints, events and profiles are folders of files."""
         data = (self.config, self.environment, self.splits, self.metrics, self.bad_steps, self.bad_batch, self.model)
-        return (*data, self.report, self.preview)
+        return (*data, self.report, self.preview, self.find_lr, self.find_lr_page)
 
     def __str__(self) -> str:
         return str(self.path)

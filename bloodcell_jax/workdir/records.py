@@ -104,6 +104,7 @@ _ENVIRONMENT = {
     },
     "steps?": WHOLE,
     "seconds_trained?": NUMBER,
+    "steps_trained?": WHOLE,
     "model?": {"variant?": TEXT, "parameters?": WHOLE, "trainable?": Each(value=WHOLE)},
     "versions?": Each(value=TEXT_OR_NONE),
     "devices?": [TEXT],

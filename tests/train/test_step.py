@@ -6,6 +6,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
@@ -18,7 +19,7 @@ from bloodcell_jax.devices.parallel import AXIS, DataParallel
 from bloodcell_jax.models.convnext import ConvNeXt
 from bloodcell_jax.models.registry import init_params
 from bloodcell_jax.models.variants import Variant
-from bloodcell_jax.train.freezing import trainable_mask
+from bloodcell_jax.train.freezing import decay_mask, trainable_mask
 from bloodcell_jax.train.guard import Guard
 from bloodcell_jax.train.losses import weighted_cross_entropy
 from bloodcell_jax.train.optimizers import create_optimizer
@@ -57,6 +58,7 @@ RECIPES = {
     # What is frozen has no gradient to compile.
     "lion": (MODEL, LION, "d4", ("(head|head_norm)/.*", "!.*")),
     "head": (MODEL, ADAMW, "d4", ("head/.*", "!.*")),
+    "frozen by optax": (MODEL, ADAMW, "d4", (".*",)),
     "mixed": (STILL, ADAMW, "none", ("head/.*", "!.*")),
 }
 
@@ -68,6 +70,19 @@ def initial_params():
     return jax.device_get(jax.tree.map(lambda p: p * 10 if p.ndim > 1 else p, drawn))
 
 
+def frozen_by_optax(config, schedule):
+    """The head's optimizer on the whole tree: by optax's own parts, which get all gradients and freeze by labels."""
+    learns = {path: path.startswith("head/") for path in flatten_dict(initial_params(), sep="/")}
+    rule = optax.adamw(schedule, weight_decay=config.weight_decay, mask=decay_mask)
+    # A norm over all gradients would clip the head's by what is frozen.
+    clip = optax.masked(optax.clip_by_global_norm(config.clip_norm), learns)
+    labels = {path: "learns" if learns[path] else "frozen" for path in learns}
+    return optax.chain(clip, optax.partition({"learns": rule, "frozen": optax.set_to_zero()}, labels))
+
+
+OPTIMIZERS = {"frozen by optax": frozen_by_optax}
+
+
 class Trainer:
     """A step compiled for some devices, and the state it goes on from."""
 
@@ -76,7 +91,7 @@ class Trainer:
         model, optimizer, policy, trainable = RECIPES[recipe]
         self.parallel = parallel_of(backend, devices)
         schedule = create_schedule(optimizer, steps=5, steps_per_epoch=5)
-        self._optimizer = create_optimizer(optimizer, schedule)
+        self._optimizer = OPTIMIZERS.get(recipe, create_optimizer)(optimizer, schedule)
         self._mask = trainable_mask(initial_params(), trainable)
         mix = parse_mix("mixup:alpha=2" if recipe == "mixed" else "none")
         augmentation = Augmentation(parse_policy(policy), mix, block=2)
@@ -172,6 +187,18 @@ def test_frozen_parameters_have_no_gradient_no_moments_and_do_not_move():
     memory = [trained.compiled.memory_analysis() for trained in (everything, head_only)]
     assert memory[1].temp_size_in_bytes < 0.5 * memory[0].temp_size_in_bytes
     assert memory[1].argument_size_in_bytes < memory[0].argument_size_in_bytes
+
+
+def test_frozen_training_is_that_of_optax_on_the_whole_tree():
+    """A backward pass through everything, whose updates optax sets to zero where it is frozen."""
+    (expected, _), (state, _) = trainer("frozen by optax", "jit", 1).run(3), trainer("head", "pmap", 8).run(3)
+    assert np.abs(state.params["head"]["kernel"] - initial_params()["head"]["kernel"]).max() > 1e-4
+    for part in ("params", "ema"):
+        ours, theirs = (flatten_dict(getattr(each, part), sep="/") for each in (state, expected))
+        for path, value in theirs.items():
+            np.testing.assert_allclose(ours[path], value, rtol=0, atol=1e-6 if path.startswith("head/") else 0)
+            if not path.startswith("head/"):
+                np.testing.assert_array_equal(ours[path], flatten_dict(initial_params(), sep="/")[path])
 
 
 @pytest.mark.parametrize("backend", ["pmap", "jit"])
