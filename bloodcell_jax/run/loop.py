@@ -176,7 +176,7 @@ class Loop:
         stage = stage_of_step(run.stages, step)
         trees = run.parallel.local_view(self._checkpoints.restore(step, run.tree_shapes(stage)))
         skipped = run.parallel.place_state(np.int32(self._skipped.total))
-        state = TrainState.from_trees(trees, skipped, stage.mask, run.parallel.platform, stage.distances)
+        state = TrainState.from_trees(trees, skipped, stage.mask, stage.joining(run.parallel.platform))
         return jax.device_put(state, run.state_shardings(stage))
 
     def _place_data(self, stage: TrainingStage, stage_input: StageInput, state: TrainState, step: int) -> Data:

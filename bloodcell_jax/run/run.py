@@ -182,7 +182,7 @@ class Run:
         return begin(state)
 
     def _begun(self, state: TrainState, stage: TrainingStage) -> TrainState:
-        return begin_stage(state, stage.optimizer, stage.mask, self.parallel.platform, stage.distances)
+        return begin_stage(state, stage.optimizer, stage.mask, stage.joining(self.parallel.platform))
 
     def _shapes_of_state(self, stage: TrainingStage) -> TrainState:
         return jax.eval_shape(lambda params: self._fresh_state(params, stage), self.param_shapes)

@@ -59,7 +59,7 @@ def scale_by_layer(decay: float, distances: Distances) -> optax.GradientTransfor
     Args:
       decay: 1 changes nothing.
       distances: as `distances_from_head` returns them. Updates are arrays by name: a path, or the name of several
-        parameters joined, all at one distance (see `create_packing`).
+        parameters joined, all at one distance (see `Joining`).
     """
     by_part = {name_of_distance(distance): distance for distance in set(distances.values())}
 

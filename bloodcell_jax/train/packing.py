@@ -14,6 +14,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import optax
 
 from bloodcell_jax.models.network import Params
 from bloodcell_jax.train.freezing import Mask, decay_mask, merge, partition
@@ -58,6 +59,9 @@ class Packing:
             if _is_alone(name, members):
                 leaves[name] = arrays[name]
                 continue
+            if isinstance(arrays[name], optax.MaskedNode):
+                leaves |= {path: arrays[name] for path, _ in members}
+                continue
             start = 0
             for path, shape in members:
                 stop = start + math.prod(shape)
@@ -75,30 +79,50 @@ class Packing:
         return _map_dicts(self.unpack, {name for name, _ in self.groups}, tree)
 
 
-def create_packing(leaves: Leaves, platform: str, distances: Distances | None = None) -> Packing:
-    """Return the packing of leaves by path, arrays or shapes, for a platform of JAX.
+@dataclass(frozen=True)
+class Joining:
+    """Which leaves are joined.
 
-    Args:
-      leaves: what is packed.
-      platform: name of the platform.
+    Attributes:
+      platform: name of JAX.
       distances: if the learning rate decays by layer; leaves at different distances from the head are not joined.
+      matrices_apart: the optimizer asks for matrices as they are.
     """
-    decays, joins = decay_mask(leaves), _JOINS.get(platform, _JOINS["cpu"])
-    groups: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
-    # The order is that of JAX's trees, whichever way the leaves came: initialized, restored or traced.
-    for path, leaf in sorted(leaves.items()):
-        layer = [] if distances is None else [name_of_distance(distances[path])]
-        joined = "/".join([str(leaf.dtype), *layer, "kernel" if decays[path] else "rest"])
-        groups.setdefault(joined if joins(len(leaf.shape)) else path, []).append((path, tuple(leaf.shape)))
-    return Packing(tuple((name, tuple(members)) for name, members in groups.items()))
+
+    platform: str
+    distances: Distances | None = None
+    matrices_apart: bool = False
+
+    def pack(self, leaves: Leaves) -> Packing:
+        """Return the packing of leaves by path, arrays or shapes."""
+        decays, groups = decay_mask(leaves), {}
+        # The order is that of JAX's trees, whichever way the leaves came: initialized, restored or traced.
+        for path, leaf in sorted(leaves.items()):
+            name = self._joined_name(path, leaf, decays[path]) if self._joins(len(leaf.shape)) else path
+            groups.setdefault(name, []).append((path, tuple(leaf.shape)))
+        return Packing(tuple((name, tuple(members)) for name, members in groups.items()))
+
+    def _joins(self, axes: int) -> bool:
+        if self.matrices_apart and axes > 1:
+            return False
+        return _JOINS.get(self.platform, _JOINS["cpu"])(axes)
+
+    def _joined_name(self, path: str, leaf: Any, decays: bool) -> str:
+        layer = [] if self.distances is None else [name_of_distance(self.distances[path])]
+        return "/".join([str(leaf.dtype), *layer, "kernel" if decays else "rest"])
 
 
 def _is_alone(name: str, members: tuple) -> bool:
     return len(members) == 1 and members[0][0] == name
 
 
-def _joined(leaves: list[Any]) -> jax.Array:
-    """Return leaves as one vector; zeros fill it up, and stay zeros in every update."""
+def _joined(leaves: list[Any]) -> jax.Array | optax.MaskedNode:
+    """Return leaves as one vector; zeros fill it up, and stay zeros in every update.
+
+    An optimizer of several parts, each for some leaves, has a mark in place of the others.
+    """
+    if isinstance(leaves[0], optax.MaskedNode):
+        return leaves[0]
     filling = jnp.zeros(-sum(leaf.size for leaf in leaves) % _MULTIPLE, leaves[0].dtype)
     return jnp.concatenate([*(leaf.ravel() for leaf in leaves), filling])
 
@@ -124,10 +148,10 @@ class PackedParams:
     packing: Packing = flax.struct.field(pytree_node=False)
 
     @classmethod
-    def of(cls, params: Params, mask: Mask, platform: str, distances: Distances | None = None) -> "PackedParams":
-        """Return the parameters of a stage whose trainable ones `mask` names, see `create_packing`."""
+    def of(cls, params: Params, mask: Mask, joining: Joining) -> "PackedParams":
+        """Return the parameters of a stage whose trainable ones `mask` names."""
         trainable, frozen = partition(params, mask)
-        packing = create_packing(trainable, platform, distances)
+        packing = joining.pack(trainable)
         return cls(packing.pack(trainable), frozen, packing)
 
     def unpack(self) -> Params:

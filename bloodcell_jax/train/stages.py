@@ -9,6 +9,7 @@ from bloodcell_jax.models.network import Params
 from bloodcell_jax.train.freezing import Mask, trainable_mask
 from bloodcell_jax.train.layer_decay import Distances, distances_from_head
 from bloodcell_jax.train.optimizers import create_optimizer
+from bloodcell_jax.train.packing import Joining
 from bloodcell_jax.train.schedules import create_schedule
 
 
@@ -34,6 +35,10 @@ class TrainingStage:
     optimizer: optax.GradientTransformation
     mask: Mask
     distances: Distances | None
+
+    def joining(self, platform: str) -> Joining:
+        """Return which of its trainable parameters are joined on a platform of JAX."""
+        return Joining(platform, self.distances, matrices_apart=self.config.optimizer.name == "muon")
 
 
 def plan_stages(config: Config, params: Params, *, epoch_size: int) -> list[TrainingStage]:

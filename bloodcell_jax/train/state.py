@@ -13,8 +13,7 @@ import optax
 from bloodcell_jax.models.network import Params, leaves_by_path
 from bloodcell_jax.train.freezing import Mask
 from bloodcell_jax.train.guard import Guard, GuardState, begin_window
-from bloodcell_jax.train.layer_decay import Distances
-from bloodcell_jax.train.packing import PackedParams, Packing
+from bloodcell_jax.train.packing import Joining, PackedParams, Packing
 
 # Finished updates of the run, int32 [] -> the decay of the moving average in the next one.
 EmaDecay = Callable[[jax.Array], jax.Array | float]
@@ -81,17 +80,16 @@ class TrainState:
         trees: dict[str, Any],
         skipped_steps: jax.Array,
         mask: Mask,
-        platform: str,
-        distances: Distances | None = None,
+        joining: Joining,
     ) -> "TrainState":
-        """Return the state that `to_trees` took apart, packed for a stage and a platform as `begin_stage` does it."""
+        """Return the state that `to_trees` took apart, packed for a stage as `begin_stage` does it."""
         progress = trees["progress"]
-        packed = PackedParams.of(trees["params"], mask, platform, distances)
+        packed = PackedParams.of(trees["params"], mask, joining)
         return cls(
             step=progress["step"],
             packed=packed,
             opt_state=packed.packing.pack_within(trees["optimizer"]),
-            packed_ema=PackedParams.of(trees["ema"], mask, platform, distances) if "ema" in trees else None,
+            packed_ema=PackedParams.of(trees["ema"], mask, joining) if "ema" in trees else None,
             guard=GuardState(progress["bad_steps"], skipped_steps, progress.get("losses")),
         )
 
@@ -109,19 +107,18 @@ def begin_stage(
     state: TrainState,
     optimizer: optax.GradientTransformation,
     mask: Mask,
-    platform: str,
-    distances: Distances | None = None,
+    joining: Joining,
 ) -> TrainState:
     """Return the state with a fresh optimizer state for the leaves that `mask` makes trainable.
 
-    They are packed as suits `platform`, a name of JAX, and a learning rate that decays by `distances`, if it does.
+    They are packed as `joining` says.
     """
-    packed, ema = PackedParams.of(state.params, mask, platform, distances), state.ema
+    packed, ema = PackedParams.of(state.params, mask, joining), state.ema
     return dataclasses.replace(
         state,
         packed=packed,
         opt_state=optimizer.init(packed.trainable),
-        packed_ema=None if ema is None else PackedParams.of(ema, mask, platform, distances),
+        packed_ema=None if ema is None else PackedParams.of(ema, mask, joining),
         guard=begin_window(state.guard),
     )
 

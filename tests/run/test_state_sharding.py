@@ -22,6 +22,7 @@ from bloodcell_jax.run.create import create_run
 from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.run.job import train_and_evaluate
 from bloodcell_jax.run.state_sharding import state_shardings
+from bloodcell_jax.train.packing import Joining
 from bloodcell_jax.train.state import TrainState, begin_stage, create_state
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints
@@ -98,7 +99,7 @@ def test_packed_arrays_are_cut_too(runs, platform):
     stage = run.stages[0]
     state = jax.eval_shape(
         lambda params: begin_stage(
-            create_state(params, run.guard, with_ema=True), stage.optimizer, stage.mask, platform
+            create_state(params, run.guard, with_ema=True), stage.optimizer, stage.mask, Joining(platform)
         ),
         run.param_shapes,
     )
@@ -123,7 +124,7 @@ def test_a_checkpoint_of_one_choice_is_restored_under_another(saved, restored, r
         checkpoints.save(1, state.to_trees(), {"metrics": {}})
         checkpoints.wait()
         trees = checkpoints.restore(1, other.tree_shapes(stage))
-    found = TrainState.from_trees(trees, state.guard.skipped_steps, stage.mask, other.parallel.platform)
+    found = TrainState.from_trees(trees, state.guard.skipped_steps, stage.mask, Joining(other.parallel.platform))
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(state))
     for array, sharding in zip(
         jax.tree.leaves((found.opt_state, found.packed)),

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from bloodcell_jax.train.guard import FEWEST, WINDOW, Guard, is_spike
+from bloodcell_jax.train.packing import Joining
 from bloodcell_jax.train.state import TrainState, apply_gradients, begin_stage, create_ema_decay, create_state
 
 EMA_DECAY = create_ema_decay(0.5, warmup=False)
@@ -29,7 +30,7 @@ def apply_of(guard):
 
 
 def start(guard):
-    return begin_stage(create_state(PARAMS, guard, with_ema=True), OPTIMIZER, MASK, "cpu")
+    return begin_stage(create_state(PARAMS, guard, with_ema=True), OPTIMIZER, MASK, Joining("cpu"))
 
 
 def run(guard, steps, state=None):
@@ -91,7 +92,7 @@ def test_too_few_losses_tell_nothing_and_a_stage_begins_with_none():
     _, made = run(guard, [*noisy(FEWEST - 1), (1e6, 1)])
     assert all(made)
     state, _ = run(guard, noisy(60))
-    state, made = run(guard, [(50, 1)], begin_stage(state, OPTIMIZER, MASK, "cpu"))
+    state, made = run(guard, [(50, 1)], begin_stage(state, OPTIMIZER, MASK, Joining("cpu")))
     assert made == [True]
 
 
@@ -107,7 +108,7 @@ def test_a_state_that_was_stored_goes_on_to_the_bit():
     whole, _ = run(guard, steps)
     half, _ = run(guard, steps[:72])
     stored = jax.device_get(half.to_trees())
-    rest, _ = run(guard, steps[72:], TrainState.from_trees(stored, half.guard.skipped_steps, MASK, "cpu"))
+    rest, _ = run(guard, steps[72:], TrainState.from_trees(stored, half.guard.skipped_steps, MASK, Joining("cpu")))
     jax.tree.map(np.testing.assert_array_equal, rest, whole)
     assert counts(whole) == (1, 3)
 

@@ -13,7 +13,7 @@ from bloodcell_jax.train.freezing import decay_mask, trainable_mask
 from bloodcell_jax.train.guard import Guard
 from bloodcell_jax.train.layer_decay import distances_from_head
 from bloodcell_jax.train.optimizers import create_optimizer
-from bloodcell_jax.train.packing import PackedParams
+from bloodcell_jax.train.packing import Joining, PackedParams
 from bloodcell_jax.train.state import TrainState, apply_gradients, begin_stage, create_state
 
 RATE, DECAY, LAYER_DECAY = 1e-3, 0.05, 0.7
@@ -111,7 +111,7 @@ def test_updates_are_those_of_an_optimizer_for_each_rate(name, mask, platform):
     mask = {"all": ALL, "last": LAST}[mask]
     optimizer, full = optimizer_of(name), leaves_by_path(PARAMS)
     state = create_state(jax.tree.map(np.copy, PARAMS), GUARD, with_ema=False)
-    state = begin_stage(state, optimizer, mask, platform, DISTANCES)
+    state = begin_stage(state, optimizer, mask, Joining(platform, DISTANCES))
     apply = jax.jit(lambda state, gradients: apply_gradients(state, 1.0, gradients, optimizer, GUARD, None)[0])
     whole = reference(name, mask)
     whole_state, update = whole.init(full), jax.jit(whole.update)
@@ -133,19 +133,19 @@ def learning(mask):
 
 @pytest.mark.parametrize("platform", ["cpu", "tpu", "gpu"])
 def test_only_parameters_of_one_rate_are_joined_and_without_a_decay_all_are(platform):
-    packing = PackedParams.of(PARAMS, ALL, platform, DISTANCES).packing
+    packing = PackedParams.of(PARAMS, ALL, Joining(platform, DISTANCES)).packing
     for name, members in packing.groups:
         assert len({DISTANCES[path] for path, _ in members}) == 1, name
-    before = [name for name, _ in PackedParams.of(PARAMS, ALL, "gpu").packing.groups]
+    before = [name for name, _ in PackedParams.of(PARAMS, ALL, Joining("gpu")).packing.groups]
     assert before == ["float32/rest", "float32/kernel"]
 
 
 def test_a_checkpoint_knows_nothing_of_the_groups():
     optimizer = optimizer_of("adamw")
     state = create_state(jax.tree.map(np.copy, PARAMS), GUARD, with_ema=True)
-    state = begin_stage(state, optimizer, LAST, "gpu", DISTANCES)
+    state = begin_stage(state, optimizer, LAST, Joining("gpu", DISTANCES))
     trees = jax.device_get(state.to_trees())
     assert set(trees["optimizer"][1].mu) == set(learning(LAST))
-    after = TrainState.from_trees(trees, state.guard.skipped_steps, LAST, "gpu", DISTANCES)
+    after = TrainState.from_trees(trees, state.guard.skipped_steps, LAST, Joining("gpu", DISTANCES))
     assert jax.tree.structure(after) == jax.tree.structure(state)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(after), jax.device_get(state))

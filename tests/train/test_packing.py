@@ -12,7 +12,7 @@ from bloodcell_jax.models.registry import create_model, param_shapes
 from bloodcell_jax.train.freezing import trainable_mask
 from bloodcell_jax.train.guard import Guard
 from bloodcell_jax.train.optimizers import create_optimizer
-from bloodcell_jax.train.packing import PackedParams
+from bloodcell_jax.train.packing import Joining, PackedParams
 from bloodcell_jax.train.state import TrainState, apply_gradients, begin_stage, create_ema_decay, create_state
 
 SHAPES = param_shapes(create_model("test_convnext3", 8), 32)
@@ -34,13 +34,13 @@ def optimizer_of(name):
 
 def begun(name, mask, platform):
     state = create_state(jax.tree.map(np.copy, PARAMS), Guard(3), with_ema=True)
-    return begin_stage(state, optimizer_of(name), mask, platform)
+    return begin_stage(state, optimizer_of(name), mask, Joining(platform, matrices_apart=name == "muon"))
 
 
 @pytest.mark.parametrize("mask", [ALL, HEAD], ids=["all", "head"])
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_what_is_packed_is_unpacked_again(platform, mask):
-    packed = PackedParams.of(PARAMS, mask, platform)
+    packed = PackedParams.of(PARAMS, mask, Joining(platform))
     assert_equal(packed.unpack(), PARAMS)
     count = sum(
         leaf.size for leaf, trains in zip(jax.tree.leaves(PARAMS), jax.tree.leaves(mask), strict=True) if trains
@@ -51,7 +51,7 @@ def test_what_is_packed_is_unpacked_again(platform, mask):
 
 def test_how_many_arrays_a_platform_has():
     leaves = jax.tree.leaves(PARAMS)
-    counts = {name: len(PackedParams.of(PARAMS, ALL, name).trainable) for name in PLATFORMS}
+    counts = {name: len(PackedParams.of(PARAMS, ALL, Joining(name)).trainable) for name in PLATFORMS}
     # Of vectors none decays here.
     matrices = sum(leaf.ndim > 1 for leaf in leaves)
     assert counts == {"cpu": len(leaves), "tpu": matrices + 1, "gpu": 2, "a platform of tomorrow": len(leaves)}
@@ -62,6 +62,7 @@ def test_how_many_arrays_a_platform_has():
     [
         ("gpu", "adamw"),
         ("tpu", "lion"),
+        ("gpu", "muon"),
         *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in (("gpu", "lion"), ("tpu", "adamw"))),
         *(pytest.param(platform, "sgd", marks=pytest.mark.exhaustive) for platform in ("gpu", "tpu")),
     ],
@@ -95,12 +96,12 @@ def test_a_checkpoint_knows_nothing_of_packing(saved, resumed):
     before = begun("adamw", HEAD, saved)
     trees = jax.device_get(before.to_trees())
     assert set(trees["optimizer"][1].mu) == {"head/bias", "head/kernel", "head_norm/bias", "head_norm/scale"}
-    after = TrainState.from_trees(trees, before.guard.skipped_steps, HEAD, resumed)
+    after = TrainState.from_trees(trees, before.guard.skipped_steps, HEAD, Joining(resumed))
     assert_equal(jax.device_get(after), jax.device_get(begun("adamw", HEAD, resumed)))
 
 
 def leaves_of(params):
-    return PackedParams.of(params, ALL, "cpu").trainable
+    return PackedParams.of(params, ALL, Joining("cpu")).trainable
 
 
 def test_the_average_of_frozen_parameters_does_not_move():
@@ -117,7 +118,7 @@ def test_the_average_of_frozen_parameters_does_not_move():
 def test_a_packing_does_not_depend_on_the_order_of_leaves(platform):
     """A network's parameters come in the order of its layers, and restored ones in that of their names."""
     backwards = dict(reversed(PARAMS.items()))
-    one, other = (PackedParams.of(params, ALL, platform) for params in (PARAMS, backwards))
+    one, other = (PackedParams.of(params, ALL, Joining(platform)) for params in (PARAMS, backwards))
     assert jax.tree.structure(one) == jax.tree.structure(other)
     assert_equal(one.trainable, other.trainable)
 

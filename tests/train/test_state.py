@@ -10,6 +10,7 @@ from bloodcell_jax.config import OptimizerConfig
 from bloodcell_jax.train.freezing import partition
 from bloodcell_jax.train.guard import Guard
 from bloodcell_jax.train.optimizers import create_optimizer
+from bloodcell_jax.train.packing import Joining
 from bloodcell_jax.train.state import apply_gradients, begin_stage, by_branch, by_choice, create_ema_decay, create_state
 
 PARAMS = {"frozen": {"kernel": np.ones(3, np.float32)}, "head": {"kernel": np.arange(4, dtype=np.float32) - 2}}
@@ -28,7 +29,7 @@ def test_an_update_is_the_optimizers_or_none(name, moment_dtype):
     optimizer = create_optimizer(config, optax.constant_schedule(0.1))
     guard, loss = Guard(max_bad_steps=10), jnp.ones(())
     apply = jax.jit(lambda state, gradients: apply_gradients(state, loss, gradients, optimizer, guard, None))
-    start = begin_stage(create_state(PARAMS, guard, with_ema=False), optimizer, MASK, "cpu")
+    start = begin_stage(create_state(PARAMS, guard, with_ema=False), optimizer, MASK, Joining("cpu"))
 
     trainable, _ = partition(PARAMS, MASK)
     updates, opt_state = jax.jit(optimizer.update)(GRADIENTS, start.opt_state, trainable)
@@ -57,7 +58,7 @@ def test_the_average_of_frozen_parameters_costs_nothing(platform):
 
     def bytes_accessed(head_only, decay):
         mask = {"frozen": {"kernel": not head_only}, "head": {"kernel": True}}
-        state = begin_stage(create_state(params, guard, with_ema=True), optimizer, mask, platform)
+        state = begin_stage(create_state(params, guard, with_ema=True), optimizer, mask, Joining(platform))
         gradients = jax.tree.map(jnp.ones_like, state.packed.trainable)
         apply = jax.jit(
             lambda state, gradients: apply_gradients(state, 1.0, gradients, optimizer, guard, decay), donate_argnums=0

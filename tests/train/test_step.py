@@ -23,6 +23,7 @@ from bloodcell_jax.train.freezing import decay_mask, trainable_mask
 from bloodcell_jax.train.guard import Guard
 from bloodcell_jax.train.losses import weighted_cross_entropy
 from bloodcell_jax.train.optimizers import create_optimizer
+from bloodcell_jax.train.packing import Joining
 from bloodcell_jax.train.randomness import MIX, step_key
 from bloodcell_jax.train.schedules import create_schedule
 from bloodcell_jax.train.state import begin_stage, create_ema_decay, create_state
@@ -121,7 +122,7 @@ class Trainer:
 
     def start(self, params=None):
         state = create_state(initial_params() if params is None else params, Guard(10), with_ema=True)
-        return self.parallel.place_state(begin_stage(state, self._optimizer, self._mask, self._platform))
+        return self.parallel.place_state(begin_stage(state, self._optimizer, self._mask, Joining(self._platform)))
 
     def run(self, steps, state=None):
         """Return the state and the last metrics after some steps."""

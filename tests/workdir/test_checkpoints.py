@@ -8,7 +8,9 @@ import jax
 import numpy as np
 import pytest
 
+from bloodcell_jax.config import OptimizerConfig
 from bloodcell_jax.errors import DataError
+from bloodcell_jax.train.optimizers import create_optimizer
 from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders, Ranking
 from bloodcell_jax.workdir.checkpoints import Checkpoints
 from bloodcell_jax.workdir.resume import step_to_resume
@@ -62,6 +64,19 @@ def test_a_copied_state_is_saved_without_a_program_for_each_device(tmp_path, cap
     np.testing.assert_array_equal(restored, kernel)
     assert restored.sharding == sharding
     assert "XLA compilation" not in caplog.text
+
+
+def test_an_optimizer_of_several_parts_is_restored(tmp_path):
+    optimizer = create_optimizer(OptimizerConfig(name="muon", weight_decay=0.1), lambda step: 1e-3)
+    params = {"stage_0/kernel": np.ones((3, 5), np.float32), "stage_0/bias": np.ones(5, np.float32)}
+    state = optimizer.update(params, optimizer.init(params), params)[1]
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=DEVICE), state)
+    with contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints:
+        checkpoints.save(1, {"optimizer": state}, {"metrics": {}})
+        checkpoints.wait()
+        restored = checkpoints.restore(1, {"optimizer": like})["optimizer"]
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
 
 
 def test_checksums_are_those_of_sha256sum(saved):
