@@ -50,12 +50,14 @@ class FileTree:
       folders: all folders, also the empty ones.
       read: returns the bytes of a file; raises UnreadableFile.
       refused: files that are not read, name -> reason.
+      sizes: bytes of each file of an archive, as it claims; it is never read further.
     """
 
     files: list[PurePosixPath]
     folders: set[PurePosixPath]
     read: Callable[[PurePosixPath], bytes]
     refused: dict[str, str] = field(default_factory=dict)
+    sizes: dict[PurePosixPath, int] = field(default_factory=dict)
 
 
 def printable(path: PurePosixPath) -> str:
@@ -176,7 +178,7 @@ def _opened(open_archive: Callable[[], zipfile.ZipFile], source: str) -> Iterato
             except Exception as error:  # zipfile and its decompressors raise nearly everything on malformed files.
                 raise UnreadableFile(printable(name), str(error) or type(error).__name__) from error
 
-        yield FileTree(list(files), folders, read, refused)
+        yield FileTree(list(files), folders, read, refused, {name: info.file_size for name, info in files.items()})
 
 
 def _open(path: Path) -> zipfile.ZipFile:
