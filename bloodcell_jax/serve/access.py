@@ -40,8 +40,8 @@ class Access:
     """Lets a request through if it names this server, and if no page of another origin sent it.
 
     A page of another site can make a browser send requests to this machine. It may also let its own name lead here
-    (DNS rebinding): then its requests carry that name as Host. So the host must be a name of this server, or an address,
-    which needs no look-up.
+    (DNS rebinding): then its requests carry that name as Host. So the host must be a name of this server, or an
+    address, which needs no look-up.
 
     Args:
       app: what answers.

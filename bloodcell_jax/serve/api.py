@@ -1,9 +1,9 @@
 """The requests that a server answers, and how."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, aclosing
 from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
@@ -81,7 +81,7 @@ class Api:
 
     async def _predict(self, request: Request, send: Send) -> None:
         query = query_of(request, flags=("cropped", "details"))
-        with ExitStack() as held:
+        with contextlib.ExitStack() as held:
             given = await self._given(request, held)
             answered = held.enter_context(self._admission.images(len(given.images)))
             results = self._results(given, query, answered)
@@ -91,7 +91,7 @@ class Api:
                 response = _predicted(await _while_connected(request, _gathered(results)))
             await response(request.scope, request.receive, send)
 
-    async def _given(self, request: Request, held: ExitStack) -> GivenFiles:
+    async def _given(self, request: Request, held: contextlib.ExitStack) -> GivenFiles:
         """Return the images of a request, whose bytes and archives are `held`."""
         self._check_ready()
         held.enter_context(self._admission.upload(announced_size(request)))
@@ -104,7 +104,7 @@ class Api:
         """Yield ("image" or "unreadable", what is said of it) for each image, and ("done", ...) at the end."""
         sizes, details = [], query.flag("details")
         answers = self._served.answers(given.images, cropped=query.flag("cropped"), show=details)
-        async with aclosing(answers):
+        async with contextlib.aclosing(answers):
             async for one in answers:
                 answered()
                 if one.classified is None:
@@ -137,7 +137,7 @@ class Api:
 
     async def _ask_of_one(self, request: Request, ask: Callable[[InputFile], Awaitable[Result]]) -> Result:
         """Return what is asked of the one image of a request; it waits like the images of all its passes."""
-        with ExitStack() as held:
+        with contextlib.ExitStack() as held:
             given = await self._given(request, held)
             if len(given.images) != 1:
                 raise Refusal(HTTPStatus.BAD_REQUEST, f"{len(given.images):,} images; send one")
@@ -159,10 +159,8 @@ class _Handler:
         self._handle = handle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
+        with contextlib.suppress(ClientDisconnect):  # Nobody is there to be answered.
             await self._handle(Request(scope, receive), send)
-        except ClientDisconnect:
-            pass  # Nobody is there to be answered.
 
 
 def _fixed(response: Response) -> Callable[[Request], Awaitable[Response]]:
@@ -260,5 +258,5 @@ def _message_of(error: Exception) -> tuple[HTTPStatus, str]:
     if isinstance(error, DataError):
         return HTTPStatus.UNPROCESSABLE_ENTITY, str(error)
     if is_out_of_memory(error):
-        return HTTPStatus.SERVICE_UNAVAILABLE, "out of memory; send fewer or smaller images"
+        return HTTPStatus.INTERNAL_SERVER_ERROR, "the memory of the server is full; send fewer or smaller images"
     return HTTPStatus.INTERNAL_SERVER_ERROR, "an error of the server; its terminal says more"

@@ -126,7 +126,7 @@ _ERRORS = {
     415: "Another Content-Type.",
     422: "No image can be read.",
     429: "The queue is full; Retry-After says when to ask again.",
-    503: "The model is being compiled, or memory is full; Retry-After says when to ask again.",
+    503: "The model is being compiled; Retry-After says when to ask again.",
 }
 
 

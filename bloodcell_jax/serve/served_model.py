@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -88,7 +88,7 @@ class ServedModel:
 
     async def answers(
         self, files: Sequence[InputFile], *, cropped: bool = False, show: bool = False
-    ) -> AsyncIterator[AnsweredFile]:
+    ) -> AsyncGenerator[AnsweredFile, None]:
         """Yield the answer to each image, in order.
 
         Args:

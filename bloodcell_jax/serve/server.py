@@ -6,6 +6,7 @@ import errno
 import logging
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -44,17 +45,13 @@ def open_listener(host: str, port: int) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(_CONNECTIONS)
-        yield listener
     except OSError as error:
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise UsageError(
-                f"--host={host}: no address of this machine; give 127.0.0.1, or 0.0.0.0 for all"
-            ) from error
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-            raise
-        raise MachineError(f"--port={port}: {error.strerror}; give another one") from error
-    finally:
         listener.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise UsageError(f"--host={host}: not of this machine; give 127.0.0.1, or 0.0.0.0 for all") from error
+        raise MachineError(f"--port={port}: {error.strerror}; give another one") from error
+    with listener:
+        yield listener
 
 
 def serve(
@@ -94,13 +91,36 @@ def serve(
     return has_ended
 
 
-class _Server(uvicorn.Server):
-    """A server that ends on a signal, which is the usual end of one, and not an error."""
+class HttpServer(uvicorn.Server):
+    """The HTTP side of a server. It ends on a signal, which is the usual end of one, and not an error.
+
+    Args:
+      api: the requests.
+      host: what it is bound to.
+    """
+
+    def __init__(self, api: Api, host: str):
+        super().__init__(
+            uvicorn.Config(
+                api.app(host),
+                http="h11",
+                ws="none",
+                loop="asyncio",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=_CONNECTIONS,
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+            )
+        )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take the signals of this loop."""
-        loop, handled = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+        """Take the signals of this loop, as the main thread alone can."""
+        is_main = threading.current_thread() is threading.main_thread()
+        loop, handled = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM) if is_main else ()
         for number in handled:
             loop.add_signal_handler(number, self.end)
         try:
@@ -118,21 +138,7 @@ class _Server(uvicorn.Server):
 async def _serve(
     api: Api, served: ServedModel, listener: socket.socket, host: str, say_ready: Callable[[], None]
 ) -> None:
-    server = _Server(
-        uvicorn.Config(
-            api.app(host),
-            http="h11",
-            ws="none",
-            loop="asyncio",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=_CONNECTIONS,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-        )
-    )
+    server = HttpServer(api, host)
     preparing = asyncio.ensure_future(_prepare(api, served, server, say_ready))
     await server.serve(sockets=[listener])
     if preparing.done():
@@ -140,7 +146,7 @@ async def _serve(
     preparing.cancel()
 
 
-async def _prepare(api: Api, served: ServedModel, server: _Server, say_ready: Callable[[], None]) -> None:
+async def _prepare(api: Api, served: ServedModel, server: HttpServer, say_ready: Callable[[], None]) -> None:
     start = time.monotonic()
     try:
         await asyncio.wrap_future(served.worker.prepare())

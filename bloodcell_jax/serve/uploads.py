@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -109,7 +109,7 @@ class _Form:
         self._headers: dict[str, str] = {}
         self._field, self._value, self._content = bytearray(), bytearray(), bytearray()
 
-    def callbacks(self) -> dict:
+    def callbacks(self) -> Any:
         """Return what the parser calls."""
         return {
             "on_part_begin": self._begin,
