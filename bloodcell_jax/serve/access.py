@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import re
 import socket
 from http import HTTPStatus
 from urllib.parse import urlsplit
@@ -33,6 +34,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+# A Host header: a name, or an IPv6 address in brackets, and perhaps a port.
+_HOST = re.compile(r"(\[(?P<address>[\da-f:.]+)\]|(?P<name>[\w.-]+))(:\d+)?")
 _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
@@ -86,10 +89,10 @@ class Access:
             raise Refusal(HTTPStatus.FORBIDDEN, "pages of other sites may not ask this server")
 
     def _is_own(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
+        found = _HOST.fullmatch(host.lower())
+        if found is None:
             return False
+        name = found["address"] or found["name"]
         return name in self._names or (_is_address(name) and (not self._is_local or is_loopback(name)))
 
 

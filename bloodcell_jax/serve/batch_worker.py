@@ -1,9 +1,10 @@
 """One thread that owns the model: it joins the images of all requests into batches, and does what else they ask."""
 
+import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -11,10 +12,9 @@ import numpy as np
 
 from bloodcell_jax.evaluate.classifier import Classifier
 
-# Images of a pass, padded up to the next of these sizes: each is compiled before the first request. A pass over 64
-# images of which one is real takes as long as 64 passes over one.
-BATCH_SIZES = (1, 4, 16, 64)
-# How long a batch waits for images that are being decoded.
+# Images of a pass: each size is compiled before the first request.
+BATCH_SIZES = (1, 2, 4, 16, 64)
+# How long a batch waits for images that are likely to come.
 _BATCH_SECONDS = 0.01
 
 
@@ -38,8 +38,9 @@ class _Task(NamedTuple):
 class BatchWorker:
     """Answers images, uint8 [h, w, 3] of the model's size, in batches across requests.
 
-    A batch takes what waits, 64 images at most. It waits for images that are announced, 10 ms at most, and for nothing
-    else: a client that sends one image at a time is answered at once.
+    A batch takes what waits, 64 images at most. For 10 ms at most it waits for images that are announced, and for as
+    many as shared the system with the last batch: clients that have just got their answer ask again in a moment. So a
+    single client never waits, and two that send one image after the other share every pass.
     """
 
     def __init__(self, classifier: Classifier, sizes: Sequence[int] = BATCH_SIZES):
@@ -47,6 +48,8 @@ class BatchWorker:
         self._passes = list({each.batch_size: each for each in passes}.values())
         self._queue: queue.SimpleQueue[_Image | _Task | None] = queue.SimpleQueue()
         self._announced = 0
+        # Images of the last batch and behind it, and when that was.
+        self._last_count, self._last_time = 0, -math.inf
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
 
@@ -118,11 +121,10 @@ class BatchWorker:
 
     def _collect(self, first: _Image) -> tuple[list[_Image], list[_Task | None]]:
         """Return a batch, and what was met behind it that is no image, if anything was."""
-        batch, deadline = [first], time.monotonic() + _BATCH_SECONDS
+        batch, start = [first], time.monotonic()
         while len(batch) < self.largest.batch_size:
             try:
-                patience = max(0.0, deadline - time.monotonic()) if self._announced > 0 else 0.0
-                item = self._queue.get(timeout=patience)
+                item = self._queue.get(timeout=max(0.0, self._deadline(len(batch), start) - time.monotonic()))
             except queue.Empty:
                 break
             if not isinstance(item, _Image):
@@ -130,10 +132,29 @@ class BatchWorker:
             batch.append(item)
         return batch, []
 
+    def _deadline(self, count: int, start: float) -> float:
+        """Return until when a batch of so many images, begun at `start`, waits for more."""
+        if self._announced > 0:
+            return start + _BATCH_SECONDS
+        return self._last_time + _BATCH_SECONDS if count < self._last_count else -math.inf
+
     def _answer(self, batch: list[_Image]) -> None:
-        if not batch:
-            return
-        classifier = next(each for each in self._passes if each.batch_size >= len(batch))
+        start = 0
+        for classifier in self._cut(len(batch)):
+            self._answer_part(classifier, batch[start : start + classifier.batch_size])
+            start += classifier.batch_size
+        self._last_count, self._last_time = len(batch) + self._queue.qsize(), time.monotonic()
+
+    def _cut(self, count: int) -> Iterator[Classifier]:
+        """Yield the passes that so many images take: a pass costs as its size, so at least half of it is no padding."""
+        while count > 0:
+            enough = next(place for place, each in enumerate(self._passes) if each.batch_size >= count)
+            is_filled = 2 * count > self._passes[enough].batch_size or enough == 0
+            chosen = self._passes[enough if is_filled else enough - 1]
+            yield chosen
+            count -= chosen.batch_size
+
+    def _answer_part(self, classifier: Classifier, batch: list[_Image]) -> None:
         try:
             (answers,) = classifier.answers_as_they_come([np.stack([image.pixels for image in batch])])
         except Exception as error:  # Whatever it is, the requests must not wait for ever.

@@ -76,7 +76,7 @@ def running(served, limits=None):
             assert not thread.is_alive()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served(trained):
     """Return a compiled model with its threads."""
     served = ServedModel(bc.Classifier.from_workdir(trained))

@@ -1,5 +1,7 @@
 """Who may ask a server: its own names and pages alone; and what every response forbids a browser."""
 
+import re
+
 import pytest
 
 from bloodcell_jax.serve.access import HEADERS, is_loopback, names_of
@@ -65,7 +67,7 @@ def test_every_response_has_the_headers(server, pixels, png):
 
 def test_the_page_loads_from_its_own_server_alone(server):
     page = server.get("/").text
-    assert "<style" not in page and "style=" not in page and " on" + "click" not in page
+    assert not re.search(r"<style|style=|\bon[a-z]+=", page)
     assert page.count("<script") == page.count('<script defer src="/')
     for path in (part.partition('"')[0] for part in page.split('src="')[1:]):
         assert server.get(path).status_code == 200
