@@ -10,7 +10,8 @@ client is a process of its own that sends one cell after the other over one conn
 - `page`: one request with all cells in a zip, as the page sends it, but without images in the response.
 
 The three take turns, `--windows` times after a warm-up. The latencies of all windows are pooled; of throughputs the
-median is the result. The load of the machine by others is measured before each window.
+median is the result. The load of the machine by others is measured before each window. Where it is high, the processor
+time of this process, which leaves out the clients, says more than the clock.
 """
 
 import contextlib
@@ -132,22 +133,28 @@ def measure(classifier: Classifier, folder: Path, contents: list[bytes], count: 
         for number in range(count):
             file.writestr(f"{number}.jpg", contents[number % len(contents)])
     seconds: dict[str, list[float]] = {"serve": [], "predict": [], "page": []}
+    processor = {name: [] for name in seconds}
     latencies, busy = [], []
     processes = multiprocessing.get_context("spawn")
     with running(classifier) as port, processes.Pool(FLAGS.clients) as pool, processes.Manager() as manager:
         for window in range(FLAGS.windows + 1):
             others = psutil.cpu_percent(interval=2)
+            marks = [time.process_time()]
             taken, found = ask_by_clients(pool, manager, port, contents)
+            marks.append(time.process_time())
             begin = time.perf_counter()
             predict_files(lambda: classifier, [str(folder)], PredictionOutputs(Path(os.devnull)), strict=True)
             predicted = time.perf_counter() - begin
+            marks.append(time.process_time())
             zipped = ask_for_a_zip(port, archive.getvalue())
+            marks.append(time.process_time())
             if window:  # The first round warms up.
                 busy.append(others)
                 latencies += found
-                for name, value in zip(seconds, (taken, predicted, zipped), strict=True):
+                for name, value, spent in zip(seconds, (taken, predicted, zipped), np.diff(marks), strict=True):
                     seconds[name].append(value)
-    return {"seconds": seconds, "latencies": latencies, "busy": busy}
+                    processor[name].append(float(spent))
+    return {"seconds": seconds, "processor": processor, "latencies": latencies, "busy": busy}
 
 
 def main(_) -> None:
@@ -159,6 +166,7 @@ def main(_) -> None:
             Path(name, f"{number:06}.jpg").write_bytes(contents[number % len(contents)])
         found = measure(classifier, Path(name), contents, count)
     rates = {name: count / statistics.median(trials) for name, trials in found["seconds"].items()}
+    spent = {name: 1000 * statistics.median(trials) / count for name, trials in found["processor"].items()}
     p50, p95, p99 = (1000 * float(np.quantile(found["latencies"], share)) for share in (0.5, 0.95, 0.99))
     results = {
         "images_per_second": rates,
@@ -167,11 +175,14 @@ def main(_) -> None:
         "requests": len(found["latencies"]),
         "errors": 0,  # An error ends the script.
         "seconds": found["seconds"],
+        "processor_ms_per_image": spent,
         "machine_busy_percent": {"mean": statistics.mean(found["busy"]), "largest": max(found["busy"])},
     }
     print(f"{len(found['latencies']):,} requests: p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms, no error")
     for name, rate in rates.items():
-        print(f"{name:>8}: {rate:,.0f} images/s, {rate / rates['predict']:.2f} of predict's")
+        print(
+            f"{name:>8}: {rate:,.0f} images/s, {rate / rates['predict']:.2f} of predict's; {spent[name]:.1f} ms of processor"
+        )
     if FLAGS.output:
         names = ("clients", "requests", "file_size", "windows")
         settings = {name: FLAGS[name].value for name in names} | {"model": classifier.config.model.variant}

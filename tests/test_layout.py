@@ -88,7 +88,7 @@ DISTRIBUTIONS = {
     "tensorflow_datasets": "tensorflow-datasets",
 }
 # Peers of the benchmark, another map of embeddings, the server, and what JAX writes its cache with if it is there.
-OPTIONAL = {"keras", "torch", "umap", "starlette", "uvicorn", "python_multipart", "zstandard"}
+OPTIONAL = {"keras", "torch", "umap", "starlette", "uvicorn", "python_multipart", "threadpoolctl", "zstandard"}
 # tensorflow-datasets imports it without requiring it.
 FOR_OTHERS = {"importlib_resources"}
 
