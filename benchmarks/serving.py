@@ -180,9 +180,8 @@ def main(_) -> None:
     }
     print(f"{len(found['latencies']):,} requests: p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms, no error")
     for name, rate in rates.items():
-        print(
-            f"{name:>8}: {rate:,.0f} images/s, {rate / rates['predict']:.2f} of predict's; {spent[name]:.1f} ms of processor"
-        )
+        ratio = rate / rates["predict"]
+        print(f"{name:>8}: {rate:,.0f} images/s, {ratio:.2f} of predict's; {spent[name]:.1f} ms of processor an image")
     if FLAGS.output:
         names = ("clients", "requests", "file_size", "windows")
         settings = {name: FLAGS[name].value for name in names} | {"model": classifier.config.model.variant}
