@@ -7,7 +7,7 @@ client is a process of its own that sends one cell after the other over one conn
 
 - `serve`: the clients send all their requests; seconds from the first to the last, and the latency of each request.
 - `predict`: `predict_files` classifies as many files from the disk, without the start of the process.
-- `page`: one request with all cells in a zip, as the page sends it, but without images in the response.
+- `zip`: one request with all cells in a zip.
 
 The three take turns, `--windows` times after a warm-up. The latencies of all windows are pooled; of throughputs the
 median is the result. The load of the machine by others is measured before each window. Where it is high, the processor
@@ -132,7 +132,7 @@ def measure(classifier: Classifier, folder: Path, contents: list[bytes], count: 
     with zipfile.ZipFile(archive, "w") as file:
         for number in range(count):
             file.writestr(f"{number}.jpg", contents[number % len(contents)])
-    seconds: dict[str, list[float]] = {"serve": [], "predict": [], "page": []}
+    seconds: dict[str, list[float]] = {"serve": [], "predict": [], "zip": []}
     processor = {name: [] for name in seconds}
     latencies, busy = [], []
     processes = multiprocessing.get_context("spawn")
@@ -170,7 +170,7 @@ def main(_) -> None:
     p50, p95, p99 = (1000 * float(np.quantile(found["latencies"], share)) for share in (0.5, 0.95, 0.99))
     results = {
         "images_per_second": rates,
-        "ratio_to_predict": {name: rates[name] / rates["predict"] for name in ("serve", "page")},
+        "ratio_to_predict": {name: rates[name] / rates["predict"] for name in ("serve", "zip")},
         "latency_ms": {"p50": p50, "p95": p95, "p99": p99, "largest": 1000 * max(found["latencies"])},
         "requests": len(found["latencies"]),
         "errors": 0,  # An error ends the script.

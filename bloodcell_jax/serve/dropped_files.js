@@ -30,15 +30,21 @@ async function filesBelow(entry, inFolder) {
     if (!part.length) break;
     for (const inside of part) found.push(...(await filesBelow(inside, true)));
   }
-  return found.sort((a, b) => (a.path < b.path ? -1 : 1));
+  return byPath(found);
 }
 
 function chosenFiles(input) {
-  return [...input.files].map((file) => ({
+  const files = [...input.files].map((file) => ({
     path: file.webkitRelativePath || file.name,
     file,
     inFolder: Boolean(file.webkitRelativePath),
   }));
+  return byPath(files);
+}
+
+// A browser lists a folder in the order of its disk.
+function byPath(files) {
+  return files.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
 function suffixOf(path) {

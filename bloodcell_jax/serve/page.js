@@ -109,7 +109,7 @@ function addUnreadable({ file, reason }) {
   list.hidden = at("notes").hidden = false;
   list.querySelector("ul").append(element("li", { textContent: `${file}: ${reason}` }));
   const count = list.querySelectorAll("li").length;
-  list.querySelector("summary").textContent = `${count} ${count === 1 ? "image" : "images"} could not be read, and have no row`;
+  list.querySelector("summary").textContent = `Could not be read, and without a row: ${count} ${count === 1 ? "image" : "images"}`;
 }
 
 // ---- cells

@@ -87,7 +87,7 @@ def serve(
         asyncio.run(_serve(api, served, listener, host, lambda: say(f"ready: open {address} in a browser")))
     finally:
         has_ended = served.close(_PATIENCE)
-    say(f"ended; {api.answered:,} images were answered")
+    say(f"ended; images answered: {api.answered:,}")
     return has_ended
 
 
