@@ -162,8 +162,8 @@ def squared_distances(
     `squared_lengths` are those of `features`: rounded to float16, they are not exactly 1. None: they are computed.
     """
     features = features.astype(np.float32, copy=False)
-    squared_lengths = np.sum(features**2, axis=1) if squared_lengths is None else squared_lengths
-    return np.maximum(1 + squared_lengths - 2 * unit_length(pooled) @ features.T, 0)
+    lengths = np.sum(features**2, axis=1) if squared_lengths is None else squared_lengths
+    return np.maximum(1 + lengths - 2 * unit_length(pooled) @ features.T, 0)
 
 
 def unit_length(features: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What a server refuses: too much at a time, bombs, stalls; and nothing that is sent reaches the disk."""
 
 import io
+import re
 import socket
 import struct
 import sys
@@ -76,7 +77,8 @@ def test_an_image_of_too_many_pixels_is_not_decoded(server):
         content += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
     reply = server.post("/predict", ("bomb.png", content))
     assert reply.status_code == 422
-    assert "12,000 x 12,000" in reply.json()["error"]
+    # The second one is Pillow's, whose warning is an error in tests.
+    assert re.search("12,000 x 12,000|144000000", reply.json()["error"])
 
 
 def test_a_full_queue_answers_429_and_takes_images_again_later(limited, pixels, png, eventually):
