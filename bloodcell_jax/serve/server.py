@@ -82,9 +82,8 @@ def serve(
             "--host=%s: whoever reaches this machine can use the server; it asks for no password, and does not encrypt",
             host,
         )
-    say(f"{address} answers soon; the model is being compiled")
     try:
-        asyncio.run(_serve(api, served, listener, host, lambda: say(f"ready: open {address} in a browser")))
+        asyncio.run(_serve(HttpServer(api, host), api, served, listener, address, say))
     finally:
         has_ended = served.close(_PATIENCE)
     say(f"ended; images answered: {api.answered:,}")
@@ -136,17 +135,18 @@ class HttpServer(uvicorn.Server):
 
 
 async def _serve(
-    api: Api, served: ServedModel, listener: socket.socket, host: str, say_ready: Callable[[], None]
+    server: HttpServer, api: Api, served: ServedModel, listener: socket.socket, address: str, say: Callable[[str], None]
 ) -> None:
-    server = HttpServer(api, host)
-    preparing = asyncio.ensure_future(_prepare(api, served, server, say_ready))
+    preparing = asyncio.ensure_future(_prepare(server, api, served, address, say))
     await server.serve(sockets=[listener])
     if preparing.done():
         preparing.result()  # raises what has ended the server
     preparing.cancel()
 
 
-async def _prepare(api: Api, served: ServedModel, server: HttpServer, say_ready: Callable[[], None]) -> None:
+async def _prepare(server: HttpServer, api: Api, served: ServedModel, address: str, say: Callable[[str], None]) -> None:
+    """Compile the model, with a server that takes signals already."""
+    say(f"{address} answers soon; the model is being compiled")
     start = time.monotonic()
     try:
         await asyncio.wrap_future(served.worker.prepare())
@@ -155,7 +155,7 @@ async def _prepare(api: Api, served: ServedModel, server: HttpServer, say_ready:
         raise
     logger.info("compiled in %.1f s", time.monotonic() - start)
     api.is_ready = True
-    say_ready()
+    say(f"ready: open {address} in a browser")
 
 
 def _address(listener: socket.socket, host: str) -> str:

@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 import requests
 
+import bloodcell_jax as bc
 from bloodcell_jax import cli
+from bloodcell_jax.errors import DataError
+from bloodcell_jax.serve.limits import Limits
+from bloodcell_jax.serve.server import open_listener, serve
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,6 +63,17 @@ def test_a_signal_ends_a_server_that_compiles(start_server, number):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
+
+
+def test_a_model_without_meaning_ends_the_server(trained, monkeypatch):
+    def answer(classifier, batches):
+        raise DataError("not finite")
+
+    monkeypatch.setattr(bc.Classifier, "answers_as_they_come", answer)
+    lines = []
+    with open_listener("127.0.0.1", 0) as listener, pytest.raises(DataError, match="not finite"):
+        serve(bc.Classifier.from_workdir(trained), listener, "127.0.0.1", Limits(), lines.append)
+    assert len(lines) == 1, "it never says that it is ready"
 
 
 def test_a_port_in_use_is_refused_before_the_model_is_loaded(tmp_path, capsys):
