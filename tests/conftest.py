@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -221,3 +222,16 @@ def trained(start, shared):
         assert process.returncode == 0, errors
 
     return shared("run", train)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Return a running Chromium: that of the system, or else Playwright's own."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright: make test-browser installs it")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with api.sync_playwright() as playwright:
+        if found is None and not os.path.exists(playwright.chromium.executable_path):
+            pytest.skip("needs Chromium: install it, or run python -m playwright install chromium")
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()

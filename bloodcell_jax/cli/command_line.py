@@ -25,6 +25,7 @@ from bloodcell_jax.cli.plan import PLAN
 from bloodcell_jax.cli.predict import PREDICT
 from bloodcell_jax.cli.prepare import PREPARE
 from bloodcell_jax.cli.report import REPORT
+from bloodcell_jax.cli.serve import SERVE
 from bloodcell_jax.cli.train import TRAIN
 from bloodcell_jax.cli.verb import Verb
 from bloodcell_jax.devices.process_end import end_process
@@ -37,6 +38,7 @@ VERBS = {
     "train": TRAIN,
     "evaluate": EVALUATE,
     "predict": PREDICT,
+    "serve": SERVE,
     "audit": AUDIT,
     "convert": CONVERT,
     "report": REPORT,

@@ -3,6 +3,7 @@
 Nothing is ever unpacked to disk. Entries that an archive may not hold are refused by name, with the reason.
 """
 
+import io
 import mmap
 import os
 import stat
@@ -49,12 +50,14 @@ class FileTree:
       folders: all folders, also the empty ones.
       read: returns the bytes of a file; raises UnreadableFile.
       refused: files that are not read, name -> reason.
+      sizes: bytes of each file of an archive, as it claims; it is never read further.
     """
 
     files: list[PurePosixPath]
     folders: set[PurePosixPath]
     read: Callable[[PurePosixPath], bytes]
     refused: dict[str, str] = field(default_factory=dict)
+    sizes: dict[PurePosixPath, int] = field(default_factory=dict)
 
 
 def printable(path: PurePosixPath) -> str:
@@ -131,8 +134,21 @@ def open_zip(path: Path, source: str) -> Iterator[FileTree]:
       DataError: it is no zip archive, or its files overlap, which happens only in a zip bomb.
     """
     check_regular_file(path, source)
+    with _opened(lambda: _open(path), source) as tree:
+        yield tree
+
+
+@contextmanager
+def open_zip_content(content: bytes, source: str) -> Iterator[FileTree]:
+    """List a zip archive that is in memory; the same as `open_zip` in everything else."""
+    with _opened(lambda: _open_content(content), source) as tree:
+        yield tree
+
+
+@contextmanager
+def _opened(open_archive: Callable[[], zipfile.ZipFile], source: str) -> Iterator[FileTree]:
     try:
-        archive = _open(path)
+        archive = open_archive()
     except Exception as error:  # zipfile raises nearly everything on malformed files.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{source}: cannot be read as a zip archive ({reason}); copy or download it again") from error
@@ -162,7 +178,7 @@ def open_zip(path: Path, source: str) -> Iterator[FileTree]:
             except Exception as error:  # zipfile and its decompressors raise nearly everything on malformed files.
                 raise UnreadableFile(printable(name), str(error) or type(error).__name__) from error
 
-        yield FileTree(list(files), folders, read, refused)
+        yield FileTree(list(files), folders, read, refused, {name: info.file_size for name, info in files.items()})
 
 
 def _open(path: Path) -> zipfile.ZipFile:
@@ -176,6 +192,16 @@ def _open(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(cast(IO[bytes], content))
 
 
+def _open_content(content: bytes) -> zipfile.ZipFile:
+    """Open an archive in memory, as `_open` does."""
+    try:
+        return zipfile.ZipFile(io.BytesIO(content))
+    except UnicodeDecodeError:
+        copy = bytearray(content)
+        _unmark_names(copy)
+        return zipfile.ZipFile(io.BytesIO(copy))
+
+
 class _MappedFile(mmap.mmap):
     """A mapped file that has all that zipfile asks of a file."""
 
@@ -184,8 +210,8 @@ class _MappedFile(mmap.mmap):
         return True
 
 
-def _unmark_names(content: mmap.mmap) -> None:
-    """Take the mark for UTF-8 off the names that are not UTF-8; the file is not changed."""
+def _unmark_names(content: mmap.mmap | bytearray) -> None:
+    """Take the mark for UTF-8 off the names that are not UTF-8; of a mapped file, the file is not changed."""
     for mark, flags_at, length_at, name_at in _HEADERS:
         at = content.find(mark)
         while at >= 0 and at + name_at <= len(content):

@@ -155,6 +155,13 @@ def encode_jpeg(pixels: np.ndarray) -> bytes:
     return content.getvalue()
 
 
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Encode an image, uint8 [h, w, 3], without loss."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "png")
+    return content.getvalue()
+
+
 def open_image(content: bytes) -> ImageFile.ImageFile:
     """Open the content of an image file; no pixel is decoded yet.
 

@@ -1,6 +1,7 @@
 """A trained model, ready to classify images."""
 
 import contextlib
+import copy
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -68,6 +69,15 @@ class Classifier:
         model = self.config.model
         form = {"mean": model.mean, "std": model.std, "batch_size": batch_size, "tta": self.tta}
         return Evaluator(build_model(model), **form, parallel=self.parallel)
+
+    def of_batch_size(self, batch_size: int) -> "Classifier":
+        """Return the same model, its parameters not copied, with forward passes of another size.
+
+        The last bits of a probability depend on this size.
+        """
+        other = copy.copy(self)
+        other._evaluator = self._create_evaluator(batch_size)
+        return other
 
     @classmethod
     def from_workdir(cls, workdir: str | Path, *, checkpoint: str = "best", tta: bool = False) -> "Classifier":
@@ -157,12 +167,16 @@ class Classifier:
             return
         if (sides < sizes.max(axis=1)).any():
             logger.info("%s", describe(sizes, sides, self.geometry))
+        if reason := self.misfit(sizes, sides):
+            logger.warning("%s", reason)
+
+    def misfit(self, sizes: np.ndarray, sides: np.ndarray) -> str | None:
+        """Return in which way files, sized as of `mention_geometry`, differ from those of training; None: they fit."""
         if isinstance(self.config.data.microns_per_pixel, str):
-            logger.warning("the model was trained on images of known scale; give --microns_per_pixel of these as well")
-        elif self.view is not None and self.geometry.microns_per_pixel is None:
-            reason = misfit(self.view, view_of(sizes, sides))
-            if reason is not None:
-                logger.warning("%s", reason)
+            return "the model was trained on images of known scale; give --microns_per_pixel of these as well"
+        if self.view is None or self.geometry.microns_per_pixel is not None:
+            return None
+        return misfit(self.view, view_of(sizes, sides))
 
     def predict_examples(self, images: Images, indices: np.ndarray) -> np.ndarray:
         """Return the probabilities [n, classes] of those at `indices` of images of the model's size.

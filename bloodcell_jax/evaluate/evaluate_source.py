@@ -7,23 +7,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bloodcell_jax.data.dataset import Dataset
-from bloodcell_jax.data.sampling import sampler_of
-from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.answers import Answers
 from bloodcell_jax.evaluate.augmented_split import answer_augmented
 from bloodcell_jax.evaluate.class_map import ClassMap
 from bloodcell_jax.evaluate.classifier import Classifier
-from bloodcell_jax.evaluate.examples import AUGMENTED, Examples, find_examples, load_examples
+from bloodcell_jax.evaluate.examples import AUGMENTED, Examples, find_examples
 from bloodcell_jax.evaluate.explain.embedding_map import EmbeddingSample, check_method
 from bloodcell_jax.evaluate.explain.explained_split import Explanations, explain_split
-from bloodcell_jax.evaluate.explain.training_neighbors import TrainingImages
 from bloodcell_jax.evaluate.medmnist_results import write_medmnist_results
 from bloodcell_jax.evaluate.metrics import Scores
-from bloodcell_jax.evaluate.out_of_distribution import reference_of
 from bloodcell_jax.evaluate.outputs import write_split
 from bloodcell_jax.evaluate.robustness.evaluate_suites import evaluate_suites
 from bloodcell_jax.evaluate.robustness.suites import Suite, suite_of
 from bloodcell_jax.evaluate.slices import read_slices
+from bloodcell_jax.evaluate.training_images import training_images
 from bloodcell_jax.workdir.layout import EvaluationFolder
 
 logger = logging.getLogger(__name__)
@@ -147,7 +145,7 @@ def _answered(
     count: int | None,
     embedding_method: str,
 ) -> tuple[Answers, Explanations | None]:
-    """Return the answers to some examples and what explains them; `learned_from` is that of `_training_images`."""
+    """Return the answers to some examples and what explains them; `learned_from` is that of `training_images`."""
     dataset, indices = examples.dataset, examples.indices
     if examples.augmented:
         return answer_augmented(classifier, dataset, indices), None
@@ -161,27 +159,9 @@ def _answered(
         indices,
         answers.probabilities,
         sample,
-        lambda: _training_images(classifier, learned_from),
+        lambda: training_images(classifier, learned_from),
         count=count,
         batch_size=classifier.batch_size,
         method=embedding_method,
     )
     return answers, explanations
-
-
-def _training_images(classifier: Classifier, dataset: Dataset | None) -> TrainingImages:
-    """Return the images that the calibration keeps the features of; `dataset` is the run's own, None: not read yet.
-
-    Raises:
-      UsageError, DataError, MachineError: they are not at hand; says why.
-    """
-    if classifier.workdir is None:
-        raise DataError("the file of a model does not hold the images of its run; evaluate by --workdir instead")
-    if classifier.calibration is None:
-        raise DataError("this checkpoint has no calibration, which keeps the features of training images")
-    if dataset is None:
-        logger.info("%s: reading it for the nearest training images", classifier.config.data.source)
-        dataset = load_examples(classifier, None, {})
-    sampler = sampler_of(classifier.config, dataset, classifier.run.read_splits()["train"])
-    indices = reference_of(sampler, dataset.labels, seed=classifier.config.seed)
-    return TrainingImages(dataset, indices, classifier.calibration.reference.features)

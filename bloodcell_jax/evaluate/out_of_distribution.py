@@ -120,7 +120,7 @@ def scores_of(outputs: Outputs, reference: Reference) -> np.ndarray:
     scores = np.stack(
         [
             energy(outputs.logits),
-            neighbor_distance(outputs.pooled, reference.features),
+            neighbor_distance(outputs.pooled, *reference.wide_features),
             appearance_distance(outputs.appearance, reference),
         ],
         axis=1,
@@ -138,12 +138,14 @@ def energy(logits: np.ndarray) -> np.ndarray:
     return -np.logaddexp.reduce(np.asarray(logits, np.float64), axis=1)
 
 
-def neighbor_distance(pooled: np.ndarray, features: np.ndarray) -> np.ndarray:
+def neighbor_distance(
+    pooled: np.ndarray, features: np.ndarray, squared_lengths: np.ndarray | None = None
+) -> np.ndarray:
     """Return the distance to the k-th nearest of `features` [m, c] of length 1, of features [n, c] scaled so, [n].
 
-    k is `NEIGHBOR`, or m if that is less.
+    k is `NEIGHBOR`, or m if that is less. `squared_lengths` are those of `squared_distances`.
     """
-    k, squared = min(NEIGHBOR, len(features)), squared_distances(pooled, features)
+    k, squared = min(NEIGHBOR, len(features)), squared_distances(pooled, features, squared_lengths)
     return np.sqrt(np.partition(squared, k - 1, axis=1)[:, k - 1]).astype(np.float64)
 
 
@@ -152,11 +154,16 @@ def appearance_distance(appearance: np.ndarray, reference: Reference) -> np.ndar
     return np.linalg.norm((appearance - reference.mean) @ reference.whitening, axis=1).astype(np.float64)
 
 
-def squared_distances(pooled: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Return the squared distances of features [n, c], scaled to length 1, to `features` [m, c] of length 1, [n, m]."""
-    features = features.astype(np.float32)
-    # Rounded to float16, their lengths are not exactly 1.
-    return np.maximum(1 + np.sum(features**2, axis=1) - 2 * unit_length(pooled) @ features.T, 0)
+def squared_distances(
+    pooled: np.ndarray, features: np.ndarray, squared_lengths: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the squared distances of features [n, c], scaled to length 1, to `features` [m, c] of length 1, [n, m].
+
+    `squared_lengths` are those of `features`: rounded to float16, they are not exactly 1. None: they are computed.
+    """
+    features = features.astype(np.float32, copy=False)
+    lengths = np.sum(features**2, axis=1) if squared_lengths is None else squared_lengths
+    return np.maximum(1 + lengths - 2 * unit_length(pooled) @ features.T, 0)
 
 
 def unit_length(features: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.classified_files import ClassifiedFile
@@ -60,7 +60,43 @@ def row_writer(
     """
     if output.suffix.lower() == _JSON_LINES:
         return _json_writer(file, class_names, top)
-    return _csv_writer(file, class_names, top, calibrated, str if raw_names else spreadsheet_cell)
+    return _csv_writer(file, class_names, top, calibrated, raw_names)
+
+
+def csv_header(class_names: Sequence[str], *, top: int = 1, calibrated: bool, raw_names: bool = False) -> list[str]:
+    """Return the names of the columns of a CSV; arguments as of `row_writer`."""
+    cell = _cell(raw_names)
+    answers = [column for pair in _answer_columns(top) for column in pair]
+    return ["file", *answers, *map(cell, class_names), *(_KNOWLEDGE if calibrated else ())]
+
+
+def csv_cells(
+    classified: ClassifiedFile, class_names: Sequence[str], *, top: int = 1, raw_names: bool = False
+) -> list[str]:
+    """Return the cells of a file's row of a CSV; arguments as of `row_writer`."""
+    cell = _cell(raw_names)
+    values = [f"{p:.6f}" for p in classified.probabilities]
+    answers = (part for label in classified.most_likely(top) for part in (cell(class_names[label]), values[label]))
+    row = [cell(classified.file.name), *answers, *values]
+    if classified.ood_score is not None:
+        row += [f"{classified.ood_score:.6f}", "true" if classified.known else "false"]
+    return row
+
+
+def json_object(classified: ClassifiedFile, class_names: Sequence[str], *, top: int = 1) -> dict[str, Any]:
+    """Return a file's row as a JSON object; arguments as of `row_writer`."""
+    values = [round(p, 6) for p in classified.probabilities.tolist()]
+    row: dict[str, Any] = {"file": classified.file.name}
+    for (name, confidence), label in zip(_answer_columns(top), classified.most_likely(top), strict=True):
+        row |= {name: class_names[label], confidence: values[label]}
+    row["probabilities"] = dict(zip(class_names, values, strict=True))
+    if classified.ood_score is not None:
+        row |= dict(zip(_KNOWLEDGE, (round(classified.ood_score, 6), classified.known), strict=True))
+    return row
+
+
+def _cell(raw_names: bool) -> Callable[[str], str]:
+    return str if raw_names else spreadsheet_cell
 
 
 def _answer_columns(top: int) -> list[tuple[str, str]]:
@@ -68,35 +104,14 @@ def _answer_columns(top: int) -> list[tuple[str, str]]:
     return [("predicted", "confidence"), *((name, f"{name}_confidence") for name in _ORDINALS[: top - 1])]
 
 
-def _csv_writer(
-    file: IO[str], class_names: Sequence[str], top: int, calibrated: bool, cell: Callable[[str], str]
-) -> WriteRow:
-    writer, names = csv_writer(file), [cell(name) for name in class_names]
-    answers = [column for pair in _answer_columns(top) for column in pair]
-    writer.writerow(["file", *answers, *names, *(_KNOWLEDGE if calibrated else ())])
-
-    def write(classified: ClassifiedFile) -> None:
-        values = [f"{p:.6f}" for p in classified.probabilities]
-        answers = (part for label in classified.most_likely(top) for part in (names[label], values[label]))
-        row = [cell(classified.file.name), *answers, *values]
-        if classified.ood_score is not None:
-            row += [f"{classified.ood_score:.6f}", "true" if classified.known else "false"]
-        writer.writerow(row)
-
-    return write
+def _csv_writer(file: IO[str], class_names: Sequence[str], top: int, calibrated: bool, raw_names: bool) -> WriteRow:
+    writer = csv_writer(file)
+    writer.writerow(csv_header(class_names, top=top, calibrated=calibrated, raw_names=raw_names))
+    return lambda classified: writer.writerow(csv_cells(classified, class_names, top=top, raw_names=raw_names))
 
 
 def _json_writer(file: IO[str], class_names: Sequence[str], top: int) -> WriteRow:
-    columns = _answer_columns(top)
-
     def write(classified: ClassifiedFile) -> None:
-        values = [round(p, 6) for p in classified.probabilities.tolist()]
-        row: dict[str, object] = {"file": classified.file.name}
-        for (name, confidence), label in zip(columns, classified.most_likely(top), strict=True):
-            row |= {name: class_names[label], confidence: values[label]}
-        row["probabilities"] = dict(zip(class_names, values, strict=True))
-        if classified.ood_score is not None:
-            row |= dict(zip(_KNOWLEDGE, (round(classified.ood_score, 6), classified.known), strict=True))
-        file.write(json.dumps(row, allow_nan=False) + "\n")
+        file.write(json.dumps(json_object(classified, class_names, top=top), allow_nan=False) + "\n")
 
     return write

@@ -1,5 +1,5 @@
 "use strict";
-// The answer of a cell: "" is not judged yet, "class:NAME" is a class, "leave out" is no cell.
+// What a person says of each cell is explained in corrections.js.
 const cells = [...document.querySelectorAll("#cells .cell")];
 const key = "bloodcell-review-" + document.getElementById("cells").dataset.key;
 const judged = document.getElementById("judged");
@@ -58,17 +58,8 @@ function answer(i, value) {
   show();
 }
 
-function quoted(text) {
-  return '"' + text.replaceAll('"', '""') + '"';
-}
-
-function corrections() {
-  const rows = cells.flatMap((cell, i) =>
-    answers[i].startsWith("class:")
-      ? [[cell.dataset.file, answers[i].slice("class:".length), cell.dataset.predicted]]
-      : [],
-  );
-  return [["file", "label", "predicted"], ...rows].map((row) => row.map(quoted).join(",") + "\n").join("");
+function judgments() {
+  return cells.map((cell, i) => ({ file: cell.dataset.file, answer: answers[i], predicted: cell.dataset.predicted }));
 }
 
 cells.forEach((cell, i) => {
@@ -78,15 +69,7 @@ cells.forEach((cell, i) => {
   select.addEventListener("change", () => answer(i, select.value));
 });
 
-save.addEventListener("click", () => {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([corrections()], { type: "text/csv" }));
-  link.download = "corrections.csv";
-  document.body.append(link);
-  link.click();
-  link.remove();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-});
+save.addEventListener("click", () => saveCsv("corrections.csv", correctionsTable(judgments())));
 
 clear.addEventListener("click", () => {
   if (confirm("Forget all judgments on this page?")) {

@@ -35,7 +35,7 @@ def write_review_page(path: Path, predictions: FilePredictions, model: tuple[str
     cells = [_cell(cell, inside, names) for cell, inside in zip(predictions.review, paths, strict=True)]
     html = render(
         "review.html",
-        scripts=("review.js",),
+        scripts=("corrections.js", "review.js"),
         cells=cells,
         classes=[{"name": full_class_name(name), "cell": spreadsheet_cell(name)} for name in names],
         total=predictions.count,
@@ -67,10 +67,10 @@ def manifest_paths(files: Sequence[InputFile], beside: Path) -> tuple[PurePosixP
         (root,) = roots
     else:
         root = PurePosixPath(os.path.commonpath([root if os.path.isdir(root) else root.parent for root in roots]))
-    return root, [_manifest_cell(path.relative_to(root)) for path in paths]
+    return root, [manifest_cell(path.relative_to(root)) for path in paths]
 
 
-def _manifest_cell(path: PurePosixPath) -> str:
+def manifest_cell(path: PurePosixPath) -> str:
     """Return a path as a manifest finds it, in a form that no spreadsheet runs as a formula."""
     text = str(path) if str(path).isprintable() else example_id(path)
     return text if spreadsheet_cell(text) == text else f"./{text}"

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,12 @@ class Reference:
     center: tuple[float, ...]
     scale: tuple[float, ...]
     threshold: float
+
+    @cached_property
+    def wide_features(self) -> tuple[np.ndarray, np.ndarray]:
+        """`features` in float32 and their squared lengths [m], made once: they would take longer than one image."""
+        wide = self.features.astype(np.float32)
+        return wide, np.sum(wide**2, axis=1)
 
 
 @dataclass(frozen=True)

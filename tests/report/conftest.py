@@ -1,25 +1,10 @@
-"""Headless Chromium for the tests of pages, and what is asked of every page."""
+"""What is asked of every page in headless Chromium."""
 
 import contextlib
-import os
-import shutil
 
 import pytest
 
 DESKTOP = {"width": 1280, "height": 900}
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """Return a running Chromium: that of the system, or else Playwright's own."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright: make test-browser installs it")
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with api.sync_playwright() as playwright:
-        if found is None and not os.path.exists(playwright.chromium.executable_path):
-            pytest.skip("needs Chromium: install it, or run python -m playwright install chromium")
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""The local page and the JSON API of a model: requests, limits, batches across requests, and what a browser is sent."""
