@@ -19,6 +19,7 @@ from bloodcell_jax.cli.allocator import tune_allocator
 from bloodcell_jax.cli.audit import AUDIT
 from bloodcell_jax.cli.benchmark import BENCHMARK
 from bloodcell_jax.cli.convert import CONVERT
+from bloodcell_jax.cli.crossval import CROSSVAL
 from bloodcell_jax.cli.evaluate import EVALUATE
 from bloodcell_jax.cli.plan import PLAN
 from bloodcell_jax.cli.predict import PREDICT
@@ -40,6 +41,7 @@ VERBS = {
     "report": REPORT,
     "benchmark": BENCHMARK,
     "plan": PLAN,
+    "crossval": CROSSVAL,
 }
 
 
