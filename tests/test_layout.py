@@ -87,7 +87,8 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "tensorflow_datasets": "tensorflow-datasets",
 }
-# Peers of the benchmark, the search of `sweep`, another map of embeddings, and what JAX writes its cache with if it is there.
+# Peers of the benchmark, the search of `sweep`, another map of embeddings, and what JAX writes its cache with if it is
+# there.
 OPTIONAL = {"keras", "optuna", "torch", "umap", "zstandard"}
 # tensorflow-datasets imports it without requiring it.
 FOR_OTHERS = {"importlib_resources"}

@@ -25,6 +25,7 @@ from bloodcell_jax.cli.plan import PLAN
 from bloodcell_jax.cli.predict import PREDICT
 from bloodcell_jax.cli.prepare import PREPARE
 from bloodcell_jax.cli.report import REPORT
+from bloodcell_jax.cli.sweep import SWEEP
 from bloodcell_jax.cli.train import TRAIN
 from bloodcell_jax.cli.verb import Verb
 from bloodcell_jax.devices.process_end import end_process
@@ -42,6 +43,7 @@ VERBS = {
     "benchmark": BENCHMARK,
     "plan": PLAN,
     "crossval": CROSSVAL,
+    "sweep": SWEEP,
 }
 
 

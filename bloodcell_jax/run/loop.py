@@ -28,7 +28,6 @@ from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints
 from bloodcell_jax.workdir.resume import step_to_resume
 
-
 # Is told the step and the metrics of val, such as `val/accuracy`, after each evaluation, once the state is being saved.
 # What it raises ends the run, which the same command resumes from there.
 OnEvaluation = Callable[[int, Mapping[str, float | None]], None]
