@@ -9,6 +9,7 @@ from ml_collections.config_flags import config_path
 from bloodcell_jax.cli.config_flags import override
 from bloodcell_jax.cli.verb import Verb, required_path, say, value_of
 from bloodcell_jax.config import Config
+from bloodcell_jax.errors import UsageError
 from bloodcell_jax.run.watch.preemption import StopSignals
 
 
@@ -19,8 +20,8 @@ def _define_sweep(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string(
         "search",
         None,
-        "a field that is searched: PATH:uniform:LOW:HIGH, PATH:loguniform:LOW:HIGH, PATH:int:LOW:HIGH, PATH:choice:A,B, "
-        'or PATH:choice:["A","B"] if a choice holds a comma; may be repeated',
+        "a field that is searched: PATH:uniform:LOW:HIGH, PATH:loguniform:LOW:HIGH, PATH:int:LOW:HIGH, "
+        'PATH:choice:A,B, or PATH:choice:["A","B"] if a choice holds a comma; may be repeated',
         flag_values=values,
     )
     flags.DEFINE_integer(
@@ -61,7 +62,10 @@ def _sweep(values: flags.FlagValues, config: Config) -> None:
 
 def _read_field(config: Config, path: str, text: str) -> Any:
     """Return the value that `--config.PATH=TEXT` gives a field."""
-    _, changed = override(copy.deepcopy(config), flags.FlagValues(), ["sweep", f"--config.{path}={text}"])
+    try:
+        _, changed = override(copy.deepcopy(config), flags.FlagValues(), ["sweep", f"--config.{path}={text}"])
+    except flags.Error as error:
+        raise UsageError(" ".join(str(error).removeprefix("flag ").split())) from error
     return config_path.get_value(path, changed)
 
 
@@ -70,7 +74,7 @@ SWEEP = Verb(
     """
   sweep --config=pbc_scratch --config.data.source=zip:pbc.zip --workdir=runs/sweep --trials=30 \\
     '--search=stages[0].optimizer.learning_rate:loguniform:1e-5:1e-2' --search=model.drop_path:uniform:0:0.3
-  sweep --config=quickstart --workdir=runs/policies '--search=augment.policy:choice:["d4","d4|brightness:delta=0.2"]'""",
+  sweep --config=quickstart --workdir=runs/sweep '--search=augment.policy:choice:["d4","d4|brightness:delta=0.2"]'""",
     _define_sweep,
     _sweep,
     has_config=True,

@@ -17,8 +17,8 @@ from bloodcell_jax.weights.model_file import read_model_file, read_model_info, w
 from bloodcell_jax.workdir import Workdir
 
 _FROM_RANDOM = (
-    "the runs start from random weights: networks that were trained apart from there do not share a valley of the loss, and "
-    "the average of their weights answers at chance"
+    "the runs start from random weights: networks trained apart from there do not share a valley of the loss, "
+    "and the average of their weights answers at chance"
 )
 
 

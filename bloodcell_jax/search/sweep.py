@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bloodcell_jax.config import Config, from_dict, to_dict
-from bloodcell_jax.errors import DataError, DivergedError, MachineError, StoppedError, UsageError, UserError
+from bloodcell_jax.errors import (
+    DataError,
+    DivergedError,
+    MachineError,
+    StoppedError,
+    UsageError,
+    UserError,
+    is_out_of_memory,
+    memory_error,
+)
 from bloodcell_jax.evaluate.metrics import ranking_of
 from bloodcell_jax.report.sweep_page import write_sweep_page
 from bloodcell_jax.run.job import train_and_evaluate
@@ -55,7 +64,8 @@ def sweep(
       The content of `sweep.json`.
 
     Raises:
-      UserError: as `train_and_evaluate`. A trial that diverges is marked as failed, and the next one begins.
+      UserError: as `train_and_evaluate`. A trial that diverges or fills the memory is marked as failed, and the next
+        one begins; any other error marks its trial as failed and ends the sweep.
       UsageError: the study has another configuration or search, or optuna is not installed.
     """
     if importlib.util.find_spec("optuna") is None:
@@ -153,12 +163,16 @@ def _train(
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     except StoppedError:
         raise
-    except UserError as error:
-        trial.set_user_attr(REASON, str(error))
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        if not isinstance(error, DivergedError):
+    except (UserError, MemoryError, RuntimeError) as error:
+        full = is_out_of_memory(error)
+        if not full and not isinstance(error, UserError):
             raise
-        logger.warning("trial %d: failed: %s", trial.number, error)
+        reason = str(memory_error(error) if full else error)
+        trial.set_user_attr(REASON, reason)
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        if not full and not isinstance(error, DivergedError):
+            raise
+        logger.warning("trial %d: failed: %s", trial.number, reason)
     else:
         best = _best(folder, metric)
         logger.info("trial %d: %s %.4f", trial.number, metric, best)

@@ -8,15 +8,6 @@ import numpy as np
 import pytest
 
 from bloodcell_jax import cli
-from bloodcell_jax.config import (
-    Config,
-    DataConfig,
-    EvaluateConfig,
-    ModelConfig,
-    OptimizerConfig,
-    StageConfig,
-    TrainConfig,
-)
 from bloodcell_jax.data.loading import load_data
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.classifier import Classifier
@@ -31,33 +22,18 @@ from bloodcell_jax.workdir import Workdir
 FOLDS = 2
 
 
-def config_of(source):
-    stage = StageConfig(
-        name="head", steps=4, trainable=("head/.*", "!.*"), optimizer=OptimizerConfig(learning_rate=1e-2)
-    )
-    return Config(
-        seed=3,
-        data=DataConfig(source=source, image_size=32, group_duplicates=False),
-        model=ModelConfig(variant="test_convnext2", dtype="float32"),
-        stages=[stage],
-        train=TrainConfig(batch_size=16, evaluate_every=2),
-        evaluate=EvaluateConfig(batch_size=32, explain=0),
-    )
-
-
 @pytest.fixture(scope="module")
-def validated(cells, tmp_path_factory):
+def validated(small_config, tmp_path_factory):
     """Return the workdir and the content of a cross-validation of two folds."""
     workdir = tmp_path_factory.mktemp("crossval")
-    return workdir, cross_validate(config_of(f"npz:{cells}"), workdir, folds=FOLDS)
+    return workdir, cross_validate(small_config, workdir, folds=FOLDS)
 
 
-def test_folds_cover_train_and_val_once_and_never_test(cells):
-    config = config_of(f"npz:{cells}")
-    whole = create_run(config).splits
+def test_folds_cover_train_and_val_once_and_never_test(small_config):
+    whole = create_run(small_config).splits
     held_out = []
     for fold in range(3):
-        splits = create_run(fold_config(config, 7, 3, fold)).splits
+        splits = create_run(fold_config(small_config, 7, 3, fold)).splits
         np.testing.assert_array_equal(splits["test"], whole["test"])  # whatever the seed
         assert not set(splits["test"]) & (set(splits["train"]) | set(splits["val"]))
         assert not set(splits["train"]) & set(splits["val"])
@@ -65,7 +41,7 @@ def test_folds_cover_train_and_val_once_and_never_test(cells):
     np.testing.assert_array_equal(np.sort(np.concatenate(held_out)), np.setdiff1d(np.arange(120), whole["test"]))
 
 
-def test_out_of_fold_answers_are_those_of_the_run_that_did_not_learn_from_the_image(validated, cells):
+def test_out_of_fold_answers_are_those_of_the_run_that_did_not_learn_from_the_image(validated):
     workdir, content = validated
     with (workdir / "out_of_fold.csv").open(newline="") as file:
         rows = {row["id"]: row for row in csv.DictReader(file)}
@@ -81,7 +57,7 @@ def test_out_of_fold_answers_are_those_of_the_run_that_did_not_learn_from_the_im
     assert content["out_of_fold"]["n"] == len(rows)
 
 
-def test_the_audit_takes_them(validated, cells, tmp_path, capsys):
+def test_the_audit_takes_them(validated, cells, tmp_path):
     workdir, _ = validated
     flags = [f"--source=npz:{cells}", f"--predictions={workdir / 'out_of_fold.csv'}", f"--output={tmp_path / 'audit'}"]
     assert cli.main(["bloodcell", "audit", "--image_size=32", *flags]) == 0
@@ -95,9 +71,9 @@ def test_mean_and_deviation():
     assert spread["auc_macro_ovr"] == {"mean": None, "std": None}
 
 
-def test_the_ensemble_is_the_mean_of_the_folds(validated, cells):
+def test_the_ensemble_is_the_mean_of_the_folds(validated, small_config):
     workdir, content = validated
-    data, ensemble = load_data(config_of(f"npz:{cells}").data), Ensemble.from_crossval(workdir)
+    data, ensemble = load_data(small_config.data), Ensemble.from_crossval(workdir)
     test = Workdir(workdir / "runs" / "seed_3_fold_0").read_splits()["test"]
     models = [Classifier.from_file(workdir / run["path"] / "model.safetensors") for run in content["runs"]]
     expected = np.mean([model.predict(data.images[test]) for model in models], axis=0)
@@ -121,17 +97,17 @@ def test_a_soup_is_the_mean_of_the_weights(validated, tmp_path):
     jax.tree.map(lambda ours, mean: np.testing.assert_allclose(ours, mean, atol=1e-7), soup, expected)
 
 
-def test_a_second_call_trains_no_finished_fold_and_the_page_names_each_run(validated, cells):
+def test_a_second_call_trains_no_finished_fold_and_the_page_names_each_run(validated, small_config):
     workdir, content = validated
     checkpoints = {path: path.stat().st_mtime_ns for path in workdir.glob("runs/*/checkpoints/*")}
     assert checkpoints
-    again = cross_validate(config_of(f"npz:{cells}"), workdir, folds=FOLDS)
+    again = cross_validate(small_config, workdir, folds=FOLDS)
     assert again == json.loads((workdir / "crossval.json").read_text()) == content
     assert checkpoints == {path: path.stat().st_mtime_ns for path in workdir.glob("runs/*/checkpoints/*")}
     page = (workdir / "index.html").read_text(encoding="utf-8")
     assert all(f"{run['path']}/report/index.html" in page for run in content["runs"])
 
 
-def test_another_number_of_folds_is_refused_in_the_same_workdir(validated, cells):
+def test_another_number_of_folds_is_refused_in_the_same_workdir(validated, small_config):
     with pytest.raises(UsageError, match=r"data\.folds: 2 -> 3"):
-        cross_validate(config_of(f"npz:{cells}"), validated[0], folds=3)
+        cross_validate(small_config, validated[0], folds=3)
