@@ -19,6 +19,7 @@ from bloodcell_jax.cli.allocator import tune_allocator
 from bloodcell_jax.cli.audit import AUDIT
 from bloodcell_jax.cli.benchmark import BENCHMARK
 from bloodcell_jax.cli.convert import CONVERT
+from bloodcell_jax.cli.crossval import CROSSVAL
 from bloodcell_jax.cli.evaluate import EVALUATE
 from bloodcell_jax.cli.find_lr import FIND_LR
 from bloodcell_jax.cli.plan import PLAN
@@ -26,6 +27,7 @@ from bloodcell_jax.cli.predict import PREDICT
 from bloodcell_jax.cli.prepare import PREPARE
 from bloodcell_jax.cli.report import REPORT
 from bloodcell_jax.cli.serve import SERVE
+from bloodcell_jax.cli.sweep import SWEEP
 from bloodcell_jax.cli.train import TRAIN
 from bloodcell_jax.cli.verb import Verb
 from bloodcell_jax.devices.process_end import end_process
@@ -44,6 +46,8 @@ VERBS = {
     "report": REPORT,
     "benchmark": BENCHMARK,
     "plan": PLAN,
+    "crossval": CROSSVAL,
+    "sweep": SWEEP,
 }
 
 

@@ -35,7 +35,11 @@ def parse(values: flags.FlagValues, command: list[str]) -> tuple[list[str], Conf
       flags.Error: as absl raises it for other flags.
     """
     value, command = _take_config(command)
-    config = _load(value)
+    return override(_load(value), values, command)
+
+
+def override(config: Config, values: flags.FlagValues, command: list[str]) -> tuple[list[str], Config]:
+    """Return what `parse` returns of a command line without `--config`; `config` is changed."""
     kinds = {path: field.type for path, field, _ in leaves(config)}
     parsed, left = {}, []
     for word in command:

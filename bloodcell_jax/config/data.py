@@ -90,6 +90,19 @@ class DataConfig:
     splits: tuple[float, ...] = option(
         (0.7, 0.15, 0.15), "train, val and test fractions; used if the source has no splits of its own"
     )
+    split_seed: int | None = option(
+        None,
+        "seed of the splits alone, so that runs of several seeds learn from the same images; unset: seed",
+        minimum=0,
+        maximum=2**32 - 1,
+    )
+    folds: int | None = option(
+        None,
+        "cut train and val together into so many folds, stratified by class; one of them is val, the others are train. "
+        "Test stays what it is. Unset: the splits. The verb crossval trains every fold",
+        minimum=2,
+    )
+    fold: int = option(0, "the fold that is val, from 0 to folds - 1", minimum=0)
     group_duplicates: bool = option(
         True, "keep images that show the same cell in the same split, unless the source's own splits decide"
     )

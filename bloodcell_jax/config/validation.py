@@ -26,6 +26,7 @@ def validate(config: Config) -> None:
         _check_value(f"config.{path}", f, value)
     check_geometry(config.data)
     _check_splits(config.data.splits)
+    _check_fold(config.data)
     power_range(config.data.sampler_power)
     if config.data.group_regex is not None:
         group_pattern(config.data.group_regex)
@@ -128,6 +129,13 @@ def _check_splits(splits: tuple[float, ...]) -> None:
         raise UsageError(
             f"config.data.splits={splits!r}: give train, val and test fractions that add to 1 (test may be 0)"
         )
+
+
+def _check_fold(data: DataConfig) -> None:
+    if data.folds is None and data.fold:
+        raise UsageError(f"config.data.fold={data.fold}: there are no folds; set config.data.folds, such as 5")
+    if data.folds is not None and data.fold >= data.folds:
+        raise UsageError(f"config.data.fold={data.fold}: config.data.folds={data.folds}; give 0 to {data.folds - 1}")
 
 
 def power_range(text: str) -> tuple[float, float]:

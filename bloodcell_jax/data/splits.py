@@ -56,9 +56,9 @@ def split_dataset(
     return {name: splits[name].astype(np.int32) for name in SPLITS if len(splits.get(name, ()))}
 
 
-def cuts_anything(dataset: Dataset) -> bool:
-    """Return whether `split_dataset` would cut the source; otherwise it keeps the source's own splits."""
-    return "val" not in dataset.splits
+def cuts_anything(dataset: Dataset, config: DataConfig) -> bool:
+    """Return whether a run would cut the source; otherwise it keeps the source's own splits."""
+    return "val" not in dataset.splits or config.folds is not None
 
 
 def k_folds(
@@ -91,7 +91,7 @@ def split_rule(dataset: Dataset, splits: Mapping[str, np.ndarray], config: DataC
     Its keys are `given`, the splits of the source that were kept; `duplicates`, whether the cut kept images of the same
     cell together; and `groups`, where the groups come from (`source`, or the regular expression), null without groups.
     With groups: `count`, their number; `per_split`, their number in each split; `crossing`, the number of groups in
-    more than one split; and `groups_sha256`, a hash over the group of each example.
+    more than one split; and `groups_sha256`, a hash over the group of each example. Of a fold: `folds` and `fold`.
 
     Args:
       dataset: the examples.
@@ -100,9 +100,11 @@ def split_rule(dataset: Dataset, splits: Mapping[str, np.ndarray], config: DataC
     """
     by = {
         "given": list(dataset.splits),
-        "duplicates": config.group_duplicates and cuts_anything(dataset),
+        "duplicates": config.group_duplicates and cuts_anything(dataset, config),
         "groups": None,
     }
+    if config.folds is not None:
+        by |= {"folds": config.folds, "fold": config.fold}
     counts = count_groups(dataset, splits)
     if counts is None:
         return by

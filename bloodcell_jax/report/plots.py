@@ -159,6 +159,27 @@ def differential_counts(labeled: np.ndarray, predicted: np.ndarray) -> str:
     return _svg(figure)
 
 
+def trial_history(numbers: Sequence[int], values: Sequence[float], best: Sequence[float] | np.ndarray) -> str:
+    """Draw the value of each trial, and the best one so far, as SVG; all [trials]."""
+    figure, axes = _axes(width=4.2, height=2.6)
+    axes.plot(numbers, values, "o", color=SERIES_1, markersize=4, alpha=0.7)
+    axes.step(numbers, best, where="post", color=SERIES_2, linewidth=1.6)
+    axes.set(xlabel="trial", ylabel="value")
+    axes.xaxis.set_major_locator(_ticker().MaxNLocator(6, integer=True))
+    return _svg(figure)
+
+
+def values_over_field(settings: Sequence[float], values: Sequence[float], *, log: bool) -> str:
+    """Draw the value of each trial over its setting of one field, as SVG; both [trials]."""
+    figure, axes = _axes(width=4.2, height=2.6)
+    axes.plot(settings, values, "o", color=SERIES_1, markersize=4, alpha=0.7)
+    axes.set(xlabel="setting", ylabel="value")
+    if log:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(_ticker().NullLocator())
+    return _svg(figure)
+
+
 def thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Average groups of consecutive points, so that at most `MAX_POINTS` are left; both arrays are [n]."""
     size = -(-len(steps) // MAX_POINTS)

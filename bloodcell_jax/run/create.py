@@ -16,7 +16,7 @@ from bloodcell_jax.data.dataset import Dataset, check_learnable
 from bloodcell_jax.data.launch_cache import cached_duplicate_groups, cached_sha256, known_duplicate_groups
 from bloodcell_jax.data.loading import load_data
 from bloodcell_jax.data.sampling import sampler_of
-from bloodcell_jax.data.splits import cuts_anything, split_dataset
+from bloodcell_jax.data.splits import cuts_anything, k_folds, split_dataset
 from bloodcell_jax.devices.host import free_host_memory
 from bloodcell_jax.devices.parallel import create_parallel
 from bloodcell_jax.errors import UsageError
@@ -151,7 +151,7 @@ def check_parts(config: TrainConfig, devices: int) -> None:
 
 
 def cut_splits(dataset: Dataset, data_hash: str, config: Config) -> dict[str, np.ndarray]:
-    """Return the splits of a run; no cut goes through a group of the dataset.
+    """Return the splits of a run; no cut goes through a group of the dataset, and test never enters a fold.
 
     Duplicates are searched for only if a cut must keep them together.
 
@@ -159,7 +159,7 @@ def cut_splits(dataset: Dataset, data_hash: str, config: Config) -> dict[str, np
       UsageError: looking for them needs more memory than there is.
     """
     groups = None
-    if config.data.group_duplicates and cuts_anything(dataset):
+    if config.data.group_duplicates and cuts_anything(dataset, config.data):
         unread = dataset.images.nbytes * (not isinstance(dataset.images, np.ndarray))
         if unread > free_host_memory() / 2 and known_duplicate_groups(dataset, data_hash) is None:
             raise UsageError(
@@ -168,7 +168,14 @@ def cut_splits(dataset: Dataset, data_hash: str, config: Config) -> dict[str, np
                 "set it to false, or prepare the source with splits of its own"
             )
         groups = cached_duplicate_groups(dataset, data_hash)
-    return split_dataset(dataset, config.data.splits, seed=config.seed, groups=groups)
+    data = config.data
+    seed = config.seed if data.split_seed is None else data.split_seed
+    splits = split_dataset(dataset, data.splits, seed=seed, groups=groups)
+    if data.folds is None:
+        return splits
+    pool = np.sort(np.concatenate([splits["train"], splits["val"]]))
+    train, val = k_folds(dataset, pool, data.folds, seed=seed, groups=groups)[data.fold]
+    return splits | {"train": train, "val": val}
 
 
 def resolve(config: Config, dataset: Dataset, weights_info: WeightsInfo | None) -> Config:

@@ -24,7 +24,7 @@ from bloodcell_jax.run.environment import describe_environment
 from bloodcell_jax.run.evaluation import RunEvaluator
 from bloodcell_jax.run.finished_model import calibration_of_model, write_model
 from bloodcell_jax.run.inputs import RunInputs
-from bloodcell_jax.run.loop import Loop
+from bloodcell_jax.run.loop import Loop, OnEvaluation
 from bloodcell_jax.run.preview import write_preview
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.run.watch.preemption import StopSignals
@@ -65,6 +65,7 @@ def train_and_evaluate(
     overwrite: bool = False,
     profile_steps: range = range(0),
     signals: StopSignals | None = None,
+    on_evaluation: OnEvaluation = lambda step, metrics: None,
 ) -> Result:
     """Train, evaluate and report; a second call with the same arguments resumes what is unfinished.
 
@@ -74,6 +75,8 @@ def train_and_evaluate(
       overwrite: delete an earlier run in it and start anew.
       profile_steps: a trace of these steps is written to workdir/profile.
       signals: what stops the run; SIGTERM, SIGUSR1 and SIGINT if it is not given, with a StoppedError.
+      on_evaluation: is told the step and the metrics of val after each evaluation while the run trains. What it raises
+        ends the run; a later call goes on from there.
 
     Raises:
       UserError: what the user or the machine must mend, each kind with its exit code.
@@ -93,7 +96,7 @@ def train_and_evaluate(
             asked = f"{profile_steps.start}:{profile_steps.stop}"
             raise UsageError(f"--profile_steps={asked}: the run has {run.total_steps} steps; name a range inside them")
         with _begun(run, folder, overwrite=overwrite):
-            return _train(run, folder, signals, profile_steps)
+            return _train(run, folder, signals, profile_steps, on_evaluation)
 
 
 @contextlib.contextmanager
@@ -127,11 +130,14 @@ def _describe(run: Run, workdir: Workdir) -> None:
     write_json(workdir.environment, {"started": earlier["started"] if earlier else now} | describe_environment(run))
 
 
-def _train(run: Run, workdir: Workdir, signals: StopSignals, profile_steps: range) -> Result:
+def _train(
+    run: Run, workdir: Workdir, signals: StopSignals, profile_steps: range, on_evaluation: OnEvaluation
+) -> Result:
     with contextlib.closing(Checkpoints(workdir.checkpoints)) as checkpoints:
         inputs = RunInputs(run)
         evaluator = RunEvaluator(run, inputs)
-        trained = Loop(run, workdir, checkpoints, signals, inputs, evaluator, profile_steps).train()
+        loop = Loop(run, workdir, checkpoints, signals, inputs, evaluator, profile_steps, on_evaluation)
+        trained = loop.train()
         say_place(f"after step {trained.step}, the last one")
         if jax.process_index() == 0:
             update_json(workdir.environment, {"seconds_trained": trained.seconds, "steps_trained": trained.step})

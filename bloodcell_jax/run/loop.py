@@ -1,6 +1,7 @@
 """The training loop."""
 
 import contextlib
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -27,6 +28,10 @@ from bloodcell_jax.train.step import Data, Metrics
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints
 from bloodcell_jax.workdir.resume import step_to_resume
+
+# Is told the step and the metrics of val, such as `val/accuracy`, after each evaluation, once the state is being saved.
+# What it raises ends the run, which the same command resumes from there.
+OnEvaluation = Callable[[int, Mapping[str, float | None]], None]
 
 
 class Trained(NamedTuple):
@@ -65,9 +70,10 @@ class Loop:
         inputs: RunInputs,
         evaluator: RunEvaluator,
         profile_steps: range = range(0),
+        on_evaluation: OnEvaluation = lambda step, metrics: None,
     ):
         self._run, self._workdir, self._checkpoints, self._signals = run, workdir, checkpoints, signals
-        self._inputs, self._evaluator = inputs, evaluator
+        self._inputs, self._evaluator, self._on_evaluation = inputs, evaluator, on_evaluation
         self._first_step = shared("first step", lambda: step_to_resume(checkpoints.folders, run.total_steps))
         self._record = checkpoints.folders.record(self._first_step) if self._first_step else {}
         self._clock = TrainingClock(self._record.get("seconds", 0.0))
@@ -154,6 +160,8 @@ class Loop:
                         state = self._begin_stage(state, step)
                     if due.save:
                         self._save(state, step, val or {}, unwritten)
+                if val:
+                    self._on_evaluation(step, val)
                 if due.stop or val is None:
                     self._checkpoints.wait()
                     raise self._signals.error()
@@ -265,6 +273,7 @@ class Loop:
         if step > stage.start:  # else it is the last evaluation of the stage before
             state = self._learn_of(val, stage, state)
         self._save(state, step, val)
+        self._on_evaluation(step, val)
         return state
 
     def _save(self, state: TrainState, step: int, val: dict[str, float | None], unwritten: Line | None = None) -> None:

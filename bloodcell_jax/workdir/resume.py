@@ -30,7 +30,7 @@ def check_resumable(workdir: Workdir, config: Config, data_hash: str, steps: int
             )
         return False
     old = workdir.read_config()
-    changed = _changed_fields(old, config)
+    changed = changed_fields(old, config)
     environment = workdir.read_environment() if workdir.environment.exists() else None
     if environment and environment["data"]["sha256"] != data_hash:
         changed.append(f"the data of data.source: {old.data.source} -> {config.data.source} (their hashes differ)")
@@ -99,7 +99,7 @@ def step_to_resume(folders: CheckpointFolders, total_steps: int) -> int:
     return step
 
 
-def _changed_fields(old: Config, new: Config) -> list[str]:
+def changed_fields(old: Config, new: Config) -> list[str]:
     """Return `field: old -> new` of each field that differs and may not."""
     old_values, new_values = ({path: value for path, _, value in leaves(config)} for config in (old, new))
     free = {path for path, field, _ in leaves(new) if field.metadata["may_change"]}

@@ -1,0 +1,207 @@
+"""A search for better values of fields of the configuration, by Optuna (T. Akiba et al., KDD 2019)."""
+
+import importlib.util
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bloodcell_jax.config import Config, from_dict, to_dict
+from bloodcell_jax.errors import (
+    DataError,
+    DivergedError,
+    MachineError,
+    StoppedError,
+    UsageError,
+    UserError,
+    is_out_of_memory,
+    memory_error,
+)
+from bloodcell_jax.evaluate.metrics import ranking_of
+from bloodcell_jax.report.sweep_page import write_sweep_page
+from bloodcell_jax.run.job import train_and_evaluate
+from bloodcell_jax.run.watch.preemption import StopSignals
+from bloodcell_jax.search.results import results_of, write_table
+from bloodcell_jax.search.search_space import Dimension, check_values, with_values
+from bloodcell_jax.search.trials import REASON, next_trial
+from bloodcell_jax.workdir import Workdir
+from bloodcell_jax.workdir.json_files import write_json
+from bloodcell_jax.workdir.resume import changed_fields
+
+if TYPE_CHECKING:
+    import optuna
+
+logger = logging.getLogger(__name__)
+
+_NAME = "sweep"
+
+
+def sweep(
+    config: Config,
+    workdir: str | Path,
+    search: Sequence[Dimension],
+    *,
+    trials: int,
+    storage: str | None = None,
+    signals: StopSignals | None = None,
+) -> dict[str, Any]:
+    """Train trials until the study has so many; a second call resumes, and several processes share the work.
+
+    A trial is pruned after an evaluation on val if its best value of `train.best_metric` is worse than the median of
+    the other trials at that evaluation; the first five trials never are (`optuna.pruners.MedianPruner`). Values are
+    suggested by `TPESampler`, seeded by `config.seed` and the number of the trial.
+
+    Args:
+      config: of each trial, except for what is searched.
+      workdir: holds `trials/<number>`, `sweep.json`, `sweep.csv`, `index.html`, and `sweep.db` by default.
+      search: the fields.
+      trials: number of trials, of all processes together and with those that failed.
+      storage: URL of Optuna's database; None: `sweep.db` in the workdir.
+      signals: as of `train_and_evaluate`.
+
+    Returns:
+      The content of `sweep.json`.
+
+    Raises:
+      UserError: as `train_and_evaluate`. A trial that diverges or fills the memory is marked as failed, and the next
+        one begins; any other error marks its trial as failed and ends the sweep.
+      UsageError: the study has another configuration or search, or optuna is not installed.
+    """
+    if importlib.util.find_spec("optuna") is None:
+        raise UsageError("sweep: needs the package optuna; run pip install 'bloodcell_jax[sweep]'")
+    check_values(config, search)
+    workdir = Path(workdir)
+    Workdir(workdir).check_usable()
+    study = _open_study(config, workdir, search, storage)
+    while True:
+        with next_trial(
+            study, workdir, trials, lambda number: _sampler(config, number), own_storage=storage is None
+        ) as trial:
+            if trial is None:
+                return _write_results(study, workdir, config, search)
+            _train(study, trial, config, workdir, search, signals)
+        _write_results(study, workdir, config, search)
+
+
+def _sampler(config: Config, number: int) -> "optuna.samplers.BaseSampler":
+    import optuna
+
+    return optuna.samplers.TPESampler(seed=(config.seed + number) % 2**32)
+
+
+def _open_study(config: Config, workdir: Path, search: Sequence[Dimension], storage: str | None) -> "optuna.Study":
+    """Return the study, created if there is none.
+
+    Raises:
+      UsageError: it has another configuration or search.
+      MachineError: the database cannot be opened.
+    """
+    import optuna
+
+    # It logs each trial in its own words; the pruner and the results are told in ours.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    workdir.mkdir(parents=True, exist_ok=True)
+    url = storage or f"sqlite:///{workdir.absolute() / 'sweep.db'}"
+    higher = ranking_of(config.train.best_metric).higher_is_better
+    try:
+        study = optuna.create_study(
+            storage=url,
+            study_name=_NAME,
+            direction="maximize" if higher else "minimize",
+            pruner=optuna.pruners.MedianPruner(),
+            load_if_exists=True,
+        )
+    except Exception as error:  # Each database has errors of its own.
+        raise MachineError(f"{url}: cannot be opened ({type(error).__name__}: {error})") from error
+    texts = sorted(dimension.text for dimension in search)
+    if "search" not in study.user_attrs:
+        study.set_user_attr("config", json.dumps(to_dict(config)))
+        study.set_user_attr("search", texts)
+    _check_same(study, config, texts, url)
+    return study
+
+
+def _check_same(study: "optuna.Study", config: Config, texts: list[str], url: str) -> None:
+    known = study.user_attrs
+    if known.get("search") != texts:
+        old = " ".join(f"--search={text}" for text in known.get("search", ()))
+        raise UsageError(f"{url}: holds a study of another search ({old}); give the same, or use another --workdir")
+    if changed := changed_fields(from_dict(json.loads(known["config"])), config):
+        raise UsageError(f"{url}: holds a study of another configuration ({'; '.join(changed)}); use another --workdir")
+
+
+def _train(
+    study: "optuna.Study",
+    trial: "optuna.trial.Trial",
+    config: Config,
+    workdir: Path,
+    search: Sequence[Dimension],
+    signals: StopSignals | None,
+) -> None:
+    """Train a trial to its end, and tell the study; a trial that a signal stops stays as it is."""
+    import optuna
+
+    values = {dimension.path: dimension.suggest(trial) for dimension in search}
+    folder = Workdir(workdir / "trials" / str(trial.number))
+    shown = ", ".join(
+        f"{path}={value:.4g}" if isinstance(value, float) else f"{path}={value}" for path, value in values.items()
+    )
+    logger.info("trial %d: %s", trial.number, shown)
+    metric = config.train.best_metric
+
+    def report(step: int, metrics: Any) -> None:
+        _report(trial, folder, metric)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    try:
+        train_and_evaluate(with_values(config, values), folder.path, signals=signals, on_evaluation=report)
+        _report(trial, folder, metric)
+    except optuna.TrialPruned:
+        logger.info("trial %d: pruned, worse than the median of the others", trial.number)
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    except StoppedError:
+        raise
+    except (UserError, MemoryError, RuntimeError) as error:
+        full = is_out_of_memory(error)
+        if not full and not isinstance(error, UserError):
+            raise
+        reason = str(memory_error(error) if full else error)
+        trial.set_user_attr(REASON, reason)
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        if not full and not isinstance(error, DivergedError):
+            raise
+        logger.warning("trial %d: failed: %s", trial.number, reason)
+    else:
+        best = _best(folder, metric)
+        logger.info("trial %d: %s %.4f", trial.number, metric, best)
+        study.tell(trial, best)
+
+
+def _values(workdir: Workdir, metric: str) -> list[float]:
+    """Return the metric at each evaluation of a run."""
+    return [value for line in workdir.read_metrics() if (value := line.get(metric)) is not None]
+
+
+def _report(trial: "optuna.trial.Trial", workdir: Workdir, metric: str) -> None:
+    """Tell the study the metric of each evaluation that it does not know yet; the first one has number 1."""
+    known = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    for number, value in enumerate(_values(workdir, metric), start=1):
+        if number not in known:
+            trial.report(value, number)
+
+
+def _best(workdir: Workdir, metric: str) -> float:
+    values = _values(workdir, metric)
+    if not values:
+        raise DataError(f"{workdir.metrics}: holds no {metric}; begin the sweep anew in another --workdir")
+    return max(values) if ranking_of(metric).higher_is_better else min(values)
+
+
+def _write_results(study: "optuna.Study", workdir: Path, config: Config, search: Sequence[Dimension]) -> dict[str, Any]:
+    content = results_of(study, config, search)
+    write_json(workdir / "sweep.json", content)
+    write_table(workdir / "sweep.csv", content)
+    write_sweep_page(workdir / "index.html", content)
+    return content

@@ -1,0 +1,113 @@
+"""Cross-validation: what each fold learns from, what the folds say together, and what a kill costs."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from bloodcell_jax import cli
+from bloodcell_jax.data.loading import load_data
+from bloodcell_jax.errors import UsageError
+from bloodcell_jax.evaluate.classifier import Classifier
+from bloodcell_jax.evaluate.ensemble import Ensemble
+from bloodcell_jax.evaluate.metrics import METRICS, classification_metrics
+from bloodcell_jax.run.create import create_run
+from bloodcell_jax.search.cross_validation import cross_validate, fold_config, spread_of
+from bloodcell_jax.search.soup import write_soup
+from bloodcell_jax.weights.model_file import read_model_file
+from bloodcell_jax.workdir import Workdir
+
+FOLDS = 2
+
+
+@pytest.fixture(scope="module")
+def validated(small_config, tmp_path_factory):
+    """Return the workdir and the content of a cross-validation of two folds."""
+    workdir = tmp_path_factory.mktemp("crossval")
+    return workdir, cross_validate(small_config, workdir, folds=FOLDS)
+
+
+def test_folds_cover_train_and_val_once_and_never_test(small_config):
+    whole = create_run(small_config).splits
+    held_out = []
+    for fold in range(3):
+        splits = create_run(fold_config(small_config, 7, 3, fold)).splits
+        np.testing.assert_array_equal(splits["test"], whole["test"])  # whatever the seed
+        assert not set(splits["test"]) & (set(splits["train"]) | set(splits["val"]))
+        assert not set(splits["train"]) & set(splits["val"])
+        held_out.append(splits["val"])
+    np.testing.assert_array_equal(np.sort(np.concatenate(held_out)), np.setdiff1d(np.arange(120), whole["test"]))
+
+
+def test_out_of_fold_answers_are_those_of_the_run_that_did_not_learn_from_the_image(validated):
+    workdir, content = validated
+    with (workdir / "out_of_fold.csv").open(newline="") as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    judged = []
+    for fold in range(FOLDS):
+        run = Workdir(workdir / "runs" / f"seed_3_fold_{fold}")
+        with run.evaluation("val").predictions.open(newline="") as file:
+            for row in csv.DictReader(file):
+                assert rows[row["id"]] == row
+                judged.append(row["id"])
+        assert not set(judged[-len(run.read_splits()["val"]) :]) & set(map(str, run.read_splits()["train"]))
+    assert sorted(judged) == sorted(rows)
+    assert content["out_of_fold"]["n"] == len(rows)
+
+
+def test_the_audit_takes_them(validated, cells, tmp_path):
+    workdir, _ = validated
+    flags = [f"--source=npz:{cells}", f"--predictions={workdir / 'out_of_fold.csv'}", f"--output={tmp_path / 'audit'}"]
+    assert cli.main(["bloodcell", "audit", "--image_size=32", *flags]) == 0
+
+
+def test_mean_and_deviation():
+    keys = [metric.key for metric in METRICS]
+    scores = [dict.fromkeys(keys, value) | {"auc_macro_ovr": None} for value in (0.5, 0.7, 0.9)]
+    spread = spread_of(scores)
+    assert spread["accuracy"] == {"mean": pytest.approx(0.7), "std": pytest.approx(0.2)}
+    assert spread["auc_macro_ovr"] == {"mean": None, "std": None}
+
+
+def test_the_ensemble_is_the_mean_of_the_folds(validated, small_config):
+    workdir, content = validated
+    data, ensemble = load_data(small_config.data), Ensemble.from_crossval(workdir)
+    test = Workdir(workdir / "runs" / "seed_3_fold_0").read_splits()["test"]
+    models = [Classifier.from_file(workdir / run["path"] / "model.safetensors") for run in content["runs"]]
+    expected = np.mean([model.predict(data.images[test]) for model in models], axis=0)
+    answers = ensemble.predict(data.images[test])
+    np.testing.assert_allclose(answers, expected, atol=1e-6)
+    scores = classification_metrics(data.labels[test], answers, data.class_names)
+    assert content["ensemble"]["nll"] == pytest.approx(scores["nll"], abs=1e-5)
+
+
+def test_no_soup_from_random_weights_and_the_reason(validated):
+    assert "random" in validated[1]["soup"]["reason"]
+    assert validated[1]["soup"]["seeds"] == []
+
+
+def test_a_soup_is_the_mean_of_the_weights(validated, tmp_path):
+    models = [validated[0] / run["path"] / "model.safetensors" for run in validated[1]["runs"]]
+    write_soup(tmp_path / "soup.safetensors", models)
+    (soup, record), parts = read_model_file(tmp_path / "soup.safetensors"), [read_model_file(m)[0] for m in models]
+    assert record.calibration is None
+    expected = jax.tree.map(lambda first, second: (first + second) / 2, *parts)
+    jax.tree.map(lambda ours, mean: np.testing.assert_allclose(ours, mean, atol=1e-7), soup, expected)
+
+
+def test_a_second_call_trains_no_finished_fold_and_the_page_names_each_run(validated, small_config):
+    workdir, content = validated
+    checkpoints = {path: path.stat().st_mtime_ns for path in workdir.glob("runs/*/checkpoints/*")}
+    assert checkpoints
+    again = cross_validate(small_config, workdir, folds=FOLDS)
+    assert again == json.loads((workdir / "crossval.json").read_text()) == content
+    assert checkpoints == {path: path.stat().st_mtime_ns for path in workdir.glob("runs/*/checkpoints/*")}
+    page = (workdir / "index.html").read_text(encoding="utf-8")
+    assert all(f"{run['path']}/report/index.html" in page for run in content["runs"])
+
+
+def test_another_number_of_folds_is_refused_in_the_same_workdir(validated, small_config):
+    with pytest.raises(UsageError, match=r"data\.folds: 2 -> 3"):
+        cross_validate(small_config, validated[0], folds=3)

@@ -1,0 +1,114 @@
+"""A sweep: its results, what a signal costs, what is pruned, and who trains which trial."""
+
+import csv
+import json
+import os
+import signal
+
+import optuna
+import pytest
+
+from bloodcell_jax.errors import StoppedError, UsageError
+from bloodcell_jax.search import sweep as module
+from bloodcell_jax.search.search_space import Dimension
+from bloodcell_jax.search.sweep import sweep
+from bloodcell_jax.search.trials import next_trial
+from bloodcell_jax.workdir import Workdir
+
+RATE = "stages[0].optimizer.learning_rate"
+SEARCH = [Dimension(f"{RATE}:loguniform:1e-4:1e-1", RATE, "loguniform", (1e-4, 1e-1))]
+
+
+def study_of(workdir):
+    return optuna.load_study(study_name="sweep", storage=f"sqlite:///{workdir / 'sweep.db'}")
+
+
+@pytest.fixture(scope="module")
+def swept(small_config, tmp_path_factory):
+    """Return the workdir and the results of a sweep of two trials, whose second one a signal stopped and which went on.
+
+    The states of the trials after the signal are returned as well.
+    """
+    workdir = tmp_path_factory.mktemp("sweep")
+    report = module._report
+
+    def report_and_stop(trial, folder, metric):
+        report(trial, folder, metric)
+        if trial.number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_report", report_and_stop)
+        with pytest.raises(StoppedError):
+            sweep(small_config, workdir, SEARCH, trials=2)
+    stopped = [(trial.state.name, trial.params, trial.intermediate_values) for trial in study_of(workdir).trials]
+    return workdir, stopped, sweep(small_config, workdir, SEARCH, trials=2)
+
+
+def test_a_stopped_trial_goes_on_where_it_was(swept):
+    workdir, stopped, content = swept
+    assert [state for state, _, _ in stopped] == ["COMPLETE", "RUNNING"]
+    assert [trial["state"] for trial in content["trials"]] == ["complete", "complete"]
+    assert content["trials"][1]["values"] == stopped[1][1]
+    assert list(stopped[1][2]) == [1]
+    # Each step stands once in its log, with both evaluations.
+    assert [line["step"] for line in Workdir(workdir / "trials" / "1").read_metrics()] == [2, 4]
+
+
+def test_results_are_those_of_the_runs(swept):
+    workdir, _, content = swept
+    for trial in content["trials"]:
+        run = Workdir(workdir / "trials" / str(trial["number"]))
+        assert run.read_config().stages[0].optimizer.learning_rate == trial["values"][RATE]
+        logged = [line["val/f1_macro"] for line in run.read_metrics()]
+        assert trial["value"] == max(logged)
+        assert list(trial["evaluations"].values()) == logged
+    best = max(content["trials"], key=lambda trial: trial["value"])
+    assert content["best"] == best["number"]
+    assert content == json.loads((workdir / "sweep.json").read_text())
+    with (workdir / "sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["val/f1_macro"]) for row in rows] == pytest.approx(
+        [trial["value"] for trial in content["trials"]], abs=1e-6
+    )
+    assert f"The best is trial {best['number']}" in (workdir / "index.html").read_text(encoding="utf-8")
+
+
+def test_another_search_or_configuration_is_refused(swept, small_config):
+    other = [Dimension(f"{RATE}:loguniform:1e-5:1e-1", RATE, "loguniform", (1e-5, 1e-1))]
+    with pytest.raises(UsageError, match="1e-4:1e-1"):
+        sweep(small_config, swept[0], other, trials=2)
+    with pytest.raises(UsageError, match=r"train\.batch_size: 16 -> 32"):
+        sweep(module.with_values(small_config, {"train.batch_size": 32}), swept[0], SEARCH, trials=2)
+
+
+def test_a_trial_below_the_median_is_pruned(small_config, tmp_path):
+    study = module._open_study(small_config, tmp_path, SEARCH, None)
+    distributions = {RATE: optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True)}
+    for _ in range(5):  # the pruner wants five; no F1 is as high
+        better = {"value": 2.0, "intermediate_values": {1: 2.0, 2: 2.0}}
+        study.add_trial(optuna.trial.create_trial(params={RATE: 0.01}, distributions=distributions, **better))
+    content = sweep(small_config, tmp_path, SEARCH, trials=6)
+    assert content["trials"][5]["state"] == "pruned"
+    assert [line["step"] for line in Workdir(tmp_path / "trials" / "5").read_metrics()] == [2]
+
+
+def test_the_direction_follows_the_metric(small_config, tmp_path):
+    config = module.with_values(small_config, {"train.best_metric": "val/loss"})
+    assert module._open_study(config, tmp_path, SEARCH, None).direction.name == "MINIMIZE"
+
+
+def test_two_processes_train_different_trials_and_an_abandoned_one_is_taken_over(small_config, tmp_path):
+    study = module._open_study(small_config, tmp_path, SEARCH, None)
+
+    def take():
+        # Locks belong to an open file, so one process can play two.
+        return next_trial(study, tmp_path, 2, lambda n: module._sampler(small_config, n), own_storage=True)
+
+    with take() as first, take() as second, take() as third:
+        assert (first.number, second.number, third) == (0, 1, None)
+        value = SEARCH[0].suggest(second)
+        study.tell(first, 0.5)
+    with take() as again:
+        assert again.number == 1
+        assert SEARCH[0].suggest(again) == value
