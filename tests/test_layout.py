@@ -22,7 +22,7 @@ ROWS = (
     ("evaluate",),
     ("report",),
     ("run",),
-    ("benchmark", "plan"),
+    ("benchmark", "plan", "export"),
     ("cli",),
 )
 HEIGHT = {name: height for height, row in enumerate(ROWS) for name in row}
@@ -87,8 +87,9 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "tensorflow_datasets": "tensorflow-datasets",
 }
-# Peers of the benchmark, another map of embeddings, and what JAX writes its cache with if it is there.
-OPTIONAL = {"keras", "torch", "umap", "zstandard"}
+# Peers of the benchmark, another map of embeddings, a format of exports, and what JAX writes its cache with if it is
+# there.
+OPTIONAL = {"keras", "onnx", "torch", "umap", "zstandard"}
 # tensorflow-datasets imports it without requiring it.
 FOR_OTHERS = {"importlib_resources"}
 

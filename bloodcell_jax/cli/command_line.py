@@ -20,6 +20,7 @@ from bloodcell_jax.cli.audit import AUDIT
 from bloodcell_jax.cli.benchmark import BENCHMARK
 from bloodcell_jax.cli.convert import CONVERT
 from bloodcell_jax.cli.evaluate import EVALUATE
+from bloodcell_jax.cli.export import EXPORT
 from bloodcell_jax.cli.plan import PLAN
 from bloodcell_jax.cli.predict import PREDICT
 from bloodcell_jax.cli.prepare import PREPARE
@@ -37,6 +38,7 @@ VERBS = {
     "predict": PREDICT,
     "audit": AUDIT,
     "convert": CONVERT,
+    "export": EXPORT,
     "report": REPORT,
     "benchmark": BENCHMARK,
     "plan": PLAN,
