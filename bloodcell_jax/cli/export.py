@@ -34,8 +34,8 @@ def _export(values: flags.FlagValues) -> None:
     model = trained_model(classifier, Path(os.path.expanduser(file)) if file else None)
     write_export(name, output, model)
     say(
-        f"{output}: {model.config.model.variant} of step {model.record.step:,}, {len(model.class_names)} classes, images "
-        f"of {model.config.data.image_size} px, temperature {model.temperature:g}, license "
+        f"{output}: {model.config.model.variant} of step {model.record.step:,}, {len(model.class_names)} classes, "
+        f"images of {model.config.data.image_size} px, temperature {model.temperature:g}, license "
         f"{model.info.licence or 'not known'}"
     )
 

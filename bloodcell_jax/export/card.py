@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bloodcell_jax.config import AUTO
-from bloodcell_jax.data.geometry import PUBLISHED_CROP, PUBLISHED_SIDE, Geometry
+from bloodcell_jax.data.geometry import PUBLISHED_CROP, PUBLISHED_SIDE, Geometry, View
 from bloodcell_jax.export.trained_model import TrainedModel
 from bloodcell_jax.names import visible
 from bloodcell_jax.weights.info import WeightsInfo
@@ -45,27 +45,24 @@ def card(model: TrainedModel, use: str) -> str:
         "What it is not for": _limits,
         "License": lambda model: license_text(model.info),
     }
-    head = f"# {_named(model)}\n\nClassifies images of single blood cells. {visible(model.info.source)}.\n"
-    parts = [head, f"## Use\n\n{use.strip()}\n"]
-    return "\n".join([*parts, *(f"## {title}\n\n{text(model).strip()}\n" for title, text in sections.items())])
+    head = f"# {model.config.model.variant}, {len(model.class_names)} classes"
+    about = f"Classifies images of single blood cells; {visible(model.info.source)}."
+    texts = [f"## {title}\n\n{text(model).strip()}" for title, text in sections.items()]
+    return "\n\n".join([head, about, f"## Use\n\n{use.strip()}", *texts]) + "\n"
 
 
 def license_text(info: WeightsInfo) -> str:
     """Return what is known of the license of a model's weights."""
     if not info.licence:
         return (
-            "No license is known for these weights. They were not trained from weights with a known license; who trained "
-            "them decides, within the terms of the training images.\n"
+            "No license is known for these weights: their training did not begin with weights of a known license. Who "
+            "trained them decides, within the terms of the training images.\n"
         )
     return (
         f"License of these weights: {visible(info.licence)} (https://spdx.org/licenses/). They inherit it from the "
         f"weights that their training began with ({visible(info.source)}). The terms of the training images hold as "
         "well.\n"
     )
-
-
-def _named(model: TrainedModel) -> str:
-    return f"{model.config.model.variant}, {len(model.class_names)} classes"
 
 
 def _classes(model: TrainedModel) -> str:
@@ -76,11 +73,12 @@ def _classes(model: TrainedModel) -> str:
 
 def _images(model: TrainedModel) -> str:
     geometry, config = model.geometry, model.config.model
-    seen = f" The training images were {model.record.view} (medians)." if model.record.view else ""
+    view = model.record.view
+    seen = f" The training images were {View(**view)} (medians)." if view else ""
     return (
         f"RGB, {geometry.image_size}x{geometry.image_size} pixels, one cell in the middle. {crop_text(geometry)} The "
-        f"square is resized, bicubic with antialiasing.{seen}\n\nThe network takes (image / 255 - mean) / std with mean "
-        f"{_numbers(config.mean)} and std {_numbers(config.std)}."
+        f"square is resized, bicubic with antialiasing.{seen}\n\nThe network takes (image / 255 - mean) / std, with "
+        f"mean {_numbers(config.mean)} and std {_numbers(config.std)}."
     )
 
 
@@ -116,8 +114,8 @@ def _confidence(model: TrainedModel) -> str:
     if calibration.confidence is None:
         return text
     return (
-        f"{text} Answers of confidence {calibration.confidence:.4f} or more were wrong in at most "
-        f"{100 * calibration.wanted_error:g} % of the cases; these were {100 * calibration.coverage:.1f} % of the images."
+        f"{text} Of the answers with a confidence of {calibration.confidence:.4f} or more, at most "
+        f"{100 * calibration.wanted_error:g} % were wrong; they were {100 * calibration.coverage:.1f} % of the images."
     )
 
 
@@ -129,11 +127,11 @@ def _scores(model: TrainedModel) -> str:
     return head + "\n".join(rows)
 
 
-def _limits(model: TrainedModel) -> str:
+def _limits(_: TrainedModel) -> str:
     return (
         "It is no medical device, and no diagnosis may rest on it. Every image gets one of the classes above, also one "
-        "that shows none of them: the check for unknown images is not part of this export. Scores hold for images like "
-        "those of training; another microscope, stain or laboratory needs an evaluation of its own."
+        "that shows none of them. Scores hold for images like those of training; another microscope, stain or "
+        "laboratory needs an evaluation of its own."
     )
 
 

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 from flax.traverse_util import unflatten_dict
 
 from bloodcell_jax.export.card import LICENSE_NAME, README_NAME, card, license_text
@@ -59,8 +58,7 @@ def write_safetensors_folder(folder: Path, model: TrainedModel) -> None:
       MachineError: it cannot be written.
     """
     with _creating(folder) as temporary:
-        params = jax.tree.map(lambda leaf: leaf, unflatten_dict(model.weights, sep="/"))
-        write_model_file(temporary / MODEL_NAME, params, model.record, model.info)
+        write_model_file(temporary / MODEL_NAME, unflatten_dict(model.weights, sep="/"), model.record, model.info)
         _write_papers(temporary, model, SAFETENSORS_USE)
 
 
