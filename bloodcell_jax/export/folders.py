@@ -1,11 +1,6 @@
 """Models as folders: the weights in safetensors, with what their reader expects beside them."""
 
-import contextlib
 import json
-import os
-import secrets
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from flax.traverse_util import unflatten_dict
@@ -15,7 +10,7 @@ from bloodcell_jax.export.timm_names import timm_config, timm_weights
 from bloodcell_jax.export.trained_model import TrainedModel
 from bloodcell_jax.weights.info import MODEL_NAME
 from bloodcell_jax.weights.model_file import write_model_file
-from bloodcell_jax.whole_files import sync, writing
+from bloodcell_jax.whole_files import creating_folder
 
 SAFETENSORS_USE = """\
 `model.safetensors` is the model of the run with all that a prediction needs:
@@ -33,15 +28,15 @@ probabilities = classifier.predict(images)  # uint8 [n, h, w, 3], or paths
 """
 
 TIMM_USE = """\
-The folder is a model of timm, here under the name `cells`:
+The folder is a model of timm, here under the name `cells_for_timm`:
 
 ```python
 import timm
 import torch
 
-model = timm.create_model("local-dir:cells", pretrained=True).eval()
+model = timm.create_model("local-dir:cells_for_timm", pretrained=True).eval()
 size, mean, std = (model.pretrained_cfg[name] for name in ("input_size", "mean", "std"))
-images = torch.zeros(5, *size)  # RGB in [0, 1], cropped and resized as below, minus mean, over std
+images = torch.zeros(5, *size)  # RGB in [0, 1], cropped and resized as the card says, minus mean, over std
 with torch.no_grad():
     probabilities = model(images).softmax(-1)  # [5, classes], as model.pretrained_cfg["label_names"]
 ```
@@ -57,7 +52,7 @@ def write_safetensors_folder(folder: Path, model: TrainedModel) -> None:
     Raises:
       MachineError: it cannot be written.
     """
-    with _creating(folder) as temporary:
+    with creating_folder(folder) as temporary:
         write_model_file(temporary / MODEL_NAME, unflatten_dict(model.weights, sep="/"), model.record, model.info)
         _write_papers(temporary, model, SAFETENSORS_USE)
 
@@ -72,7 +67,7 @@ def write_timm_folder(folder: Path, model: TrainedModel) -> None:
     from safetensors.numpy import save
 
     weights, config = timm_weights(model), timm_config(model)
-    with _creating(folder) as temporary:
+    with creating_folder(folder) as temporary:
         # timm asks for the framework that a file was saved for.
         (temporary / MODEL_NAME).write_bytes(save(weights, {"format": "pt"}))
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -82,19 +77,3 @@ def write_timm_folder(folder: Path, model: TrainedModel) -> None:
 def _write_papers(folder: Path, model: TrainedModel, use: str) -> None:
     for name, text in ((README_NAME, card(model, use)), (LICENSE_NAME, license_text(model.info))):
         (folder / name).write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _creating(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder that gets its name at the end, when its files are on the disk."""
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with writing(folder):
-            temporary.mkdir()
-            yield temporary
-            for path in (*temporary.iterdir(), temporary):
-                sync(path)
-            os.rename(temporary, folder)
-            sync(folder.absolute().parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

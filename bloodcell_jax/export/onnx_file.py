@@ -49,8 +49,8 @@ def probability_graph(model: TrainedModel) -> Graph:
     """
     graph, config = Graph(), model.config.model
     unit = graph.add("Div", graph.add("Cast", IMAGES, to=1), graph.number(255.0))  # 1 is float32.
-    centered = graph.add("Sub", unit, graph.constant("mean", np.float32(config.mean)))
-    normalized = graph.add("Div", centered, graph.constant("std", np.float32(config.std)))
+    centered = graph.add("Sub", unit, graph.constant("mean", np.asarray(config.mean, np.float32)))
+    normalized = graph.add("Div", centered, graph.constant("std", np.asarray(config.std, np.float32)))
     logits = add_network(graph, model, normalized)
     scaled = graph.add("Div", logits, graph.constant("temperature", np.float32(model.temperature)))
     graph.add("Softmax", scaled, output=PROBABILITIES, axis=-1)

@@ -1,5 +1,6 @@
 """A ConvNeXt under timm's names and in PyTorch's order of axes: the inverse of `weights.naming.rename_timm`."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ _MODULES = {
     "head": "head.fc",
 }
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "layer_scale": "gamma"}
-_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "silu": "silu"}
+# timm computes the dense layers of these blocks as 1x1 convolutions.
+_CONVOLUTIONAL = re.compile(r"convnext(v2)?_(atto|femto|pico|nano)(_ols)?|convnext_tiny_hnf")
 
 
 def timm_name(path: str, *, overlapping_stem: bool, norm_before_pool: bool) -> str:
@@ -43,20 +45,28 @@ def timm_name(path: str, *, overlapping_stem: bool, norm_before_pool: bool) -> s
     return ".".join([*names, _LEAVES[leaf]])
 
 
+def timm_axes(path: str, weight: np.ndarray, variant: str) -> np.ndarray:
+    """Return one of our parameters in the order and number of axes that timm has for a variant."""
+    if weight.ndim == 4:
+        return weight.transpose(3, 2, 0, 1)
+    if weight.ndim == 2 and "/block_" in path and _CONVOLUTIONAL.fullmatch(variant):
+        return weight.T[:, :, None, None]
+    return weight.T
+
+
 def timm_weights(model: TrainedModel) -> dict[str, np.ndarray]:
     """Return the weights as timm stores them, the head's divided by the temperature: softmax then needs none.
 
     Raises:
       UsageError: timm has no such network.
     """
-    variant = _network(model).variant
+    name, variant = model.config.model.variant, _network(model).variant
     form = {"overlapping_stem": variant.stem != "patch", "norm_before_pool": variant.norm_before_pool}
     weights = {}
     for path, weight in model.weights.items():
         if path.startswith("head/"):
             weight = (weight.astype(np.float64) / model.temperature).astype(np.float32)
-        axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(weight.ndim)
-        weights[timm_name(path, **form)] = np.ascontiguousarray(weight.transpose(axes) if axes else weight)
+        weights[timm_name(path, **form)] = np.ascontiguousarray(timm_axes(path, weight, name))
     return weights
 
 
@@ -96,7 +106,7 @@ def _model_args(model: TrainedModel) -> dict[str, Any]:
     if ours.norm_eps != published.norm_eps:
         args["norm_eps"] = ours.norm_eps
     if ours.activation != published.activation:
-        args["act_layer"] = _ACTIVATIONS[ours.activation]
+        args["act_layer"] = ours.activation
     if ours.layer_scale != published.layer_scale:
         args["ls_init_value"] = ours.layer_scale
     return args

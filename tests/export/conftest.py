@@ -1,6 +1,8 @@
 """Models of runs, drawn by NumPy: nothing is trained or compiled for their files."""
 
 import functools
+import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -8,12 +10,16 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from bloodcell_jax.config import Config, DataConfig, ModelConfig
+from bloodcell_jax.export import onnx_file
+from bloodcell_jax.export.folders import TIMM_USE
+from bloodcell_jax.export.stablehlo import USE
 from bloodcell_jax.models.registry import build_model, param_shapes
 from bloodcell_jax.run.finished_model import model_info
 from bloodcell_jax.weights import WeightsInfo
 from bloodcell_jax.weights.calibration import Calibration, Reference
 from bloodcell_jax.weights.model_file import ModelRecord, write_model_file
 
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 SIZE = 32
 CLASS_NAMES = ("band", "blast", "a|b")
 LICENSE = "CC-BY-NC-4.0"
@@ -103,3 +109,17 @@ def predicted(images):
         return probabilities
 
     return predicted
+
+
+@pytest.fixture(scope="session")
+def documented():
+    """Return a function: a word -> the Python of docs/export.md that has it; a card shows the same."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    shown = [USE, onnx_file.USE, TIMM_USE]
+
+    def documented(word):
+        (code,) = (code for code in re.findall(r"```python\n(.*?)```", text, re.S) if word in code)
+        assert sum(f"```python\n{code}```" in use for use in shown) == 1
+        return code
+
+    return documented

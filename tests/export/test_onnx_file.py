@@ -53,6 +53,14 @@ def test_the_same_model_gives_the_same_bytes(model_file, export, tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_the_documented_code_runs(model_file, export, documented, tmp_path, monkeypatch):
+    export("onnx", f"--model={model_file('test_convnext2')}", tmp_path / "cells.onnx")
+    monkeypatch.chdir(tmp_path)
+    exec(documented("onnxruntime"), found := {})
+    assert found["class_names"] == ["band", "blast", "a|b"]
+    assert found["probabilities"].shape == (5, 3)
+
+
 def test_a_name_stands_for_one_constant():
     graph = Graph()
     assert graph.constant("mean", np.float32([1, 2])) == graph.constant("mean", np.float32([1, 2]))

@@ -6,14 +6,11 @@ import re
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("flatbuffers", reason="needs the extra [stablehlo]")
-
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 
 # Runs after the loader of the document, whose images stand in for those of a user.
 CHECK = """
@@ -34,18 +31,12 @@ def exported(model_file, export, tmp_path_factory):
     return path, export("stablehlo", f"--model={path}", tmp_path_factory.mktemp("stablehlo") / "cells.zip")
 
 
-def loader():
-    """Return the loader that the document shows."""
-    text = DOCUMENT.read_text(encoding="utf-8")
-    return next(code for code in re.findall(r"```python\n(.*?)```", text, re.S) if "export.deserialize" in code)
-
-
-def test_the_documented_loader_gives_the_probabilities_of_predict(exported, predicted, images):
+def test_the_documented_loader_gives_the_probabilities_of_predict(exported, documented, predicted, images):
     path, file = exported
     np.save(file.parent / "images.npy", images)
     # The folder of the process has no checkout, and the finder of an editable installation stays unused.
     env = {name: value for name, value in os.environ.items() if not name.startswith("XLA_FLAGS")}
-    command = [sys.executable, "-c", loader() + CHECK]
+    command = [sys.executable, "-c", documented("export.deserialize") + CHECK]
     result = subprocess.run(command, cwd=file.parent, env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout) == [["band", "blast", "a|b"], ["cpu", "cuda", "tpu"]]
