@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,26 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # A read-only folder refuses even what is not there.
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def creating_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path` that gets this name at the end, when its files are on the disk.
+
+    Raises:
+      MachineError: a file cannot be written, or there is something of this name.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with writing(path):
+            temporary.mkdir()
+            yield temporary
+            for each in (*temporary.iterdir(), temporary):
+                sync(each)
+            temporary.rename(path)
+            sync(path.absolute().parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,21 @@ def start(config_file):
         )
 
     return start
+
+
+@pytest.fixture(scope="session")
+def torch():
+    return pytest.importorskip("torch", reason="PyTorch is not installed (extra `test`)")
+
+
+@pytest.fixture(scope="session")
+def timm(torch):
+    """Return timm; a stand-in replaces torchvision if that is absent."""
+    from bloodcell_jax.benchmark.peers.torchvision_stand_in import torchvision_stand_in
+
+    with torchvision_stand_in(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("timm", reason="timm is not installed (extra `test`)")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ ROWS = (
     ("evaluate",),
     ("report",),
     ("run",),
-    ("benchmark", "plan", "search", "serve"),
+    ("benchmark", "export", "plan", "search", "serve"),
     ("cli",),
 )
 HEIGHT = {name: height for height, row in enumerate(ROWS) for name in row}
@@ -87,9 +87,10 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "tensorflow_datasets": "tensorflow-datasets",
 }
-# Peers of the benchmark, the search of `sweep`, another map of embeddings, the server, and what JAX writes its cache with
-# if it is there.
-OPTIONAL = {"keras", "optuna", "torch", "umap", "starlette", "uvicorn", "python_multipart", "threadpoolctl", "zstandard"}
+# Peers of the benchmark, the search of `sweep`, a format of exports, another map of embeddings, the server, and what
+# JAX writes its cache with if it is there.
+OPTIONAL = {"keras", "onnx", "optuna", "torch", "umap", "starlette", "uvicorn", "python_multipart", "threadpoolctl"}
+OPTIONAL |= {"zstandard"}
 # tensorflow-datasets imports it without requiring it.
 FOR_OTHERS = {"importlib_resources"}
 

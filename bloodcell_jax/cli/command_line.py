@@ -21,6 +21,7 @@ from bloodcell_jax.cli.benchmark import BENCHMARK
 from bloodcell_jax.cli.convert import CONVERT
 from bloodcell_jax.cli.crossval import CROSSVAL
 from bloodcell_jax.cli.evaluate import EVALUATE
+from bloodcell_jax.cli.export import EXPORT
 from bloodcell_jax.cli.find_lr import FIND_LR
 from bloodcell_jax.cli.plan import PLAN
 from bloodcell_jax.cli.predict import PREDICT
@@ -43,6 +44,7 @@ VERBS = {
     "serve": SERVE,
     "audit": AUDIT,
     "convert": CONVERT,
+    "export": EXPORT,
     "report": REPORT,
     "benchmark": BENCHMARK,
     "plan": PLAN,

@@ -14,11 +14,16 @@ if TYPE_CHECKING:
     from bloodcell_jax.evaluate.classifier import Classifier
 
 
-def define_model(values: flags.FlagValues) -> None:
-    """Define the flags that `load_classifier` takes."""
+def define_checkpoint(values: flags.FlagValues) -> None:
+    """Define the flags that `load_checkpoint` takes."""
     flags.DEFINE_string("workdir", None, "folder of a trained run", flag_values=values)
     flags.DEFINE_string("model", None, "a run's model.safetensors, in place of its folder", flag_values=values)
     flags.DEFINE_string("checkpoint", None, "best, last or a step of the workdir; unset: best", flag_values=values)
+
+
+def define_model(values: flags.FlagValues) -> None:
+    """Define the flags that `load_classifier` takes."""
+    define_checkpoint(values)
     flags.DEFINE_bool(
         "tta",
         False,
@@ -40,12 +45,23 @@ def model_files(values: flags.FlagValues) -> list[Path]:
 
 
 def load_classifier(values: flags.FlagValues) -> "Classifier":
-    """Return the model that the flags name, on the devices.
+    """Return the model that the flags name, on the devices, as the flags want it used.
 
     Raises:
       UsageError: they name none, or two.
     """
-    workdir, model, checkpoint, tta = (value_of(values, name) for name in ("workdir", "model", "checkpoint", "tta"))
+    classifier = load_checkpoint(values, tta=value_of(values, "tta"))
+    classifier.config.data = with_scale(values, classifier.config.data)
+    return classifier
+
+
+def load_checkpoint(values: flags.FlagValues, *, tta: bool = False) -> "Classifier":
+    """Return the model that the flags of `define_checkpoint` name, on the devices.
+
+    Raises:
+      UsageError: they name none, or two.
+    """
+    workdir, model, checkpoint = (value_of(values, name) for name in ("workdir", "model", "checkpoint"))
     if bool(workdir) == bool(model):
         raise UsageError(
             "--workdir, --model: give one of them"
@@ -61,9 +77,6 @@ def load_classifier(values: flags.FlagValues) -> "Classifier":
 
     configure_jax()
     if model:
-        classifier = Classifier.from_file(model, tta=tta)
-    else:
-        path = Path(os.path.expanduser(workdir))
-        classifier = Classifier.from_workdir(path, checkpoint=checkpoint or "best", tta=tta)
-    classifier.config.data = with_scale(values, classifier.config.data)
-    return classifier
+        return Classifier.from_file(model, tta=tta)
+    path = Path(os.path.expanduser(workdir))
+    return Classifier.from_workdir(path, checkpoint=checkpoint or "best", tta=tta)

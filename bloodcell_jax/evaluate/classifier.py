@@ -122,6 +122,11 @@ class Classifier:
         return cls(record.config, params, workdir=None, tta=tta, **facts)
 
     @property
+    def params(self) -> Params:
+        """The network's parameters, on every device."""
+        return self._params
+
+    @property
     def run(self) -> Workdir:
         """The run's folder, which knows its data and splits.
 

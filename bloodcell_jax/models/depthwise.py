@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 
 # The largest map, in pixels, on which the dense matrix was the faster form on a CPU (benchmarks/depthwise.py).
 _DENSE_FORWARD_PIXELS, _DENSE_GRADIENT_PIXELS = 3 * 3, 7 * 7
@@ -61,7 +62,9 @@ def _cpu_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
 def _tpu_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
     n, height, width, _ = images.shape
     fewest = next((images for pixels, images in _TPU_DENSE_IMAGES.items() if height * width <= pixels), None)
-    dense = fewest is not None and n >= fewest and _device_kind() in _TPUS_OF_ONE_CORE
+    # An exported program is for any batch and any TPU.
+    many = fewest is not None and not is_symbolic_dim(n) and n >= fewest
+    dense = many and _device_kind() in _TPUS_OF_ONE_CORE
     return (dense_conv if dense else grouped_conv)(images, kernel)
 
 
@@ -99,11 +102,12 @@ def grouped_gradient(images: jax.Array, cotangent: jax.Array, kernel: jax.Array)
 
 def shifted_sum(images: jax.Array, kernel: jax.Array) -> jax.Array:
     """Sum the padded image, shifted and scaled, over the taps: one loop on a CPU."""
-    if len(images) < 2:
+    n = images.shape[0]
+    if not is_symbolic_dim(n) and n < 2:
         return _shifted_sum(images, kernel)
     # XLA hands sums like those of a norm, and what they are made from, to a library, tap by tap: it took 30 ms for the
     # 3 ms of a 24x24x96 map (jax 0.10.2). It stops at a concatenation; at an optimization barrier it does not.
-    half = len(images) // 2
+    half = n // 2
     return jnp.concatenate([_shifted_sum(images[:half], kernel), _shifted_sum(images[half:], kernel)])
 
 

@@ -1,6 +1,6 @@
 """Evaluation inside a run: on the images that training placed, with the parameters that a user would take."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -18,6 +18,10 @@ from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.train.state import TrainState
 from bloodcell_jax.weights.calibration import Calibration
+
+# Is told the step and the metrics of val, such as `val/accuracy`, after each evaluation, once the state is being saved.
+# What it raises ends the run, which the same command resumes from there.
+OnEvaluation = Callable[[int, Mapping[str, float | None]], None]
 
 
 class RunEvaluator:

@@ -4,7 +4,6 @@ import contextlib
 import os
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -55,7 +54,15 @@ def write_model(
     Raises:
       MachineError: the file cannot be written.
     """
-    record = ModelRecord(
+    record = model_record(workdir, config, step=step, metrics=metrics, calibration=calibration)
+    write_model_file(workdir.model, params, record, model_info(config, start))
+
+
+def model_record(
+    workdir: Workdir, config: Config, *, step: int, metrics: dict[str, float | None], calibration: Calibration | None
+) -> ModelRecord:
+    """Return what the file of a run's model says of the run; the arguments are those of `write_model`."""
+    return ModelRecord(
         config,
         step,
         metrics=metrics,
@@ -63,7 +70,6 @@ def write_model(
         view=workdir.read_environment()["data"].get("view"),
         calibration=calibration,
     )
-    write_model_file(workdir.model, params, record, model_info(config, start))
 
 
 def model_info(config: Config, start: WeightsInfo | None) -> WeightsInfo:
@@ -97,7 +103,6 @@ def complete_model(path: str | Path) -> None:
     config, environment = workdir.read_config(), workdir.read_environment()
     # Earlier versions, and runs under way, only know how many steps there are to be.
     steps = environment.get("steps_trained", environment.get("steps", 0))
-    weights = environment.get("weights")
     with contextlib.closing(Checkpoints(workdir.checkpoints, read_only=True)) as checkpoints:
         folders = checkpoints.folders
         last = max(folders.steps(), default=0)
@@ -107,12 +112,19 @@ def complete_model(path: str | Path) -> None:
         shapes = param_shapes(build_model(config.model), config.data.image_size)
         sharding = create_parallel("jit", jax.device_count()).replicated
         params = restore_params(checkpoints, best, shapes, config.train.ema_decay, sharding)
-        start = _info(weights, workdir) if weights else None
         metrics = folders.record(best)["metrics"]
-        write_model(workdir, config, params, start, step=best, metrics=metrics)
+        write_model(workdir, config, params, start_info(workdir), step=best, metrics=metrics)
 
 
-def _info(values: Any, workdir: Workdir) -> WeightsInfo:
+def start_info(workdir: Workdir) -> WeightsInfo | None:
+    """Return the info of the weights that a run began with; None: they were drawn at random.
+
+    Raises:
+      DataError: it cannot be read.
+    """
+    values = workdir.read_environment().get("weights")
+    if not values:
+        return None
     try:
         return info_from_dict(values)
     except (TypeError, ValueError) as error:

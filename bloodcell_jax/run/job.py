@@ -21,10 +21,10 @@ from bloodcell_jax.run.before_and_after import before_and_after, evaluate_start,
 from bloodcell_jax.run.create import create_run
 from bloodcell_jax.run.data_summary import data_summary, unused_labels
 from bloodcell_jax.run.environment import describe_environment
-from bloodcell_jax.run.evaluation import RunEvaluator
+from bloodcell_jax.run.evaluation import OnEvaluation, RunEvaluator
 from bloodcell_jax.run.finished_model import calibration_of_model, write_model
 from bloodcell_jax.run.inputs import RunInputs
-from bloodcell_jax.run.loop import Loop, OnEvaluation
+from bloodcell_jax.run.loop import Loop
 from bloodcell_jax.run.preview import write_preview
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.run.watch.preemption import StopSignals

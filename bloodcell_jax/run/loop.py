@@ -1,7 +1,6 @@
 """The training loop."""
 
 import contextlib
-from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -12,7 +11,7 @@ from bloodcell_jax.errors import DivergedError
 from bloodcell_jax.evaluate.metrics import ranking_of
 from bloodcell_jax.run.compilation import compile_stage
 from bloodcell_jax.run.divergence import diverged
-from bloodcell_jax.run.evaluation import RunEvaluator
+from bloodcell_jax.run.evaluation import OnEvaluation, RunEvaluator
 from bloodcell_jax.run.inputs import RunInputs, StageInput
 from bloodcell_jax.run.journal import Journal
 from bloodcell_jax.run.patience import Patience
@@ -28,10 +27,6 @@ from bloodcell_jax.train.step import Data, Metrics
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints
 from bloodcell_jax.workdir.resume import step_to_resume
-
-# Is told the step and the metrics of val, such as `val/accuracy`, after each evaluation, once the state is being saved.
-# What it raises ends the run, which the same command resumes from there.
-OnEvaluation = Callable[[int, Mapping[str, float | None]], None]
 
 
 class Trained(NamedTuple):

@@ -1,7 +1,6 @@
 """Peers to compare with, and weights that hide no mistake."""
 
 import functools
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -9,21 +8,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from bloodcell_jax.benchmark.peers.torchvision_stand_in import torchvision_stand_in
 from bloodcell_jax.models.convnext import Block
-
-
-@pytest.fixture(scope="session")
-def torch():
-    return pytest.importorskip("torch", reason="PyTorch is not installed (extra `test`)")
-
-
-@pytest.fixture(scope="session")
-def timm(torch):
-    """Return timm; a stand-in replaces torchvision if that is absent."""
-    with torchvision_stand_in(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("timm", reason="timm is not installed (extra `test`)")
 
 
 @pytest.fixture(scope="session")
