@@ -38,7 +38,7 @@ def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
         mu_dtype=jnp.dtype(config.moment_dtype),
         weight_dimension_numbers=lambda leaves: jax.tree.map(lambda _: optax.contrib.MuonDimensionNumbers(), leaves),
     )
-    matrices = optax.chain(orthogonal, optax.stateless_with_tree_map(lambda x, _: 0.2 * max(x.shape) ** 0.5 * x))
+    matrices = optax.chain(orthogonal, optax.stateless_with_tree_map(lambda x, _: 0.2 * max(jnp.shape(x)) ** 0.5 * x))
     return optax.partition({"matrix": matrices, "rest": _adam(config)}, _kinds)
 
 
