@@ -174,8 +174,12 @@ def values_over_field(settings: Sequence[float], values: Sequence[float], *, log
     figure, axes = _axes(width=4.2, height=2.6)
     axes.plot(settings, values, "o", color=SERIES_1, markersize=4, alpha=0.7)
     axes.set(xlabel="setting", ylabel="value")
+    if all(isinstance(setting, int) for setting in settings):
+        axes.xaxis.set_major_locator(_ticker().MaxNLocator(6, integer=True))
     if log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(_ticker().LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(_ticker().StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_locator(_ticker().NullLocator())
     return _svg(figure)
 
