@@ -18,7 +18,7 @@ from bloodcell_jax.evaluate.answers import Answers, answers_to
 from bloodcell_jax.evaluate.chosen_checkpoint import calibration_of, choose_step, say_uncalibrated
 from bloodcell_jax.evaluate.evaluator import Change, Evaluator, Outputs
 from bloodcell_jax.evaluate.explain.embedding_map import EmbeddingSample
-from bloodcell_jax.evaluate.explain.explained_images import ExplainedImages, explain_images
+from bloodcell_jax.evaluate.explain.explained_images import ExplainedImages, explain_images, labels_of
 from bloodcell_jax.evaluate.given_images import GivenImage, to_model_size
 from bloodcell_jax.evaluate.image_batches import Images
 from bloodcell_jax.evaluate.metrics import check_finite, ranking_of
@@ -262,7 +262,7 @@ class Classifier:
           UsageError, DataError: as `predict`; a class is unknown, or there is not one for each image.
         """
         ready = to_model_size(images, self.geometry, cropped=cropped)
-        wanted = None if classes is None else self._labels_of(classes)
+        wanted = None if classes is None else labels_of(classes, self.class_names)
         if not len(ready) or (wanted is not None and len(wanted) != len(ready)):
             given = "" if wanted is None else f" and {len(wanted)} classes"
             raise UsageError(f"explain: {len(ready)} images{given}; give at least one image, and a class for each")
@@ -270,12 +270,6 @@ class Classifier:
         explained = explain_images(self.outputs_and_grad_cam, ready, every, wanted, batch_size=self.batch_size)
         check_finite(softmax(explained.logits), f"the checkpoint of step {self.step}")
         return explained
-
-    def _labels_of(self, names: Sequence[str]) -> np.ndarray:
-        if unknown := set(names) - set(self.class_names):
-            has = ", ".join(self.class_names)
-            raise UsageError(f"explain: {min(unknown)} is no class of the model, which has {has}")
-        return np.array([self.class_names.index(name) for name in names])
 
     def outputs_and_grad_cam(
         self, images: Images, indices: np.ndarray, classes: np.ndarray | None = None

@@ -1,11 +1,12 @@
 """Where in an image the network finds its answer: Grad-CAM and occlusion of images, from passes through the network."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from bloodcell_jax.data.stored_images import StoredImages
+from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.evaluator import Outputs
 from bloodcell_jax.evaluate.explain.occlusion import PATCHES, occlude, occlusion_map
 from bloodcell_jax.evaluate.image_batches import Images
@@ -82,3 +83,14 @@ def log_probability(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Return the log of the probability of a class [n] that logits [n, k] give at temperature 1, float64 [n]."""
     wide = logits.astype(np.float64)
     return np.take_along_axis(wide, classes[:, None], axis=1)[:, 0] - np.logaddexp.reduce(wide, axis=1)
+
+
+def labels_of(names: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
+    """Return the labels of classes by their names.
+
+    Raises:
+      UsageError: the model has no such class.
+    """
+    if unknown := set(names) - set(class_names):
+        raise UsageError(f"explain: {min(unknown)} is no class of the model, which has {', '.join(class_names)}")
+    return np.array([class_names.index(name) for name in names])
