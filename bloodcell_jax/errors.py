@@ -67,13 +67,17 @@ class StoppedError(UserError):
 _MEMORY_FULL = ("RESOURCE_EXHAUSTED", "YNNPACK operation failed")
 
 
+class MemoryFullError(MachineError):
+    """A run needs more memory than the host or a device has free; a smaller one may do."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error of Python or XLA means that the memory of the host or of a device is full."""
     said = isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY_FULL)
     return said or isinstance(error, MemoryError)
 
 
-def memory_error(error: BaseException) -> MachineError:
+def memory_error(error: BaseException) -> MemoryFullError:
     """Return the line for an error of which `is_out_of_memory` holds."""
     where = "" if isinstance(error, MemoryError) else "device "
-    return MachineError(f"out of {where}memory; lower the batch size, or set --config.model.remat")
+    return MemoryFullError(f"out of {where}memory; lower the batch size, or set --config.model.remat")

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 from bloodcell_jax.devices.host import free_host_memory
-from bloodcell_jax.errors import MachineError
+from bloodcell_jax.errors import MemoryFullError
 from bloodcell_jax.run.compilation import compile_stage
 from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.run.largest_batch import largest_batch
@@ -17,14 +17,14 @@ def check_memory(run: Run, stage: TrainingStage, step: Any) -> None:
     """Check that a compiled step fits beside what lies on the devices: state, images, features.
 
     Raises:
-      MachineError: it does not; names the largest batch that does, by the memory analysis of its compiled step.
+      MemoryFullError: it does not; names the largest batch that does, by the memory analysis of its compiled step.
     """
     needed, free = _bytes_of(step), _free_bytes()
     if needed is None or needed <= free:
         return
     batch_size = _largest_that_fits(run, stage, needed, free)
     advice = f"config.train.batch_size={batch_size} fits in a new run" if batch_size else "no batch fits"
-    raise MachineError(
+    raise MemoryFullError(
         f"stage {stage.config.name}: a step with a batch of {run.config.train.batch_size} needs {needed / 1e9:,.2f} GB "
         f"on each device, where {free / 1e9:,.2f} are free; {advice}. More devices or --config.model.remat lower it too"
     )

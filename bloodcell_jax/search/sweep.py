@@ -12,6 +12,7 @@ from bloodcell_jax.errors import (
     DataError,
     DivergedError,
     MachineError,
+    MemoryFullError,
     StoppedError,
     UsageError,
     UserError,
@@ -27,7 +28,7 @@ from bloodcell_jax.search.search_space import Dimension, check_values, with_valu
 from bloodcell_jax.search.trials import REASON, next_trial
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.json_files import write_json
-from bloodcell_jax.workdir.resume import changed_fields
+from bloodcell_jax.workdir.resume import differences
 
 if TYPE_CHECKING:
     import optuna
@@ -35,6 +36,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _NAME = "sweep"
+# How a trial is run, not what it learns: all else must be equal, or its score says nothing of the others'.
+_HOW = frozenset(
+    f"{group}.{name}"
+    for group, names in {
+        "data": ("feed", "workers"),
+        "evaluate": ("batch_size", "explain"),
+        "train": ("backend", "shard_state", "log_every", "checkpoint_every", "keep_last", "keep_best", "keep_every"),
+    }.items()
+    for name in names
+)
 
 
 def sweep(
@@ -127,7 +138,7 @@ def _check_same(study: "optuna.Study", config: Config, texts: list[str], url: st
     if known.get("search") != texts:
         old = " ".join(f"--search={text}" for text in known.get("search", ()))
         raise UsageError(f"{url}: holds a study of another search ({old}); give the same, or use another --workdir")
-    if changed := changed_fields(from_dict(json.loads(known["config"])), config):
+    if changed := differences(from_dict(json.loads(known["config"])), config, free=_HOW):
         raise UsageError(f"{url}: holds a study of another configuration ({'; '.join(changed)}); use another --workdir")
 
 
@@ -170,7 +181,7 @@ def _train(
         reason = str(memory_error(error) if full else error)
         trial.set_user_attr(REASON, reason)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        if not full and not isinstance(error, DivergedError):
+        if not full and not isinstance(error, DivergedError | MemoryFullError):
             raise
         logger.warning("trial %d: failed: %s", trial.number, reason)
     else:
@@ -179,21 +190,22 @@ def _train(
         study.tell(trial, best)
 
 
-def _values(workdir: Workdir, metric: str) -> list[float]:
-    """Return the metric at each evaluation of a run."""
-    return [value for line in workdir.read_metrics() if (value := line.get(metric)) is not None]
+def _values(workdir: Workdir, metric: str) -> dict[int, float]:
+    """Return the metric of each evaluation of a run where it is finite; the first evaluation has number 1."""
+    evaluated = [line[metric] for line in workdir.read_metrics() if metric in line]
+    return {number: value for number, value in enumerate(evaluated, start=1) if value is not None}
 
 
 def _report(trial: "optuna.trial.Trial", workdir: Workdir, metric: str) -> None:
-    """Tell the study the metric of each evaluation that it does not know yet; the first one has number 1."""
+    """Tell the study the metric of each evaluation that it does not know yet."""
     known = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
-    for number, value in enumerate(_values(workdir, metric), start=1):
+    for number, value in _values(workdir, metric).items():
         if number not in known:
             trial.report(value, number)
 
 
 def _best(workdir: Workdir, metric: str) -> float:
-    values = _values(workdir, metric)
+    values = _values(workdir, metric).values()
     if not values:
         raise DataError(f"{workdir.metrics}: holds no {metric}; begin the sweep anew in another --workdir")
     return max(values) if ranking_of(metric).higher_is_better else min(values)

@@ -59,8 +59,9 @@ def next_trial(
             trial = _abandoned(study, workdir, held, own_storage=own_storage)
             trials = study.get_trials(deepcopy=False)
             if trial is None and len(trials) < most:
-                study.sampler = sampler_of(len(trials))
                 trial = study.ask()
+                # By its own number: another host may have begun one meanwhile.
+                study.sampler = sampler_of(trial.number)
                 trial.set_user_attr(WORKDIR, str(workdir.absolute()))
                 held.enter_context(_held(lock_of(workdir, trial.number), wait=True))
         yield trial

@@ -1,6 +1,7 @@
 """Whether the same command may resume the run that a workdir holds."""
 
 import contextlib
+from collections.abc import Collection
 from typing import Any
 
 from bloodcell_jax.config import Config, leaves
@@ -101,12 +102,17 @@ def step_to_resume(folders: CheckpointFolders, total_steps: int) -> int:
 
 def changed_fields(old: Config, new: Config) -> list[str]:
     """Return `field: old -> new` of each field that differs and may not."""
-    old_values, new_values = ({path: value for path, _, value in leaves(config)} for config in (old, new))
     free = {path for path, field, _ in leaves(new) if field.metadata["may_change"]}
     # The last stage may grow; the steps tell whether it does, since epochs may have become steps.
     last = len(new.stages) - 1
     if len(old.stages) == len(new.stages):
         free |= {f"stages[{last}].epochs", f"stages[{last}].steps"}
+    return differences(old, new, free=free)
+
+
+def differences(old: Config, new: Config, *, free: Collection[str]) -> list[str]:
+    """Return `field: old -> new` of each field that differs and is not free to."""
+    old_values, new_values = ({path: value for path, _, value in leaves(config)} for config in (old, new))
     return [
         f"{path}: {old_values.get(path)!r} -> {new_values.get(path)!r}"
         for path in sorted(old_values.keys() | new_values.keys())

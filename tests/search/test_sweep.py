@@ -8,7 +8,7 @@ import signal
 import optuna
 import pytest
 
-from bloodcell_jax.errors import StoppedError, UsageError
+from bloodcell_jax.errors import MemoryFullError, StoppedError, UsageError
 from bloodcell_jax.search import sweep as module
 from bloodcell_jax.search.search_space import Dimension
 from bloodcell_jax.search.sweep import sweep
@@ -80,6 +80,19 @@ def test_another_search_or_configuration_is_refused(swept, small_config):
         sweep(small_config, swept[0], other, trials=2)
     with pytest.raises(UsageError, match=r"train\.batch_size: 16 -> 32"):
         sweep(module.with_values(small_config, {"train.batch_size": 32}), swept[0], SEARCH, trials=2)
+    # A run may grow when it is resumed. A study may not: longer trials are better by that alone.
+    with pytest.raises(UsageError, match=r"stages\[0\]\.steps: 4 -> 8"):
+        sweep(module.with_values(small_config, {"stages[0].steps": 8}), swept[0], SEARCH, trials=2)
+
+
+def test_a_trial_that_is_too_large_fails_and_the_next_one_begins(small_config, tmp_path, monkeypatch):
+    def train(config, workdir, **_):
+        raise MemoryFullError(f"{workdir}: a step needs 99 GB")
+
+    monkeypatch.setattr(module, "train_and_evaluate", train)
+    content = sweep(small_config, tmp_path, SEARCH, trials=2)
+    assert [trial["state"] for trial in content["trials"]] == ["fail", "fail"]
+    assert all("99 GB" in trial["reason"] for trial in content["trials"])
 
 
 def test_a_trial_below_the_median_is_pruned(small_config, tmp_path):
