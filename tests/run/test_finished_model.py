@@ -123,8 +123,10 @@ def test_convert_takes_a_workdir_of_an_earlier_version(trained, copied, tmp_path
 
 
 def test_an_unfinished_run_is_no_start(copied):
-    environment = json.loads((copied / "environment.json").read_text())
-    (copied / "environment.json").write_text(json.dumps(environment | {"steps": 50}))
+    # As a run leaves it that goes on with more steps, until it ends.
+    environment = json.loads((copied / "environment.json").read_text()) | {"steps": 50}
+    assert environment.pop("steps_trained") == 36
+    (copied / "environment.json").write_text(json.dumps(environment))
     with pytest.raises(DataError, match=r"\b36 of 50\b"):
         complete_model(copied)
     with pytest.raises(DataError, match=r"a folder without model\.safetensors"):
