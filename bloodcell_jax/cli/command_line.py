@@ -37,7 +37,6 @@ from bloodcell_jax.names import visible
 
 VERBS = {
     "prepare": PREPARE,
-    "find_lr": FIND_LR,
     "train": TRAIN,
     "evaluate": EVALUATE,
     "predict": PREDICT,
@@ -46,10 +45,11 @@ VERBS = {
     "convert": CONVERT,
     "export": EXPORT,
     "report": REPORT,
-    "benchmark": BENCHMARK,
-    "plan": PLAN,
+    "find_lr": FIND_LR,
     "crossval": CROSSVAL,
     "sweep": SWEEP,
+    "benchmark": BENCHMARK,
+    "plan": PLAN,
 }
 
 
