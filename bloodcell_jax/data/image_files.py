@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, features
@@ -54,6 +54,8 @@ def _readable_suffixes() -> frozenset[str]:
 
 
 SUFFIXES = _readable_suffixes()
+
+T = TypeVar("T")
 
 # A file of Pillow's 89 million pixels takes a gigabyte and more while it is decoded, and several threads do that: files
 # above these pixels are decoded one at a time.
@@ -119,8 +121,7 @@ def decode_sized(
         with open_image(content) as image:
             _check_scans(image, content)
             frames = _count_frames(image)
-            bring = _alone if image.width * image.height > _LARGE_PIXELS else to_geometry
-            decoded = bring(image, geometry, whole=whole)
+            decoded = _alone_if_large(image, lambda: to_geometry(image, geometry, whole=whole))
     except UnreadableFile:
         raise
     except Exception as error:  # Pillow's decoders raise nearly everything on malformed files.
@@ -140,10 +141,7 @@ def decode_to_show(content: bytes, name: str, longest: int) -> np.ndarray:
     try:
         with open_image(content) as image:
             _check_scans(image, content)
-            levels = levels_of(image)
-            shown = to_rgb(_upright(image), levels)
-            shown.thumbnail((longest, longest), Image.Resampling.BICUBIC)
-            return np.asarray(shown)
+            return _alone_if_large(image, lambda: _thumbnail(image, longest))
     except Exception as error:  # Pillow's decoders raise nearly everything on malformed files.
         raise UnreadableFile(name, _reason(error)) from error
 
@@ -175,13 +173,22 @@ def open_image(content: bytes) -> ImageFile.ImageFile:
     return image
 
 
-def _alone(image: Image.Image, geometry: Geometry, *, whole: bool) -> DecodedImage:
-    """Do what `to_geometry` does, one image at a time.
+def _thumbnail(image: ImageFile.ImageFile, longest: int) -> np.ndarray:
+    levels = levels_of(image)
+    shown = to_rgb(_upright(image), levels)
+    shown.thumbnail((longest, longest), Image.Resampling.BICUBIC)
+    return np.asarray(shown)
+
+
+def _alone_if_large(image: Image.Image, decode: Callable[[], T]) -> T:
+    """Return what `decode` makes of an image; large images are decoded one at a time.
 
     A thread of its own does it, which takes over the heap of the one before. Each thread of the pool would keep one.
     """
+    if image.width * image.height <= _LARGE_PIXELS:
+        return decode()
     with _LARGE, ThreadPoolExecutor(1) as pool:
-        return pool.submit(to_geometry, image, geometry, whole=whole).result()
+        return pool.submit(decode).result()
 
 
 def _check_scans(image: Image.Image, content: bytes) -> None:
