@@ -10,6 +10,7 @@ from bloodcell_jax.cli.config_flags import override
 from bloodcell_jax.cli.verb import Verb, required_path, say, value_of
 from bloodcell_jax.config import Config
 from bloodcell_jax.errors import UsageError
+from bloodcell_jax.names import shell_word
 from bloodcell_jax.run.watch.preemption import StopSignals
 
 
@@ -56,7 +57,7 @@ def _sweep(values: flags.FlagValues, config: Config) -> None:
     if content["best"] is not None:
         best = content["trials"][content["best"]]
         say(f"best: trial {best['number']}, {content['metric']} {best['value']:.4f}")
-        say("  " + " ".join(f"'--config.{path}={value}'" for path, value in best["values"].items()))
+        say("  " + " ".join(shell_word(f"--config.{path}={value}") for path, value in best["values"].items()))
     say(f"page: {workdir / 'index.html'}")
 
 

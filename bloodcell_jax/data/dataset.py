@@ -85,6 +85,10 @@ class Dataset:
             known_sha256=None,
         )
 
+    def groups_of(self, indices: np.ndarray) -> list[str] | None:
+        """Return the groups of some examples; None if the source says none."""
+        return None if self.groups is None else [self.groups[int(i)] for i in indices]
+
     def class_counts(self, indices: np.ndarray | None = None) -> np.ndarray:
         """Return how many examples each class has, [classes], among `indices` or all."""
         labels = self.labels if indices is None else self.labels[indices]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.calibration import brier_score, expected_calibration_error, negative_log_likelihood
 from bloodcell_jax.evaluate.confusion import accuracy, confusion_matrix, precision_recall_f1
@@ -114,6 +115,12 @@ def ranking_of(best_metric: str) -> Ranking:
 def _logged_metrics() -> dict[str, Metric]:
     by_key = {metric.key: metric for metric in METRICS}
     return {name: by_key[key] for name, key in LOGGED.items()}
+
+
+def example_scores(dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray) -> Scores:
+    """Return `classification_metrics` of some examples of a dataset, resampled by their groups if they have any."""
+    groups = dataset.groups_of(indices)
+    return classification_metrics(dataset.labels[indices], probabilities, dataset.class_names, groups=groups)
 
 
 def classification_metrics(

@@ -5,20 +5,19 @@ If the examples have groups, there are also `groups.csv` and `example_groups.csv
 """
 
 import base64
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.image_files import encode_png
 from bloodcell_jax.evaluate.answers import Answers
 from bloodcell_jax.evaluate.confidence import confidence_scores
 from bloodcell_jax.evaluate.explain.chosen_cells import most_confident_mistakes
 from bloodcell_jax.evaluate.explain.explained_split import Explanations
 from bloodcell_jax.evaluate.groups import score_groups, write_example_groups, write_groups
-from bloodcell_jax.evaluate.metrics import Scores, classification_metrics
+from bloodcell_jax.evaluate.metrics import Scores, example_scores
 from bloodcell_jax.evaluate.predictions_file import write_predictions
 from bloodcell_jax.evaluate.slices import Slices, score_slices
 from bloodcell_jax.weights.calibration import Calibration
@@ -61,9 +60,9 @@ def write_split(
     """
     probabilities = answers.probabilities
     labels, predicted = dataset.labels[indices], probabilities.argmax(axis=1)
-    groups = None if dataset.groups is None else [dataset.groups[int(i)] for i in indices]
+    groups = dataset.groups_of(indices)
     metrics = {"step": step} | dict(origin or {})
-    metrics |= classification_metrics(labels, probabilities, dataset.class_names, groups=groups)
+    metrics |= example_scores(dataset, indices, probabilities)
     if slices:
         of_split = {name: tuple(values[int(i)] for i in indices) for name, values in slices.items()}
         metrics["slices"] = score_slices(of_split, labels, probabilities, dataset.class_names, groups=groups)
@@ -124,8 +123,6 @@ def _most_wrong(dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray
     confidence = probabilities.max(axis=1)
     entries = []
     for i in most_confident_mistakes(labels, probabilities)[:GALLERY_SIZE]:
-        png = io.BytesIO()
-        Image.fromarray(dataset.images[indices[i]]).save(png, "png")
         entries.append(
             {
                 "id": dataset.ids[int(indices[i])],
@@ -133,7 +130,7 @@ def _most_wrong(dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray
                 "predicted": dataset.class_names[predicted[i]],
                 "confidence": float(confidence[i]),
                 "probability_of_label": float(probabilities[i, labels[i]]),
-                "png": base64.b64encode(png.getvalue()).decode(),
+                "png": base64.b64encode(encode_png(dataset.images[indices[i]])).decode(),
             }
         )
     return entries

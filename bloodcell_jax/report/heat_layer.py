@@ -1,10 +1,11 @@
 """A map over an image, as a transparent picture that a page lays over it."""
 
-import base64
 import io
 
 import numpy as np
 from PIL import Image
+
+from bloodcell_jax.report.rendering import png_address
 
 # Pixels a side; the page stretches it to the image.
 _SIDE = 96
@@ -35,7 +36,7 @@ def heat_layer(values: np.ndarray) -> str | None:
     alphas = [round(255 * _DENSEST * shade / (_SHADES - 1)) for shade in range(_SHADES)]
     content = io.BytesIO()
     picture.save(content, "png", transparency=bytes([*alphas, 255]), optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return png_address(content.getvalue())
 
 
 def _outline(inside: np.ndarray) -> np.ndarray:

@@ -56,6 +56,11 @@ def jpeg_address(jpeg: bytes) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
+def png_address(png: bytes) -> str:
+    """Return the address by which a page holds an image in itself."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
 def _script(name: str) -> Script:
     text = resources.files("bloodcell_jax.report").joinpath(name).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

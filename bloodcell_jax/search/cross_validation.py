@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +13,18 @@ from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.launch_cache import cached_sha256
 from bloodcell_jax.data.loading import load_data
 from bloodcell_jax.errors import DataError, UsageError
-from bloodcell_jax.evaluate.metrics import METRICS, Scores, classification_metrics
+from bloodcell_jax.evaluate.metrics import METRICS, Scores, example_scores
 from bloodcell_jax.evaluate.predictions_file import read_predictions, write_predictions
 from bloodcell_jax.names import spreadsheet_cell
 from bloodcell_jax.report.crossval_page import write_crossval_page
 from bloodcell_jax.run.job import train_and_evaluate
 from bloodcell_jax.run.watch.preemption import StopSignals
+from bloodcell_jax.search.fold_run import FoldRun
 from bloodcell_jax.search.soup import cook_soups
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.json_files import read_json, write_json
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FoldRun:
-    """One run of a cross-validation."""
-
-    seed: int
-    fold: int
-    workdir: Workdir
 
 
 def cross_validate(
@@ -72,7 +64,7 @@ def cross_validate(
     content["out_of_fold"] = _write_out_of_fold(workdir / "out_of_fold.csv", dataset, runs)
     if "test" in content["metrics"]:
         indices, probabilities = mean_probabilities(dataset, runs, "test")
-        content["ensemble"] = _score(dataset, indices, probabilities)
+        content["ensemble"] = example_scores(dataset, indices, probabilities)
     content["soup"] = cook_soups(workdir, dataset, runs)
     write_json(workdir / "crossval.json", content)
     write_crossval_page(workdir / "index.html", content)
@@ -136,9 +128,4 @@ def _write_out_of_fold(path: Path, dataset: Dataset, runs: list[FoldRun]) -> Sco
     """Write the answers to each image by the runs that did not learn from it, and return their scores."""
     indices, probabilities = mean_probabilities(dataset, runs, "val")
     write_predictions(path, dataset, indices, probabilities)
-    return _score(dataset, indices, probabilities)
-
-
-def _score(dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray) -> Scores:
-    groups = None if dataset.groups is None else [dataset.groups[int(i)] for i in indices]
-    return classification_metrics(dataset.labels[indices], probabilities, dataset.class_names, groups=groups)
+    return example_scores(dataset, indices, probabilities)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,8 +11,9 @@ import numpy as np
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.classifier import Classifier
-from bloodcell_jax.evaluate.metrics import Scores, classification_metrics
+from bloodcell_jax.evaluate.metrics import Scores, example_scores
 from bloodcell_jax.models.network import Params
+from bloodcell_jax.search.fold_run import FoldRun
 from bloodcell_jax.weights.model_file import read_model_file, read_model_info, write_model_file
 from bloodcell_jax.workdir import Workdir
 
@@ -22,14 +23,7 @@ _FROM_RANDOM = (
 )
 
 
-class _SeededRun(Protocol):
-    @property
-    def seed(self) -> int: ...
-    @property
-    def workdir(self) -> Workdir: ...
-
-
-def cook_soups(workdir: Path, dataset: Dataset, runs: Sequence[_SeededRun]) -> dict[str, Any]:
+def cook_soups(workdir: Path, dataset: Dataset, runs: Sequence[FoldRun]) -> dict[str, Any]:
     """Average the folds of each seed if they start from the same pretrained weights, and score the average on test.
 
     Runs of one seed share the start of a new head as well; those of two seeds do not.
@@ -70,5 +64,4 @@ def write_soup(path: Path, models: Sequence[Path]) -> Params:
 def _score(workdir: Workdir, params: Params, dataset: Dataset, indices: np.ndarray) -> Scores:
     classifier = Classifier(workdir.read_config(), params, step=0, workdir=None)
     probabilities = classifier.predict_examples(dataset.images, indices)
-    groups = None if dataset.groups is None else [dataset.groups[int(i)] for i in indices]
-    return classification_metrics(dataset.labels[indices], probabilities, dataset.class_names, groups=groups)
+    return example_scores(dataset, indices, probabilities)

@@ -1,6 +1,5 @@
 """What the API says, as JSON values: of the model, of an answered image, of what explains it."""
 
-import base64
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import PurePosixPath
@@ -15,7 +14,7 @@ from bloodcell_jax.names import full_class_name, spreadsheet_cell, visible
 from bloodcell_jax.report.explanation_view import LEAST_AGREEMENT
 from bloodcell_jax.report.gallery_page import model_line
 from bloodcell_jax.report.heat_layer import heat_layer
-from bloodcell_jax.report.rendering import jpeg_address
+from bloodcell_jax.report.rendering import jpeg_address, png_address
 from bloodcell_jax.report.review_page import manifest_cell
 from bloodcell_jax.serve.limits import Limits
 from bloodcell_jax.serve.served_model import AnsweredFile, Neighbor
@@ -63,7 +62,7 @@ def image_document(answered: AnsweredFile, class_names: Sequence[str], *, detail
             "width": image.width,
             "height": image.height,
             "side": image.side,
-            "seen": f"data:image/png;base64,{base64.b64encode(encode_png(image.pixels)).decode()}",
+            "seen": png_address(encode_png(image.pixels)),
             "shown": jpeg_address(answered.shown or b""),
         }
     return document
