@@ -28,11 +28,15 @@ PROGRAM_KEYS = {"images_per_second", "step_ms", "mfu", "peak_bytes"}
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 
 
-def run(*flags):
-    """Run the verb in a process of its own with one device, and return the finished process with its output."""
-    command = [sys.executable, "launch.py", "benchmark", *flags]
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+@pytest.fixture
+def run(one_device):
+    """Return a function that runs the verb in a process of its own: the finished process with its output."""
+
+    def run(*flags):
+        command = [sys.executable, "launch.py", "benchmark", *flags]
+        return subprocess.run(command, env=os.environ | one_device, capture_output=True, text=True)
+
+    return run
 
 
 def check_contract(results, peers):
@@ -61,7 +65,7 @@ def check_contract(results, peers):
 
 @needs_torch
 @pytest.mark.exhaustive
-def test_results_with_peers(tmp_path):
+def test_results_with_peers(run, tmp_path):
     output = tmp_path / "results.json"
     done = run(
         *TINY,
@@ -84,7 +88,7 @@ def test_results_with_peers(tmp_path):
 
 
 @pytest.mark.parity
-def test_every_part_and_every_peer(tmp_path):
+def test_every_part_and_every_peer(run, tmp_path):
     output = tmp_path / "results.json"
     peers = [name for name in PEERS if all(importlib.util.find_spec(package) for package in PEERS[name].packages)]
     done = run(
@@ -129,10 +133,10 @@ print(run.config.train.batch_size)
 """
 
 
-def test_a_full_memory_halves_the_batch():
+def test_a_full_memory_halves_the_batch(one_device):
     """Step and inference really need more than the 1.5 GiB that the address space of the process has left."""
     # There is one heap, because heaps of threads reserve addresses, and a busy machine has more of them.
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "MALLOC_ARENA_MAX": "1"}
+    environment = os.environ | one_device | {"MALLOC_ARENA_MAX": "1"}
     done = subprocess.run([sys.executable, "-c", FULL_MEMORY], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     fits = int(done.stdout.splitlines()[-1])

@@ -21,15 +21,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def start_server(trained):
+def start_server(trained, one_device):
     """Return a function that starts the verb: the process, and its address once it says so."""
     processes = []
 
     def start_server(*flags):
         command = [sys.executable, "launch.py", "serve", f"--workdir={trained}", "--port=0", *flags]
-        settings = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, **pipes)
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | one_device, **pipes)
         processes.append(process)
         line = process.stdout.readline()
         found = re.match(r"(http://127\.0\.0\.1:\d+) ", line)
