@@ -38,9 +38,9 @@ def _compiler_flags():
     if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "1":
         return ""
     # XLA ends a process at a flag that its version does not know.
-    with (Path(jaxlib.__file__).parent / "libjax_common.so").open("rb") as library:
-        with mmap.mmap(library.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return f"{flag}=false" if content.find(flag[2:].encode()) >= 0 else ""
+    path = Path(jaxlib.__file__).parent / "libjax_common.so"
+    with path.open("rb") as library, mmap.mmap(library.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return f"{flag}=false" if content.find(flag[2:].encode()) >= 0 else ""
 
 
 COMPILER_FLAGS = _compiler_flags()
@@ -181,17 +181,6 @@ def timm(torch):
     with torchvision_stand_in(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip("timm", reason="timm is not installed (extra `test`)")
-
-
-@pytest.fixture(scope="module")
-def full_compiler():
-    """Compile as users do: for the promise that different programs, as of two backends, agree to the bit."""
-    import jax
-
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,6 @@ from bloodcell_jax.run import create, feed
 from bloodcell_jax.run.create import create_run
 from bloodcell_jax.run.feed import choose_streaming
 
-pytestmark = pytest.mark.usefixtures("full_compiler")
-
 
 @pytest.fixture(scope="module")
 def sets(cells, tmp_path_factory):

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from jax.sharding import Mesh
 
 from bloodcell_jax.augment import parse_policy
@@ -14,7 +13,6 @@ from bloodcell_jax.devices.parallel import AXIS, ROWS, WHOLE, DataParallel
 from bloodcell_jax.models.convnext import drop_path
 from bloodcell_jax.train.step import training_batch
 
-pytestmark = pytest.mark.usefixtures("full_compiler")
 BATCH, SIZE, SEED = 16, 32, 7
 POLICY = AugmentConfig().policy
 # Each is compared with one device under jit.
