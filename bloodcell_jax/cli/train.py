@@ -22,6 +22,16 @@ def _define_train(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "dry_run", False, "print the parameters, the data and the cost of a step, and end", flag_values=values
     )
+    from bloodcell_jax.run.tracking.sinks import DEFAULT_SINKS, SINKS
+
+    flags.DEFINE_list(
+        "log_to",
+        list(DEFAULT_SINKS),
+        f"where metrics go besides metrics.jsonl, some of {', '.join(SINKS)}; empty: nowhere. A server takes what can "
+        "no longer be repeated after a kill, so up to the last checkpoint; its address, project and secrets come from "
+        "its own variables (docs/tracking.md)",
+        flag_values=values,
+    )
     flags.DEFINE_enum("distributed", "auto", MODES, "how the processes of one run find each other", flag_values=values)
     define_fields(values, ("skip_bad",))
     flags.DEFINE_string(
@@ -80,7 +90,12 @@ def _train(values: flags.FlagValues, config: Config) -> None:
 
             overwrite = value_of(values, "overwrite")
             result = train_and_evaluate(
-                config, workdir, overwrite=overwrite, profile_steps=profile_steps, signals=signals
+                config,
+                workdir,
+                overwrite=overwrite,
+                profile_steps=profile_steps,
+                signals=signals,
+                log_to=value_of(values, "log_to"),
             )
     if is_main:
         _print_result(result)
