@@ -160,15 +160,13 @@ def _run(argv: list[str]) -> int:
     if any(word in ("-h", "--help") for word in rest):
         print(_help(name, verb))
         return 0
-    verb.run(*_parse(verb, name, rest))
+    verb.call(*_parse(verb, name, rest))
     return 0
 
 
 def _parse(verb: Verb, name: str, words: list[str]) -> tuple:
     """Return what `verb.run` takes: the flags and, if the verb has one, the configuration."""
-    values = flags.FlagValues()
-    verb.define(values)
-    command = [name, *words]
+    values, command = verb.create_flags(), [name, *words]
     try:
         if verb.has_config:
             left, config = config_flags.parse(values, command)
@@ -194,8 +192,7 @@ def _overview() -> str:
 
 
 def _help(name: str, verb: Verb) -> str:
-    values = flags.FlagValues()
-    verb.define(values)
+    values = verb.create_flags()
     lines = [verb.summary, "", verb.usage.strip("\n"), "", "Flags:"]
     for flag_name in values:
         flag = values[flag_name]
