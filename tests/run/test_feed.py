@@ -2,10 +2,11 @@
 
 import importlib.util
 import itertools
-import json
-import re
+import os
 import runpy
 import struct
+import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,9 +19,13 @@ from bloodcell_jax.errors import MachineError, UsageError
 from bloodcell_jax.run.create import create_run
 from bloodcell_jax.run.tracking.feed import Feed
 from bloodcell_jax.run.tracking.sinks import SINKS, SinkKind, check_sinks
+from bloodcell_jax.run.tracking.tracked_run import read_tracked_id
+from bloodcell_jax.run.tracking.wandb_files import logged_lines
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.json_lines import JsonLines
 from bloodcell_jax.workdir.records import check_metrics_line
+
+WITHOUT_TORCH = Path(__file__).parents[1] / "without_torch"
 
 
 class Place:
@@ -179,15 +184,20 @@ def test_what_cannot_be_logged_to_is_refused_by_its_name():
                 check_sinks([name])
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_mlflow_has_each_value_once_where_a_request_was_cut_short(workdir, tmp_path, monkeypatch):
-    mlflow = pytest.importorskip("mlflow", reason="needs the extra [mlflow]")
+@pytest.fixture
+def mlflow(tmp_path, monkeypatch):
+    """Return MLflow with a store of files."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'mlflow'}")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "cells")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    return pytest.importorskip("mlflow", reason="needs the extra [mlflow]")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_has_each_value_once_where_a_request_was_cut_short(workdir, mlflow):
     run_process(workdir, ["mlflow"], [1, 2, 3], commits=[2], dies=True)
-    client, run_id = mlflow.MlflowClient(), json.loads(workdir.tracking.read_text())["mlflow"]["id"]
+    client, run_id = mlflow.MlflowClient(), read_tracked_id(workdir, "mlflow")
     client.log_metric(run_id, "train/loss", 1 / 3, step=3)  # A request that the kill cut short.
     run_process(workdir, ["mlflow"], [4], first_step=3, dies=True)
     run_process(workdir, ["mlflow"], [4, 5], first_step=3, commits=[5])
@@ -199,31 +209,50 @@ def test_mlflow_has_each_value_once_where_a_request_was_cut_short(workdir, tmp_p
     assert run.data.params["stages.0.optimizer.learning_rate"] == str(Config().stages[0].optimizer.learning_rate)
 
 
-def history_of(path):
-    """Yield the values of each logged step in a file of W&B: a header, then LevelDB's log format."""
-    from wandb.proto.wandb_internal_pb2 import Record
+def wandb_losses(workdir):
+    """Return the step and the loss of each line that the files of W&B hold."""
+    lines = logged_lines(workdir.path / "wandb", read_tracked_id(workdir, "wandb"))
+    return [(line["_step"], line["train/loss"]) for line in lines]
 
-    data, start, whole = path.read_bytes(), 7, b""
-    while start + 7 <= len(data):
-        if (left := 32768 - start % 32768) < 7:
-            start += left
-            continue
-        _, size, kind = struct.unpack_from("<IHB", data, start)
-        whole, start = whole + data[start + 7 : start + 7 + size], start + 7 + size
-        if kind in (1, 4):  # A record in one part, or the last part of one.
-            items = Record.FromString(whole).history.item
-            yield {item.key or item.nested_key[0]: json.loads(item.value_json) for item in items}
-            whole = b""
+
+@pytest.fixture
+def wandb(monkeypatch):
+    """Return W&B without its server."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)  # A process of W&B's, which children would share.
+    return pytest.importorskip("wandb", reason="needs the extra [wandb]")
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_files_of_wandb_have_each_step_once(workdir, monkeypatch, capfd):
-    pytest.importorskip("wandb", reason="needs the extra [wandb]")
-    monkeypatch.setenv("WANDB_MODE", "offline")
+def test_files_of_wandb_have_each_step_once(workdir, wandb, capfd):
     run_process(workdir, ["wandb"], [1, 2, 3], commits=[2])
     run_process(workdir, ["wandb"], [4, 5], first_step=3, commits=[5])
-    run_id = json.loads(workdir.tracking.read_text())["wandb"]["id"]
-    files = sorted(workdir.path.glob(f"wandb/offline-run-*/run-{run_id}.wandb"))
-    steps = [(values["_step"], values["train/loss"]) for path in files for values in history_of(path) if values]
-    assert steps == [(step, 1 / step) for step in range(1, 6)]
-    assert not re.search("wandb", "".join(capfd.readouterr()))
+    assert wandb_losses(workdir) == [(step, 1 / step) for step in range(1, 6)]
+    assert "wandb" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.exhaustive
+@pytest.mark.filterwarnings("ignore")
+def test_trackers_have_each_step_of_a_process_that_is_killed_once(start, tmp_path, mlflow, wandb):
+    workdir, python_path = Workdir(tmp_path / "run"), f"{WITHOUT_TORCH}:{os.environ.get('PYTHONPATH', '')}"
+    command = {"env": {"PYTHONPATH": python_path}}
+    for step in (10, 26):
+        process = start(workdir.path, "--log_to=mlflow,wandb", **command)
+        while max([0, *(line["step"] for line in workdir.read_metrics())]) < step:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
+    process = start(workdir.path, "--log_to=mlflow,wandb", **command)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "wandb" not in errors
+    losses = [(line["step"], line["train/loss"]) for line in workdir.read_metrics()]
+    assert [step for step, _ in losses] == list(range(2, 37, 2))
+    run_id = read_tracked_id(workdir, "mlflow")
+    for name in ("train/loss", "perf/images_per_second"):
+        history = mlflow.MlflowClient().get_metric_history(run_id, name)
+        assert [(metric.step, metric.value) for metric in history] == [
+            (line["step"], line[name]) for line in workdir.read_metrics()
+        ]
+    assert wandb_losses(workdir) == losses

@@ -42,7 +42,7 @@ def workdir(tmp_path):
     workdir = Workdir(tmp_path / "run")
     with workdir.locked():
         write_json(workdir.config, to_dict(Config()))
-        write_json(workdir.tracking, {"mlflow": {"id": "0123"}})
+        write_json(workdir.tracking, {"mlflow": "0123"})
         with contextlib.closing(JsonLines(workdir.metrics, check_metrics_line, first_step=0)) as log:
             events = TensorBoardFile(workdir.events, 0)
             events.write([log.write({"step": 1, "train/loss": 0.5})])

@@ -10,9 +10,9 @@ from bloodcell_jax.run.tracking.tracked_run import (
     PROJECT,
     name_of,
     numbers_of,
-    read_tracked,
+    read_tracked_id,
     settings_of,
-    write_tracked,
+    write_tracked_id,
 )
 from bloodcell_jax.workdir import Workdir
 
@@ -33,10 +33,10 @@ def open_mlflow(workdir: Workdir, config: Config, first_step: int) -> "MlflowRun
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     from mlflow import MlflowClient
 
-    client, run_id = MlflowClient(), read_tracked(workdir, "mlflow").get("id")
+    client, run_id = MlflowClient(), read_tracked_id(workdir, "mlflow")
     if run_id is None:
         run_id = _create_run(client, workdir, config)
-        write_tracked(workdir, "mlflow", {"id": run_id})
+        write_tracked_id(workdir, "mlflow", run_id)
         return MlflowRun(client, run_id, {})
     names = client.get_run(run_id).data.metrics
     logged = {name: max(metric.step for metric in client.get_metric_history(run_id, name)) for name in names}

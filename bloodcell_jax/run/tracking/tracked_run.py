@@ -6,11 +6,10 @@ from typing import Any
 from bloodcell_jax.config import Config, leaves
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.json_files import read_json_if_present, write_json
-from bloodcell_jax.workdir.value_shapes import COUNT, TEXT, Each, check
+from bloodcell_jax.workdir.value_shapes import TEXT, Each, check
 
 # The project or experiment, unless the environment names another.
 PROJECT = "bloodcell_jax"
-_SHAPE = Each(value={"id": TEXT, "step?": COUNT})
 
 
 def numbers_of(line: Mapping[str, Any]) -> dict[str, float]:
@@ -28,27 +27,27 @@ def settings_of(config: Config) -> dict[str, Any]:
     return {path.replace("[", ".").replace("]", ""): value for path, _, value in leaves(config)}
 
 
-def read_tracked(workdir: Workdir, tracker: str) -> dict[str, Any]:
-    """Return the `id` of a run in a tracker, and the last `step` that it was given if it cannot tell; empty: neither.
+def read_tracked_id(workdir: Workdir, tracker: str) -> str | None:
+    """Return the id by which a tracker knows a run; None: it knows none.
 
     Raises:
       DataError: the file is none of ours.
     """
-    return _read(workdir).get(tracker, {})
+    return _read(workdir).get(tracker)
 
 
-def write_tracked(workdir: Workdir, tracker: str, record: dict[str, Any]) -> None:
-    """Write down what `read_tracked` returns to the next process.
+def write_tracked_id(workdir: Workdir, tracker: str, run_id: str) -> None:
+    """Write down the id for the processes that go on with the run.
 
     Raises:
       MachineError: it cannot be written.
     """
-    write_json(workdir.tracking, _read(workdir) | {tracker: record})
+    write_json(workdir.tracking, _read(workdir) | {tracker: run_id})
 
 
-def _read(workdir: Workdir) -> dict[str, Any]:
-    records = read_json_if_present(workdir.tracking)
-    if records is None:
+def _read(workdir: Workdir) -> dict[str, str]:
+    ids = read_json_if_present(workdir.tracking)
+    if ids is None:
         return {}
-    check(records, _SHAPE, workdir.tracking, advice="delete it to log to new runs")
-    return records
+    check(ids, Each(value=TEXT), workdir.tracking, advice="delete it to log to new runs")
+    return ids

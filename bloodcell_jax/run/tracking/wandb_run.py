@@ -10,10 +10,11 @@ from bloodcell_jax.run.tracking.tracked_run import (
     PROJECT,
     name_of,
     numbers_of,
-    read_tracked,
+    read_tracked_id,
     settings_of,
-    write_tracked,
+    write_tracked_id,
 )
+from bloodcell_jax.run.tracking.wandb_files import logged_lines
 from bloodcell_jax.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ def open_wandb(workdir: Workdir, config: Config, first_step: int) -> "WandbRun":
     """
     import wandb
 
-    record = read_tracked(workdir, "wandb") or {"id": secrets.token_hex(4)}
-    write_tracked(workdir, "wandb", record)
+    run_id = read_tracked_id(workdir, "wandb") or secrets.token_hex(4)
+    write_tracked_id(workdir, "wandb", run_id)
+    in_files = max([-1, *(line["_step"] for line in logged_lines(workdir.path / "wandb", run_id))])
     run = wandb.init(
-        id=record["id"],
+        id=run_id,
         resume="allow",
         project=os.environ.get("WANDB_PROJECT", PROJECT),
         name=os.environ.get("WANDB_NAME", name_of(workdir)),
@@ -42,27 +44,22 @@ def open_wandb(workdir: Workdir, config: Config, first_step: int) -> "WandbRun":
         # What is printed is the command line's own, and its bar would be recorded as thousands of lines.
         settings=wandb.Settings(console="off", silent=True, finish_timeout=_SECONDS_TO_FINISH),
     )
-    return WandbRun(run, workdir, record)
+    # A server names the step after its last one, 0 of a new run.
+    return WandbRun(run, in_files if run.offline else run.starting_step - 1)
 
 
 class WandbRun:
-    """The run, and the last step that it has.
+    """The run, and the last step that it has."""
 
-    A server says which that is. Files of earlier processes are not read, so what was given to them is written down.
-    """
-
-    def __init__(self, run: "wandb.Run", workdir: Workdir, record: dict):
-        self._run, self._workdir, self._record = run, workdir, record
-        # The server names the step after its last one; a new run begins at 0.
-        self._last = record.get("step", -1) if run.offline else run.starting_step - 1
+    def __init__(self, run: "wandb.Run", last_step: int):
+        self._run, self._last_step = run, last_step
 
     def write(self, lines: Sequence[dict[str, Any]]) -> None:
-        """Hand over the lines past the last step; W&B's own process sends them."""
+        """Hand over the lines past the last step; W&B's own process sends or writes them."""
         for line in lines:
-            if line["step"] > self._last:
+            if line["step"] > self._last_step:
                 self._run.log(numbers_of(line), step=line["step"], commit=True)
-                self._last = line["step"]
-        write_tracked(self._workdir, "wandb", self._record | {"step": self._last})
+                self._last_step = line["step"]
 
     def close(self, *, finished: bool) -> None:
         """Wait for what is not sent yet."""
