@@ -215,6 +215,15 @@ def wandb_losses(workdir):
     return [(line["_step"], line["train/loss"]) for line in lines]
 
 
+def wait_for_wandb(workdir, step):
+    """Wait for W&B's own process, which writes its files after `finish` returns, into folders named by the second."""
+    time.sleep(1.1)
+    for _ in range(100):
+        if any(logged == step for logged, _ in wandb_losses(workdir)):
+            return
+        time.sleep(0.1)
+
+
 @pytest.fixture
 def wandb(monkeypatch):
     """Return W&B without its server."""
@@ -226,7 +235,9 @@ def wandb(monkeypatch):
 @pytest.mark.filterwarnings("ignore")
 def test_files_of_wandb_have_each_step_once(workdir, wandb, capfd):
     run_process(workdir, ["wandb"], [1, 2, 3], commits=[2])
+    wait_for_wandb(workdir, 2)
     run_process(workdir, ["wandb"], [4, 5], first_step=3, commits=[5])
+    wait_for_wandb(workdir, 5)
     assert wandb_losses(workdir) == [(step, 1 / step) for step in range(1, 6)]
     assert "wandb" not in "".join(capfd.readouterr())
 
