@@ -17,7 +17,7 @@ from bloodcell_jax.run.tracking.tracked_run import (
 from bloodcell_jax.workdir import Workdir
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from mlflow import MlflowClient  # pyright: ignore[reportMissingImports] - an extra
 
 # The server refuses more values in one request, longer parameters, and more of them in one request.
 _MOST_VALUES, _LONGEST_SETTING, _MOST_SETTINGS = 1000, 500, 100
@@ -31,7 +31,7 @@ def open_mlflow(workdir: Workdir, config: Config, first_step: int) -> "MlflowRun
     # By default a server that does not answer is asked for 15 minutes, in which the training would stand still.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    from mlflow import MlflowClient
+    from mlflow import MlflowClient  # pyright: ignore[reportMissingImports] - an extra
 
     client, run_id = MlflowClient(), read_tracked_id(workdir, "mlflow")
     if run_id is None:
@@ -45,7 +45,7 @@ def open_mlflow(workdir: Workdir, config: Config, first_step: int) -> "MlflowRun
 
 
 def _create_run(client: "MlflowClient", workdir: Workdir, config: Config) -> str:
-    from mlflow.entities import Param
+    from mlflow.entities import Param  # pyright: ignore[reportMissingImports] - an extra
 
     run = client.create_run(_experiment_id(client), run_name=os.environ.get("MLFLOW_RUN_NAME", name_of(workdir)))
     settings = [Param(name, str(value)[:_LONGEST_SETTING]) for name, value in settings_of(config).items()]
@@ -70,7 +70,7 @@ class MlflowRun:
 
     def write(self, lines: Sequence[dict[str, Any]]) -> None:
         """Send the values that the server does not have yet."""
-        from mlflow.entities import Metric
+        from mlflow.entities import Metric  # pyright: ignore[reportMissingImports] - an extra
 
         now = int(time.time() * 1000)
         metrics = [

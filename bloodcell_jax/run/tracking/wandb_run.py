@@ -18,7 +18,7 @@ from bloodcell_jax.run.tracking.wandb_files import logged_lines
 from bloodcell_jax.workdir import Workdir
 
 if TYPE_CHECKING:
-    import wandb
+    import wandb  # pyright: ignore[reportMissingImports] - an extra
 
 # How long the end of a process waits for what the server has not taken yet; the files then still hold it.
 _SECONDS_TO_FINISH = 60
@@ -29,7 +29,7 @@ def open_wandb(workdir: Workdir, config: Config, first_step: int) -> "WandbRun":
 
     Raises what W&B raises if the server refuses or does not answer.
     """
-    import wandb
+    import wandb  # pyright: ignore[reportMissingImports] - an extra
 
     run_id = read_tracked_id(workdir, "wandb") or secrets.token_hex(4)
     write_tracked_id(workdir, "wandb", run_id)

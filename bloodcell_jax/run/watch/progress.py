@@ -40,9 +40,14 @@ class Progress:
         rate = line["perf/images_per_second"]
         speed, left = f"{rate:,.0f} images/s", _clock((self._total - line["step"]) * batch_size / rate)
         if self._bar:
-            scores = f"loss {line['train/loss']:.3f} acc {line['train/accuracy']:.3f}"
-            fields = {"stage": visible(line["stage"]), "epoch": f"epoch {line['epoch']:.1f}", "scores": scores}
-            self._bar.update(self._bar.task_ids[0], **fields, speed=speed, left=f"{left} left")
+            shown: dict[str, Any] = {
+                "stage": visible(line["stage"]),
+                "epoch": f"epoch {line['epoch']:.1f}",
+                "scores": f"loss {line['train/loss']:.3f} acc {line['train/accuracy']:.3f}",
+                "speed": speed,
+                "left": f"{left} left",
+            }
+            self._bar.update(self._bar.task_ids[0], **shown)
             return
         self.note(
             f"step {line['step']}/{self._total}  {line['stage']}  epoch {line['epoch']:.2f}  "
