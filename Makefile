@@ -65,18 +65,22 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# pip says what it loads and installs: silent, it looks as if it hung for a minute.
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python >= 3.11 is needed; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@echo "Making a virtual environment in $(VENV)."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --upgrade pip
 
 $(VENV)/.installed: setup.cfg | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable .
+	@echo "Installing the library and what it needs into $(VENV): a few hundred megabytes, once."
+	$(BIN)/python -m pip install --editable .
 	@touch $@
 
 $(VENV)/.installed-test: setup.cfg | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@echo "Installing the library and what its tests need into $(VENV): with PyTorch, once."
+	$(BIN)/python -m pip install --editable '.[test]'
 	# timm would bring torchvision and CUDA; its models need torch alone, and the tests stand in for the rest.
 	$(BIN)/python -m pip install --quiet --no-deps timm==1.0.31
 	@touch $@ $(VENV)/.installed

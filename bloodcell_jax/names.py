@@ -1,5 +1,6 @@
 """Names that come from outside, such as those of files and classes: on a terminal, on a page, in a spreadsheet."""
 
+import difflib
 import os
 import re
 import shlex
@@ -52,6 +53,16 @@ def names_by_cell(names: Iterable[str]) -> dict[str, str]:
     """Return each name by its cell of a CSV, whether that was written by `spreadsheet_cell` or as it is."""
     names = list(names)
     return {name: name for name in names} | {spreadsheet_cell(name): name for name in names}
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return a question that offers the known name most like another one, as a shell reads it; empty: none is like it.
+
+    Args:
+      prefix: stands before each name on a command line, such as `--`.
+    """
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {shell_word(prefix + close[0])}?" if close else ""
 
 
 def shell_word(word: str) -> str:

@@ -8,7 +8,7 @@ backbone; its steps have no backward pass through the backbone. The second stage
 that preserves the ImageNet features. The recipe is made for an accelerator: one step of 64 images costs 1.0 TFLOP. Its
 accuracy has not been measured yet.
 
---config.stages[0].cached_views=1 keeps the features of the backbone while the head is fitted. The stage then does a
+'--config.stages[0].cached_views=1' keeps the features of the backbone while the head is fitted. The stage then does a
 third of the work (docs/performance.md, "The head-only stage").
 """
 

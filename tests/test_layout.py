@@ -90,7 +90,8 @@ DISTRIBUTIONS = {
 # Peers of the benchmark, the search of `sweep`, a format of exports, another map of embeddings, the server, and what
 # JAX writes its cache with if it is there.
 OPTIONAL = {"keras", "onnx", "optuna", "torch", "umap", "starlette", "uvicorn", "python_multipart", "threadpoolctl"}
-OPTIONAL |= {"zstandard"}
+# Sinks of metrics.
+OPTIONAL |= {"zstandard", "mlflow", "wandb"}
 # tensorflow-datasets imports it without requiring it.
 FOR_OTHERS = {"importlib_resources"}
 
@@ -120,8 +121,8 @@ def test_no_folders_import_each_other_in_a_circle():
 def test_durations_come_from_a_clock_that_does_not_jump():
     jumps = re.compile(r"\btime\.time\b|\btime_ns\b|from time import|\.(now|utcnow|today)\(")
     dates = {str(path.relative_to(PACKAGE)) for path in MODULES if jumps.search(path.read_text(encoding="utf-8"))}
-    # Two dates for people: when a run was started, and those of TensorBoard's values.
-    assert dates == {"run/job.py", "workdir/metrics_log.py"}
+    # Dates for people: when a run was started, and those of the values that other programs show.
+    assert dates == {"run/job.py", "run/tracking/mlflow_run.py", "run/tracking/tensorboard.py"}
 
 
 # What training may use beside the package's own lower rooms: nothing that knows of files, clocks or processes.

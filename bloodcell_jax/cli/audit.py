@@ -1,5 +1,7 @@
 """The verb `audit`."""
 
+from typing import Any
+
 from absl import flags
 
 from bloodcell_jax.cli.data_flags import data_config, define_source
@@ -17,7 +19,7 @@ def _define_audit(values: flags.FlagValues) -> None:
     )
 
 
-def _audit(values: flags.FlagValues) -> None:
+def _audit(values: flags.FlagValues) -> dict[str, Any]:
     from bloodcell_jax.data.audit.findings import audit
     from bloodcell_jax.data.loading import load_data
     from bloodcell_jax.report.audit_page import create_output, train_command, write_audit
@@ -36,6 +38,7 @@ def _audit(values: flags.FlagValues) -> None:
     say(f"page: {page}")
     say(f"removals: {folder / 'clean.json'}; delete an entry to keep its image, and train with\n")
     say(f"  {train_command(config, folder)}")
+    return found.to_dict() | {"page": str(page), "clean": str(folder / "clean.json")}
 
 
 AUDIT = Verb(
@@ -47,4 +50,5 @@ AUDIT = Verb(
     _define_audit,
     _audit,
     has_source=True,
+    has_json=True,
 )

@@ -1,6 +1,7 @@
 """The verb `benchmark`."""
 
 import os
+from typing import Any
 
 from absl import flags
 
@@ -30,7 +31,7 @@ def _define_benchmark(values: flags.FlagValues) -> None:
     flags.DEFINE_string("output", None, "JSON file to write the results to", flag_values=values)
 
 
-def _benchmark(values: flags.FlagValues, config: Config) -> None:
+def _benchmark(values: flags.FlagValues, config: Config) -> dict[str, Any]:
     peers, parts = value_of(values, "peers"), value_of(values, "parts")
     parts = [] if parts == ["none"] else parts
     unknown = [part for part in parts if part not in PARTS]
@@ -52,6 +53,7 @@ def _benchmark(values: flags.FlagValues, config: Config) -> None:
 
     results = run_benchmark(config, peers=peers, parts=parts, windows=value_of(values, "windows"))
     say_results(format_results(results), results, output)
+    return results
 
 
 BENCHMARK = Verb(
@@ -66,4 +68,5 @@ is measured.""",
     _define_benchmark,
     _benchmark,
     has_config=True,
+    has_json=True,
 )

@@ -33,7 +33,7 @@ from bloodcell_jax.cli.train import TRAIN
 from bloodcell_jax.cli.verb import Verb
 from bloodcell_jax.devices.process_end import end_process
 from bloodcell_jax.errors import MachineError, UsageError, UserError, is_out_of_memory, memory_error
-from bloodcell_jax.names import visible
+from bloodcell_jax.names import did_you_mean, visible
 
 VERBS = {
     "prepare": PREPARE,
@@ -155,20 +155,19 @@ def _run(argv: list[str]) -> int:
         return 0
     name, rest = words[0], words[1:]
     if name not in VERBS:
-        raise UsageError(f"{name}: no such verb; there are {', '.join(VERBS)}")
+        hint = did_you_mean(name, VERBS)
+        raise UsageError(f"{name}: no such verb; {f'{hint} There' if hint else 'there'} are {', '.join(VERBS)}")
     verb = VERBS[name]
     if any(word in ("-h", "--help") for word in rest):
-        print(_help(name, verb))
+        print(_help(name, verb, rest))
         return 0
-    verb.run(*_parse(verb, name, rest))
+    verb.call(*_parse(verb, name, rest))
     return 0
 
 
 def _parse(verb: Verb, name: str, words: list[str]) -> tuple:
     """Return what `verb.run` takes: the flags and, if the verb has one, the configuration."""
-    values = flags.FlagValues()
-    verb.define(values)
-    command = [name, *words]
+    values, command = verb.create_flags(), [name, *words]
     try:
         if verb.has_config:
             left, config = config_flags.parse(values, command)
@@ -176,7 +175,8 @@ def _parse(verb: Verb, name: str, words: list[str]) -> tuple:
             values.set_gnu_getopt(verb.words is not None)
             left = values(command)[1:]
     except flags.UnrecognizedFlagError as error:
-        raise UsageError(f"--{error.flagname}: no such flag of {name}; see {name} --help") from error
+        hint = f"{did_you_mean(error.flagname, values, '--')} {name} --help lists them".strip()
+        raise UsageError(f"--{error.flagname}: no such flag of {name}; {hint}") from error
     except flags.Error as error:
         raise UsageError(" ".join(str(error).removeprefix("flag ").split())) from error
     if left and verb.words is not None and values[verb.words].present:
@@ -193,10 +193,12 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-def _help(name: str, verb: Verb) -> str:
-    values = flags.FlagValues()
-    verb.define(values)
-    lines = [verb.summary, "", verb.usage.strip("\n"), "", "Flags:"]
+def _help(name: str, verb: Verb, words: list[str]) -> str:
+    """Return the help of a verb; if `words` name a configuration, what its file says and sets."""
+    values = verb.create_flags()
+    chosen = config_flags.chosen(words) if verb.has_config else config_flags.NOTHING_CHOSEN
+    lines = [verb.summary, "", *([chosen.docstring, ""] if chosen.docstring else [])]
+    lines += [verb.usage.strip("\n"), "", "Flags:"]
     for flag_name in values:
         flag = values[flag_name]
         shown = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
@@ -213,7 +215,7 @@ def _help(name: str, verb: Verb) -> str:
     if verb.has_config:
         from bloodcell_jax.augment.operations import help_text
 
-        lines += ["", config_flags.help_text(), "", "Augmentation:", textwrap.indent(help_text(), "  ")]
+        lines += ["", config_flags.help_text(chosen), "", "Augmentation:", textwrap.indent(help_text(), "  ")]
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """`--config=FILE[:arg]` and `--config.FIELD=VALUE` on an absl command line."""
 
+import ast
 import dataclasses
-import difflib
 import importlib.util
 import re
 import runpy
@@ -16,6 +16,7 @@ from ml_collections.config_flags import config_path
 
 from bloodcell_jax.config import Config, from_text, leaves, validate
 from bloodcell_jax.errors import UsageError, UserError
+from bloodcell_jax.names import did_you_mean, shell_word
 
 _OVERRIDE = re.compile(r"--(?:no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 
@@ -72,24 +73,72 @@ def _shipped_folder() -> Path:
     return Path(__file__).parents[2] / "configs"
 
 
-def help_text() -> str:
-    """Return every field of a configuration with its default, choices and meaning."""
+@dataclasses.dataclass(frozen=True)
+class ChosenConfig:
+    """What a command line that asks for help names as `--config`.
+
+    Attributes:
+      config: its values; those of `Config()` if none is named, or if its `get_config` refuses.
+      whose: whose values these are.
+      docstring: of the file.
+    """
+
+    config: Config
+    whose: str
+    docstring: str = ""
+
+
+NOTHING_CHOSEN = ChosenConfig(Config(), "Config; a file has its own, and --config=FILE --help shows them")
+
+
+def chosen(words: list[str]) -> ChosenConfig:
+    """Return the configuration that a command line names beside `--help`.
+
+    Raises:
+      UsageError: there is no such file.
+    """
+    values, _ = _split_config(words)
+    if not values:
+        return NOTHING_CHOSEN
+    path = _path(values[-1])
+    try:
+        docstring = ast.get_docstring(ast.parse(Path(path.partition(":")[0]).read_text(encoding="utf-8"))) or ""
+        return ChosenConfig(_load(path), values[-1], docstring)
+    except UserError as error:  # It may want an argument, which its docstring names.
+        return ChosenConfig(Config(), f"Config, because the file says: {error}", docstring)
+    except (SyntaxError, ValueError, OSError) as error:
+        raise UsageError(f"--config={values[-1]}: cannot be read ({error})") from error
+
+
+def help_text(chosen: ChosenConfig) -> str:
+    """Return every field of a configuration with its value, choices and meaning, as words of a shell."""
     lines = [
         "Configuration:",
         f"  --config=FILE.py[:arg]\n      a file with get_config() -> Config, or one of {', '.join(shipped())}",
-        "  --config.FIELD=VALUE\n      overrides a field; none unsets an optional one. Defaults are those of Config; a "
-        "file has its own.",
+        "  --config.FIELD=VALUE\n      overrides a field; none unsets an optional one. Values are those of "
+        f"{chosen.whose}",
     ]
-    for path, field, value in leaves(Config()):
+    for path, field, value in leaves(chosen.config):
         choices = field.metadata["choices"]
         legal = f" [{'|'.join(map(str, choices))}]" if choices else ""
-        shown = "none" if value is None else value
-        lines.append(f"  --config.{path}={shown}{legal}\n      {field.metadata['help']}")
+        word = shell_word(f"--config.{path}={'none' if value is None else value}")
+        lines.append(f"  {word}{legal}\n      {field.metadata['help']}")
     return "\n".join(lines)
 
 
 def _take_config(command: list[str]) -> tuple[str, list[str]]:
     """Return the value of `--config`, the last one if there are several, and the command without it."""
+    values, left = _split_config(command)
+    if not values:
+        for name in (word[2:].partition("=")[0] for word in left if word.startswith("--")):
+            if hint := did_you_mean(name, ["config"], "--"):
+                raise UsageError(f"--{name}: no such flag; {hint}")
+        raise UsageError(f"--config: missing; give a Python file, or one of {', '.join(shipped())}")
+    return _path(values[-1]), left
+
+
+def _split_config(command: list[str]) -> tuple[list[str], list[str]]:
+    """Return the values of `--config`, and the command without them."""
     words, values, left = iter(command), [], []
     for word in words:
         if word == "--config":
@@ -98,9 +147,7 @@ def _take_config(command: list[str]) -> tuple[str, list[str]]:
             values.append(word.partition("=")[2])
         else:
             left.append(word)
-    if not values:
-        raise UsageError(f"--config: missing; give a Python file, or one of {', '.join(shipped())}")
-    return _path(values[-1]), left
+    return values, left
 
 
 def _path(value: str) -> str:
@@ -109,7 +156,9 @@ def _path(value: str) -> str:
         return value
     if name in shipped():
         return f"{_shipped_folder() / name}.py{colon}{argument}"
-    raise UsageError(f"--config={value}: no such file; give a Python file, or one of {', '.join(shipped())}")
+    hint = did_you_mean(name, shipped(), "--config=")
+    others = f"{'Give' if hint else 'give'} a Python file, or one of {', '.join(shipped())}"
+    raise UsageError(f"--config={value}: no such file; {hint}{' ' if hint else ''}{others}")
 
 
 def _load(value: str) -> Config:
@@ -139,8 +188,8 @@ def _is_parsed_here(config: Config, kind: Any, path: str, text: str | None) -> b
     if kind == tuple[str, ...] and text and "," in text and text[0] not in "([":
         several = tuple(part.strip() for part in text.split(","))
         raise UsageError(
-            f'--config.{path}={text}: one text or several; write --config.{path}="{several}" or '
-            f'--config.{path}="{(text,)}"'
+            f'--config.{path}={text}: one text or several; write "--config.{path}={several}" or '
+            f'"--config.{path}={(text,)}"'
         )
     return text == "none" and config_path.is_optional(path, config)
 
@@ -161,8 +210,10 @@ def _check_field(config: Config, path: str) -> None:
         kind = config_path.get_type(path, config)
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         fields = [name for name, _, _ in leaves(config)]
-        close = difflib.get_close_matches(path, fields, n=1)
-        hint = f"did you mean --config.{close[0]}?" if close else "train --help lists the fields"
+        hint = did_you_mean(path, fields, "--config.") or "train --help lists the fields"
         raise UsageError(f"--config.{path}: no such field; {hint}") from error
     if dataclasses.is_dataclass(kind) or kind is list:
-        raise UsageError(f"--config.{path}: holds several fields; set one of them, as in --config.{path}.name=...")
+        example = next(name for name, _, _ in leaves(config) if name.startswith(path))
+        raise UsageError(
+            f"--config.{path}: holds several fields; set one of them, as in {shell_word(f'--config.{example}=...')}"
+        )

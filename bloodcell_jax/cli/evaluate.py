@@ -1,8 +1,8 @@
 """The verb `evaluate`."""
 
-import json
 import os
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -57,12 +57,11 @@ def _define_evaluate(values: flags.FlagValues) -> None:
         "imagenet-c (12 common ones) or chains (up to three strong distortions at once); repeat the flag for more",
         flag_values=values,
     )
-    flags.DEFINE_bool("json", False, "print what was written as one JSON object, and nothing else", flag_values=values)
     define_finding(values)
     define_raw_names(values)
 
 
-def _evaluate(values: flags.FlagValues) -> None:
+def _evaluate(values: flags.FlagValues) -> dict[str, Any]:
     from bloodcell_jax.evaluate.class_map import parse_class_map
     from bloodcell_jax.evaluate.confidence import confidence_sentence, unknown_sentence
     from bloodcell_jax.evaluate.evaluate_source import evaluate_source
@@ -99,9 +98,6 @@ def _evaluate(values: flags.FlagValues) -> None:
             **finding(values),
         )
     page = write_evaluation_page(folder, classifier.workdir or Path(os.path.expanduser(value_of(values, "model"))))
-    if value_of(values, "json"):
-        print(json.dumps({"folder": str(folder.path), "metrics": scores, "suites": suites}, indent=2, allow_nan=False))
-        return
     say(f"{folder.path}: {summary(scores)}")
     for name, of_suite in suites.items():
         say(suite_summary(name, of_suite))
@@ -110,6 +106,7 @@ def _evaluate(values: flags.FlagValues) -> None:
             if line is not None:
                 say(line)
     say(f"page: {page}")
+    return {"folder": str(folder.path), "metrics": scores, "suites": suites, "page": str(page)}
 
 
 EVALUATE = Verb(
@@ -125,4 +122,5 @@ EVALUATE = Verb(
     _define_evaluate,
     _evaluate,
     has_source=True,
+    has_json=True,
 )

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -40,7 +41,7 @@ def _define_plan(values: flags.FlagValues) -> None:
     flags.DEFINE_string("output", None, "JSON file to write the results to", flag_values=values)
 
 
-def _plan(values: flags.FlagValues, config: Config) -> None:
+def _plan(values: flags.FlagValues, config: Config) -> dict[str, Any]:
     # This process only asks others to compile: it leaves devices alone that may be there, and so do the compilers.
     os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "TPU_SKIP_MDS_QUERY": "1"}
     from bloodcell_jax.plan.topology import parse_topology, topology_forms
@@ -69,6 +70,7 @@ def _plan(values: flags.FlagValues, config: Config) -> None:
     if measured is not None:
         results["measured"] = match(measured, results)
     say_results(format_plan(results), results, output)
+    return results
 
 
 PLAN = Verb(
@@ -84,4 +86,5 @@ what each figure means.""",
     _define_plan,
     _plan,
     has_config=True,
+    has_json=True,
 )

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -61,7 +61,7 @@ def _define_predict(values: flags.FlagValues) -> None:
     define_raw_names(values)
 
 
-def _predict(values: flags.FlagValues) -> None:
+def _predict(values: flags.FlagValues) -> dict[str, Any]:
     from bloodcell_jax.evaluate.predict_files import predict_files
     from bloodcell_jax.evaluate.prediction_outputs import PredictionOutputs
     from bloodcell_jax.run.watch.progress import show_pass
@@ -86,6 +86,14 @@ def _predict(values: flags.FlagValues) -> None:
     to_stderr = any(is_stdout(path) for path in outputs.by_flag.values())
     for line in _results(values, outputs, predictions):
         say(line, to_stderr=to_stderr)
+    return {
+        "output": str(outputs.rows),
+        "page": None if outputs.page is None else str(outputs.page),
+        "review": None if outputs.review is None else str(outputs.review),
+        "images": predictions.count,
+        "unreadable": predictions.unreadable,
+        **predictions.differential.to_dict(),
+    }
 
 
 def _results(values: flags.FlagValues, outputs: "PredictionOutputs", predictions: "FilePredictions") -> Iterator[str]:
@@ -115,4 +123,5 @@ PREDICT = Verb(
   predict --workdir=runs/first --input=slides/ --output=- | head""",
     _define_predict,
     _predict,
+    has_json=True,
 )

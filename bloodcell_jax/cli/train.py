@@ -1,7 +1,7 @@
 """The verb `train`."""
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -20,7 +20,20 @@ def _define_train(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "the run's folder; the same command in it resumes the run", flag_values=values)
     flags.DEFINE_bool("overwrite", False, "delete the run in the workdir and start anew", flag_values=values)
     flags.DEFINE_bool(
-        "dry_run", False, "print the parameters, the data and the cost of a step, and end", flag_values=values
+        "dry_run",
+        False,
+        "print the data, the time and cost of the steps, and the parameters, and end",
+        flag_values=values,
+    )
+    from bloodcell_jax.run.tracking.sinks import DEFAULT_SINKS, SINKS
+
+    flags.DEFINE_list(
+        "log_to",
+        list(DEFAULT_SINKS),
+        f"where metrics go besides metrics.jsonl, some of {', '.join(SINKS)}; empty: nowhere. A server takes what can "
+        "no longer be repeated after a kill, so up to the last checkpoint; its address, project and secrets come from "
+        "its own variables (docs/tracking.md)",
+        flag_values=values,
     )
     flags.DEFINE_enum("distributed", "auto", MODES, "how the processes of one run find each other", flag_values=values)
     define_fields(values, ("skip_bad",))
@@ -60,9 +73,8 @@ def _profile_steps(text: str | None) -> range:
     return range(int(first), int(end))
 
 
-def _train(values: flags.FlagValues, config: Config) -> None:
-    dry_run = value_of(values, "dry_run")
-    workdir = None if dry_run else required_path(values, "workdir")
+def _train(values: flags.FlagValues, config: Config) -> dict[str, Any] | None:
+    workdir = None if value_of(values, "dry_run") else required_path(values, "workdir")
     profile_steps = _profile_steps(value_of(values, "profile_steps"))
     if value_of(values, "skip_bad"):
         config.data.skip_bad = True
@@ -72,18 +84,29 @@ def _train(values: flags.FlagValues, config: Config) -> None:
         with failing_together():
             is_main = _introduce(values)
             if workdir is None:
-                from bloodcell_jax.run.dry_run import describe_run
+                from bloodcell_jax.run.dry_run import dry_run
 
-                say(describe_run(config))
-                return
+                found = dry_run(config)
+                if not is_main:
+                    return None
+                say(str(found))
+                return found.to_dict()
             from bloodcell_jax.run.job import train_and_evaluate
 
             overwrite = value_of(values, "overwrite")
             result = train_and_evaluate(
-                config, workdir, overwrite=overwrite, profile_steps=profile_steps, signals=signals
+                config,
+                workdir,
+                overwrite=overwrite,
+                profile_steps=profile_steps,
+                signals=signals,
+                log_to=value_of(values, "log_to"),
             )
-    if is_main:
-        _print_result(result)
+    if not is_main:
+        return None
+    _print_result(result)
+    facts = {"workdir": str(result.workdir), "step": result.step, "best_step": result.best_step}
+    return facts | {"metrics": result.metrics, "report": str(result.report)}
 
 
 def _join(values: flags.FlagValues, *, deterministic: bool) -> None:
@@ -130,4 +153,5 @@ TRAIN = Verb(
     _train,
     has_config=True,
     has_source=True,
+    has_json=True,
 )

@@ -1,5 +1,6 @@
 """What a verb is, and flags that several verbs share."""
 
+import contextlib
 import json
 import os
 import sys
@@ -22,19 +23,54 @@ class Verb:
       summary: what it does, in the overview and above its help.
       usage: examples.
       define: defines its flags.
-      run: takes the flags and, if `has_config`, the configuration.
+      run: takes the flags and, if `has_config`, the configuration. If `has_json`, it returns its results as one object
+        of JSON; None: another process says them.
       has_config: it takes `--config`.
       has_source: it takes a data source, so its help lists the kinds.
+      has_json: it takes `--json`: standard output then has its results alone, and standard error what it says.
       words: the flag whose further values are the words that no flag takes, as in `--compare A B`; None: refuse them.
     """
 
     summary: str
     usage: str
     define: Callable[[flags.FlagValues], None]
-    run: Callable[..., None]
+    run: Callable[..., dict[str, Any] | None]
     has_config: bool = False
     has_source: bool = False
+    has_json: bool = False
     words: str | None = None
+
+    def create_flags(self) -> flags.FlagValues:
+        """Return its flags, with their defaults."""
+        values = flags.FlagValues()
+        self.define(values)
+        if self.has_json:
+            text = "print the results as one JSON object on standard output, and nothing else there"
+            flags.DEFINE_bool("json", False, text, flag_values=values)
+        return values
+
+    def call(self, values: flags.FlagValues, *config: Any) -> None:
+        """Run it with parsed flags and, if it has one, a configuration.
+
+        Raises:
+          UserError: what it raises; or `--json` and `--output` both want standard output.
+        """
+        if not (self.has_json and value_of(values, "json")):
+            self.run(values, *config)
+            return
+        _check_json_is_alone(values)
+        with contextlib.redirect_stdout(sys.stderr):
+            results = self.run(values, *config)
+        if results is not None:
+            print(json.dumps(results, indent=2, allow_nan=False))
+
+
+def _check_json_is_alone(values: flags.FlagValues) -> None:
+    from bloodcell_jax.workdir.output_files import is_stdout
+
+    output = value_of(values, "output") if "output" in values else None
+    if output is not None and (output == "-" or is_stdout(Path(os.path.expanduser(output)))):
+        raise UsageError(f"--json, --output={output}: both go to standard output; name a file by --output")
 
 
 def value_of(values: flags.FlagValues, name: str) -> Any:

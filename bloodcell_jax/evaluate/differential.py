@@ -1,6 +1,7 @@
 """The differential count of predicted cells: how many of each class, in all and in each folder."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,18 @@ class Differential:
         counts = self.folders.setdefault(folder, np.zeros(len(self.class_names), int))
         counts[label] += 1
         self.unknown[folder] = self.unknown.get(folder, 0) + (not known)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counts as values for JSON: of each class in all and by folder, and the unknown images likewise."""
+
+        def named(counts: np.ndarray) -> dict[str, int]:
+            return dict(zip(self.class_names, counts.tolist(), strict=True))
+
+        folders = {
+            folder: {"counts": named(counts), "unknown": self.unknown[folder]}
+            for folder, counts in self.folders.items()
+        }
+        return {"counts": named(self.total), "unknown": sum(self.unknown.values()), "folders": folders}
 
     @property
     def total(self) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from bloodcell_jax.names import shell_word
 from bloodcell_jax.report.plots import losses_over_rates
 from bloodcell_jax.report.rendering import render, write_page
 
@@ -23,4 +24,5 @@ def command_of(results: dict[str, Any]) -> str | None:
     """Return the flag that sets the suggestion; None if there is none."""
     if results["suggestion"] is None:
         return None
-    return f"--config.stages[{results['stage']['number']}].optimizer.learning_rate={results['suggestion']:.2g}"
+    path = f"stages[{results['stage']['number']}].optimizer.learning_rate"
+    return shell_word(f"--config.{path}={results['suggestion']:.2g}")

@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.run.loop import Loop
 from bloodcell_jax.run.preview import write_preview
 from bloodcell_jax.run.run import Run
+from bloodcell_jax.run.tracking.feed import Feed
+from bloodcell_jax.run.tracking.sinks import DEFAULT_SINKS, check_sinks
 from bloodcell_jax.run.watch.preemption import StopSignals
 from bloodcell_jax.weights.calibration import Calibration
 from bloodcell_jax.workdir import Workdir
@@ -34,7 +36,7 @@ from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
 from bloodcell_jax.workdir.json_files import read_json, read_json_if_present, update_json, write_json
 from bloodcell_jax.workdir.output_files import check_outside
 from bloodcell_jax.workdir.own_files import check_own, delete_run, delete_temporaries
-from bloodcell_jax.workdir.resume import check_resumable, check_same_splits
+from bloodcell_jax.workdir.resume import check_resumable, check_same_splits, step_to_resume
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ def train_and_evaluate(
     profile_steps: range = range(0),
     signals: StopSignals | None = None,
     on_evaluation: OnEvaluation = lambda step, metrics: None,
+    log_to: Sequence[str] = DEFAULT_SINKS,
 ) -> Result:
     """Train, evaluate and report; a second call with the same arguments resumes what is unfinished.
 
@@ -77,10 +80,12 @@ def train_and_evaluate(
       signals: what stops the run; SIGTERM, SIGUSR1 and SIGINT if it is not given, with a StoppedError.
       on_evaluation: is told the step and the metrics of val after each evaluation while the run trains. What it raises
         ends the run; a later call goes on from there.
+      log_to: where metrics go besides metrics.jsonl, of `tensorboard`, `wandb` and `mlflow`.
 
     Raises:
       UserError: what the user or the machine must mend, each kind with its exit code.
     """
+    check_sinks(log_to)
     folder = Workdir(workdir)
     folder.check_usable()
     if config.data.source is not None:
@@ -96,7 +101,7 @@ def train_and_evaluate(
             asked = f"{profile_steps.start}:{profile_steps.stop}"
             raise UsageError(f"--profile_steps={asked}: the run has {run.total_steps} steps; name a range inside them")
         with _begun(run, folder, overwrite=overwrite):
-            return _train(run, folder, signals, profile_steps, on_evaluation)
+            return _train(run, folder, signals, profile_steps, on_evaluation, log_to)
 
 
 @contextlib.contextmanager
@@ -131,13 +136,24 @@ def _describe(run: Run, workdir: Workdir) -> None:
 
 
 def _train(
-    run: Run, workdir: Workdir, signals: StopSignals, profile_steps: range, on_evaluation: OnEvaluation
+    run: Run,
+    workdir: Workdir,
+    signals: StopSignals,
+    profile_steps: range,
+    on_evaluation: OnEvaluation,
+    log_to: Sequence[str],
 ) -> Result:
     with contextlib.closing(Checkpoints(workdir.checkpoints)) as checkpoints:
         inputs = RunInputs(run)
         evaluator = RunEvaluator(run, inputs)
-        loop = Loop(run, workdir, checkpoints, signals, inputs, evaluator, profile_steps, on_evaluation)
-        trained = loop.train()
+        first_step = shared("first step", lambda: step_to_resume(checkpoints.folders, run.total_steps))
+        names = log_to if jax.process_index() == 0 else ()
+        with Feed(workdir, run.config, names, first_step) as feed:
+            loop = Loop(
+                run, workdir, checkpoints, signals, inputs, evaluator, feed, first_step, profile_steps, on_evaluation
+            )
+            trained = loop.train()
+            feed.commit(trained.step)
         say_place(f"after step {trained.step}, the last one")
         if jax.process_index() == 0:
             update_json(workdir.environment, {"seconds_trained": trained.seconds, "steps_trained": trained.step})

@@ -7,26 +7,24 @@ import jax
 import numpy as np
 
 from bloodcell_jax.devices.processes import say_place, shared
-from bloodcell_jax.errors import DivergedError
 from bloodcell_jax.evaluate.metrics import ranking_of
 from bloodcell_jax.run.compilation import compile_stage
-from bloodcell_jax.run.divergence import diverged
+from bloodcell_jax.run.divergence import StepChecks
 from bloodcell_jax.run.evaluation import OnEvaluation, RunEvaluator
 from bloodcell_jax.run.inputs import RunInputs, StageInput
 from bloodcell_jax.run.journal import Journal
 from bloodcell_jax.run.patience import Patience
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.run.step_memory import check_memory
+from bloodcell_jax.run.tracking.feed import Feed
 from bloodcell_jax.run.watch.meter import Line, StageMeter, TrainingClock
 from bloodcell_jax.run.watch.preemption import StopSignals
 from bloodcell_jax.run.watch.profiling import StepProfiler
-from bloodcell_jax.run.watch.skipped import SkippedSteps
 from bloodcell_jax.train.stages import TrainingStage, stage_of_step
 from bloodcell_jax.train.state import TrainState
-from bloodcell_jax.train.step import Data, Metrics
+from bloodcell_jax.train.step import Data
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints
-from bloodcell_jax.workdir.resume import step_to_resume
 
 
 class Trained(NamedTuple):
@@ -64,29 +62,33 @@ class Loop:
         signals: StopSignals,
         inputs: RunInputs,
         evaluator: RunEvaluator,
+        feed: Feed,
+        first_step: int,
         profile_steps: range = range(0),
         on_evaluation: OnEvaluation = lambda step, metrics: None,
     ):
         self._run, self._workdir, self._checkpoints, self._signals = run, workdir, checkpoints, signals
         self._inputs, self._evaluator, self._on_evaluation = inputs, evaluator, on_evaluation
-        self._first_step = shared("first step", lambda: step_to_resume(checkpoints.folders, run.total_steps))
-        self._record = checkpoints.folders.record(self._first_step) if self._first_step else {}
+        self._first_step = first_step
+        self._record = checkpoints.folders.record(first_step) if first_step else {}
         self._clock = TrainingClock(self._record.get("seconds", 0.0))
-        # Checkpoints of earlier versions do not have it.
-        self._skipped = SkippedSteps(self._record.get("skipped_steps", 0))
         self._patience = Patience(run, self._record.get("stage_values", []))
         self._journal = Journal(
             workdir,
-            first_step=self._first_step,
+            feed,
+            first_step=first_step,
             total_steps=run.total_steps,
             batch_size=run.config.train.batch_size,
             is_main=jax.process_index() == 0,
         )
+        # Checkpoints of earlier versions do not have it.
+        skipped = self._record.get("skipped_steps", 0)
+        self._checks = StepChecks(run, workdir, checkpoints, self._journal, skipped)
         self._profiler = StepProfiler(workdir.profile, profile_steps)
         # Virtual CPU devices share their threads: steps dispatched ahead starve the all-reduce of the step before,
         # and XLA aborts after 40 s ("rendezvous may be stuck"). Waiting is free if host and device are one.
         self._waits = jax.default_backend() == "cpu"
-        self._trained = self._saved = self._first_step
+        self._trained = self._saved = first_step
         signals.is_saved = lambda: self._trained == self._saved and not checkpoints.is_saving
 
     def train(self) -> Trained:
@@ -133,7 +135,7 @@ class Loop:
                     state, metrics = train_step(state, data, batch, seed)
                 step += 1
                 say_place(f"at step {step} of {run.total_steps}")
-                self._skipped.note(step, metrics)
+                self._checks.note(step, metrics)
                 if self._waits:
                     jax.block_until_ready(metrics)
                 self._profiler.after_step(step, metrics)
@@ -141,9 +143,9 @@ class Loop:
 
                 due = self._due(stage, step)
                 lines = meter.lines(step, metrics, log=due.log, now=due.save or self._waits)
-                self._check_skipped(step if due.save else lines[-1]["step"] if lines else 0, lines)
+                self._checks.check_skipped(step if due.save else lines[-1]["step"] if lines else 0, lines)
                 if due.save:
-                    self._check_parameters(step, metrics)
+                    self._checks.check_parameters(step, metrics)
                 with meter.paused(step, state) if due.save else contextlib.nullcontext():
                     val = self._evaluate(state, step) if due.evaluate else {}
                     # The line of a step that could not be evaluated is written when it is.
@@ -158,7 +160,7 @@ class Loop:
                 if val:
                     self._on_evaluation(step, val)
                 if due.stop or val is None:
-                    self._checkpoints.wait()
+                    self._commit()
                     raise self._signals.error()
         return state, step
 
@@ -178,7 +180,7 @@ class Loop:
             return run.initial_state()
         stage = stage_of_step(run.stages, step)
         trees = run.parallel.local_view(self._checkpoints.restore(step, run.tree_shapes(stage)))
-        skipped = run.parallel.place_state(np.int32(self._skipped.total))
+        skipped = run.parallel.place_state(np.int32(self._checks.skipped))
         state = TrainState.from_trees(trees, skipped, stage.mask, stage.joining(run.parallel.platform))
         return jax.device_put(state, run.state_shardings(stage))
 
@@ -199,38 +201,6 @@ class Loop:
     def _begin_stage(self, state: TrainState, step: int) -> TrainState:
         self._patience.begin_stage()
         return self._run.begin_stage(state, stage_of_step(self._run.stages, step))
-
-    def _check_skipped(self, step: int, lines: list[Line]) -> None:
-        """Log the steps up to `step` that were skipped, and check how many were so in a row.
-
-        Raises:
-          DivergedError: too many. They are looked at late, so the message names the first and the last that counts;
-            of `lines` those up to that one are written.
-        """
-        most = self._run.config.train.max_bad_steps
-        for skipped in self._skipped.look(step):
-            self._journal.write_skipped(skipped, self._run.ids_of(skipped.step - 1))
-            if skipped.in_a_row > most:
-                self._journal.write([line for line in lines if line["step"] <= skipped.step], {})
-                first = skipped.step - skipped.in_a_row + 1
-                where = f"steps {first} to {skipped.step}" if most else f"step {first}"
-                what = f"{where}: skipped, because {skipped.why}; more than max_bad_steps={most} in a row"
-                raise self._diverged(what, first, past=skipped.reason != "parameters")
-
-    def _check_parameters(self, step: int, metrics: Metrics) -> None:
-        """Refuse to save parameters that are not finite: no later step mends them.
-
-        Raises:
-          DivergedError: they are not.
-        """
-        norms = jax.device_get((metrics["norm/parameter"], metrics["norm/update"]))
-        if not np.isfinite(norms).all():
-            raise self._diverged(f"step {step}: the parameters are not finite", step, past=False)
-
-    def _diverged(self, what: str, step: int, *, past: bool) -> DivergedError:
-        self._checkpoints.wait()
-        self._journal.sync()
-        return diverged(self._run, self._workdir, self._checkpoints.folders.steps(), what, step, past=past)
 
     def _evaluate(self, state: TrainState, step: int) -> dict[str, float | None] | None:
         """Return the metrics of val, the same in every process; None if a signal came before they were there."""
@@ -273,18 +243,23 @@ class Loop:
 
     def _save(self, state: TrainState, step: int, val: dict[str, float | None], unwritten: Line | None = None) -> None:
         self._journal.sync()
-        self._checkpoints.wait()
+        self._commit()
         self._prune()
         trees = self._run.parallel.global_view(state.to_trees())
         record = {
             "metrics": val,
             "seconds": self._clock.seconds,
-            "skipped_steps": self._skipped.total,
+            "skipped_steps": self._checks.skipped,
             "stage_values": self._patience.values,
             "splits": self._run.splits_record["sha256"],
         }
         self._checkpoints.save(step, trees, record | ({"unwritten": unwritten} if unwritten else {}))
         self._saved = step
+
+    def _commit(self) -> None:
+        """Wait for the save under way; what was logged up to its step then counts."""
+        self._checkpoints.wait()
+        self._journal.commit(self._saved)
 
     def _prune(self) -> None:
         train = self._run.config.train

@@ -1,6 +1,7 @@
 """A file with one JSON object a line, each of a step, to which a run appends."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -36,11 +37,13 @@ class JsonLines:
             with writing(path):
                 path.unlink(missing_ok=True)
 
-    def write(self, values: dict[str, Any]) -> None:
-        """Append one line; `step` is among its values."""
+    def write(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Append one line, and return it; `step` is among its values. Numbers that are not finite become null."""
+        line = {name: _finite(value) for name, value in values.items()}
         with writing(self._path):
-            self._open().write(_as_line(values))
+            self._open().write(_as_line(line))
             self._open().flush()
+        return line
 
     def sync(self) -> None:
         """Make everything that was written survive a crash of the machine."""
@@ -58,6 +61,10 @@ class JsonLines:
         if self._file is None:
             self._file = self._path.open("a", encoding="utf-8")
         return self._file
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _as_line(values: dict[str, Any]) -> str:

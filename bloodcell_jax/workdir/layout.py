@@ -79,6 +79,7 @@ class Workdir:
         self.metrics = self.path / "metrics.jsonl"
         self.bad_steps, self.bad_batch = self.path / "bad_steps.jsonl", self.path / "bad_batch.npz"
         self.events = self.path / "events"  # TensorBoard's own names, which end with EVENTS_END
+        self.tracking = self.path / "tracking.json"
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / MODEL_NAME
         self.report = self.path / "report" / "index.html"
@@ -92,7 +93,7 @@ class Workdir:
     def files(self) -> tuple[Path, ...]:
         """The files that stand by themselves; evaluations, checkpoints, events and profiles are folders of files."""
         data = (self.config, self.environment, self.splits, self.metrics, self.bad_steps, self.bad_batch, self.model)
-        return (*data, self.report, self.preview, self.find_lr, self.find_lr_page)
+        return (*data, self.tracking, self.report, self.preview, self.find_lr, self.find_lr_page)
 
     def __str__(self) -> str:
         return str(self.path)

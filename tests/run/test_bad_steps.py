@@ -15,12 +15,7 @@ from bloodcell_jax.config import ModelConfig
 from bloodcell_jax.devices.parallel import AXIS, DataParallel
 from bloodcell_jax.errors import DivergedError
 from bloodcell_jax.run.create import create_run
-from bloodcell_jax.run.evaluation import RunEvaluator
-from bloodcell_jax.run.inputs import RunInputs
-from bloodcell_jax.run.loop import Loop
 from bloodcell_jax.run.run import Run
-from bloodcell_jax.run.watch.preemption import StopSignals
-from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints
 
 NAN = float("nan")
@@ -58,14 +53,16 @@ def poison(monkeypatch):
     return poison
 
 
-def train(config, folder):
-    """Run the training of a job, from its last checkpoint on."""
-    workdir, run = Workdir(folder), create_run(copy.deepcopy(config))
-    workdir.path.mkdir(exist_ok=True)
-    with StopSignals() as signals, contextlib.closing(Checkpoints(workdir.checkpoints)) as checkpoints:
-        inputs = RunInputs(run)
-        Loop(run, workdir, checkpoints, signals, inputs, RunEvaluator(run, inputs)).train()
-    return run
+@pytest.fixture
+def train(train_loop):
+    """Return a function that trains a configuration in a folder, from its last checkpoint on, and returns the run."""
+
+    def train(config, folder):
+        run = create_run(copy.deepcopy(config))
+        train_loop(run, folder)
+        return run
+
+    return train
 
 
 def lines_of(path):
@@ -85,7 +82,7 @@ def cut(folder, step):
             path.rename(folder / f"gone{path.name}")
 
 
-def test_skipped_steps_are_counted_and_named_and_a_resumed_run_counts_on(config, poison, tmp_path, capsys):
+def test_skipped_steps_are_counted_and_named_and_a_resumed_run_counts_on(config, poison, tmp_path, capsys, train):
     poison(NAN, 3, 11, 12, 27)
     config.train.keep_last = 9
     run = train(config, tmp_path / "run")
@@ -112,7 +109,7 @@ def test_skipped_steps_are_counted_and_named_and_a_resumed_run_counts_on(config,
 
 
 @pytest.mark.parametrize(("most", "log_every"), [(0, 5), (2, 100)])
-def test_a_run_ends_after_one_more_than_it_may_skip(config, poison, tmp_path, most, log_every):
+def test_a_run_ends_after_one_more_than_it_may_skip(config, poison, tmp_path, most, log_every, train):
     poison(NAN, *([3] if most else []), *range(11, 12 + most), 30)
     config.train.log_every, config.train.max_bad_steps = log_every, most
     with pytest.raises(DivergedError) as caught:
@@ -144,7 +141,7 @@ def test_a_run_ends_after_one_more_than_it_may_skip(config, poison, tmp_path, mo
         assert max(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()) == 32
 
 
-def test_a_spike_is_skipped_where_a_guard_looks_for_it(config, poison, tmp_path):
+def test_a_spike_is_skipped_where_a_guard_looks_for_it(config, poison, tmp_path, train):
     poison(1e4, 26)
     config.train.keep_last = 9
     config.train.spike_sigma = 6.0
@@ -159,7 +156,7 @@ def test_a_spike_is_skipped_where_a_guard_looks_for_it(config, poison, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, final_state(run, tmp_path / "run"), expected)
 
 
-def test_a_poisoned_image_costs_the_steps_that_show_it(config, tmp_path):
+def test_a_poisoned_image_costs_the_steps_that_show_it(config, tmp_path, train):
     """Under a std so small that white is beyond float32 and black is not."""
     images, labels = np.zeros((120, 32, 32, 3), np.uint8), np.arange(120) % 3
     images[7, ::2] = 255

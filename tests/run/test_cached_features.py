@@ -37,10 +37,7 @@ from bloodcell_jax.models.variants import Variant
 from bloodcell_jax.run.cached_features import FeatureCache, check_trainable
 from bloodcell_jax.run.compilation import compile_stage
 from bloodcell_jax.run.create import create_run
-from bloodcell_jax.run.evaluation import RunEvaluator
 from bloodcell_jax.run.inputs import RunInputs
-from bloodcell_jax.run.loop import Loop
-from bloodcell_jax.run.watch.preemption import StopSignals
 from bloodcell_jax.run.watch.progress import Progress
 from bloodcell_jax.train.step import training_batch
 from bloodcell_jax.workdir import Workdir
@@ -208,14 +205,6 @@ def test_streamed_images_give_the_same_features_and_the_same_batches(run, cache,
         assert len(list(batches)) == 1
 
 
-def train(run, workdir):
-    folder = Workdir(workdir)
-    workdir.mkdir(exist_ok=True)
-    with StopSignals() as signals, contextlib.closing(Checkpoints(folder.checkpoints)) as checkpoints:
-        inputs = RunInputs(run)
-        Loop(run, folder, checkpoints, signals, inputs, RunEvaluator(run, inputs)).train()
-
-
 def all_of(workdir, run):
     """Return what training leaves to the bit: its log but for timings, and its last state."""
     log = [
@@ -226,9 +215,9 @@ def all_of(workdir, run):
     return log, jax.device_get(trees)
 
 
-def test_it_goes_on_to_the_bit_and_hands_over_to_the_next_stage(run, tmp_path, monkeypatch, capfd):
+def test_it_goes_on_to_the_bit_and_hands_over_to_the_next_stage(run, train_loop, tmp_path, monkeypatch, capfd):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train(run, whole)
+    train_loop(run, whole)
     assert "stage head: features of 84 examples in 2 views, 0.1 MB\n168 of 168  " in capfd.readouterr().err
 
     def die(self, step):
@@ -238,14 +227,14 @@ def test_it_goes_on_to_the_bit_and_hands_over_to_the_next_stage(run, tmp_path, m
     with monkeypatch.context() as patched:
         patched.setattr(Progress, "advance", die)
         with pytest.raises(InterruptedError):
-            train(run, broken)
+            train_loop(run, broken)
     with monkeypatch.context() as patched:
         patched.setattr(Progress, "open_pass", lambda *_: lambda done, total: os.kill(os.getpid(), signal.SIGTERM))
         words = "stopped by SIGTERM at step 4, in the features of stage head; run the same command"
         with pytest.raises(StoppedError, match=words) as told:
-            train(run, broken)
+            train_loop(run, broken)
     assert told.value.exit_code == 75
-    train(run, broken)
+    train_loop(run, broken)
     (log, state), (log_of_broken, state_of_broken) = all_of(whole, run), all_of(broken, run)
     assert [line["stage"] for line in log] == ["head"] * 12 + ["last-stage"] * 2
     assert log == log_of_broken

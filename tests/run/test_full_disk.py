@@ -11,7 +11,8 @@ from bloodcell_jax.errors import MachineError
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints
 from bloodcell_jax.workdir.json_files import write_json
-from bloodcell_jax.workdir.metrics_log import MetricsLog
+from bloodcell_jax.workdir.json_lines import JsonLines
+from bloodcell_jax.workdir.records import check_metrics_line
 
 
 @contextlib.contextmanager
@@ -73,13 +74,14 @@ def test_a_folder_that_is_taken_away_ends_in_one_line_and_is_not_made_again(tmp_
 
 
 def test_a_log_that_does_not_get_through_keeps_its_whole_lines(tmp_path):
-    log = MetricsLog(Workdir(tmp_path), first_step=0)
+    path = Workdir(tmp_path).metrics
+    log = JsonLines(path, check_metrics_line, first_step=0)
     log.write({"step": 1, "train/loss": 0.5})
     log.sync()
     with files_of_at_most(20), pytest.raises(MachineError, match=r"metrics\.jsonl: .* \(File too large\)"):
         log.write({"step": 2, "train/loss": 0.4})
     log.close()
-    MetricsLog(Workdir(tmp_path), first_step=1).close()
+    JsonLines(path, check_metrics_line, first_step=1).close()
     assert Workdir(tmp_path).read_metrics() == [{"step": 1, "train/loss": 0.5}]
 
 

@@ -91,12 +91,12 @@ def test_a_second_call_goes_on_in_eight_devices_where_it_was_left(trained):
     assert (trained / "eval/test/predictions.csv").read_bytes() == before
 
 
-def test_dry_run_prints_parameters_data_and_cost_and_writes_nothing(trained, start, tmp_path):
+def test_dry_run_says_data_time_cost_and_parameters_and_writes_nothing(trained, start, tmp_path):
     # After `trained` little is left to compile: a step without a backbone.
-    process = start(tmp_path / "run", "--dry_run", "--config.stages[0].cached_views=2")
+    process = start(tmp_path / "run", "--dry_run", "--json", "--config.stages[0].cached_views=2")
     output, errors = process.communicate()
     assert process.returncode == 0, errors
-    lines = [line.split() for line in output.splitlines()]
+    lines = [line.split() for line in errors.splitlines()]
     assert ["head/kernel", "128x3", "yes", "trainable", "trainable"] in lines
     assert ["stage_0/block_0/layer_scale", "32", "no", "frozen", "trainable"] in lines
     assert ["trainable", "of", "349,187", "387", "349,187"] in lines
@@ -104,7 +104,18 @@ def test_dry_run_prints_parameters_data_and_cost_and_writes_nothing(trained, sta
     costs = {line[0]: line for line in lines if line and line[0] in ("head", "all") and line[1] in ("6", "30")}
     assert float(costs["head"][3]) < 0.01 * float(costs["all"][3])
     kept = "head runs the backbone once for each view and keeps features of 84 examples in 2 views, 0.1 MB"
-    assert output.splitlines()[-1] == kept
+    # The classes and the time come first, the long table last.
+    firsts = ["class train val test", "time: about ", "stage steps ", kept, "parameter ", "trainable of 349,187"]
+    found = [next(i for i, line in enumerate(lines) if " ".join(line).startswith(first)) for first in firsts]
+    assert found == sorted(found)
+    assert found[-1] == len(lines) - 1
+    values = json.loads(output)
+    assert values["splits"]["test"] == {"red": 6, "green": 6, "blue": 6}
+    assert values["seconds"] == pytest.approx(sum(s["seconds_per_step"] * s["steps"] for s in values["stages"]))
+    head, everything = values["stages"]
+    assert (head["steps"], everything["steps"]) == (6, 30)
+    assert 0 < head["seconds_per_step"] < everything["seconds_per_step"]
+    assert values["trainable"] == {"head": 387, "all": 349187}
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 import time
 
@@ -50,12 +51,16 @@ def test_the_end_of_a_pass_in_a_run_is_noted_in_any_case(clock, capsys):
 def terminal(monkeypatch):
     """Yield a list that holds what a terminal in place of standard error has got when the context ends."""
     reader, writer = os.openpty()
-    got = []
+    got, content = [], b""
     with os.fdopen(writer, "w") as stderr:
         monkeypatch.setattr(sys, "stderr", stderr)
         yield got
         stderr.flush()
-        got.append(os.read(reader, 100_000).decode())
+        os.set_blocking(reader, False)
+        with contextlib.suppress(BlockingIOError):  # A terminal hands over 4 kB at a time.
+            while True:
+                content += os.read(reader, 4096)
+        got.append(content.decode())
         monkeypatch.undo()
     os.close(reader)
 
@@ -74,6 +79,17 @@ def test_a_terminal_has_a_bar_and_lines_above_it(monkeypatch):
     assert "images/s" in text
     assert text.index("a file cannot be read") < text.index("300/300") < text.index("after the bar")
     assert text.count("\x1b[?25h") == text.count("\x1b[?25l") == 1  # The cursor is back.
+
+
+def test_the_bar_of_a_run_fits_a_terminal_of_80_columns(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    line = {"step": 500, "stage": "last-stage", "epoch": 12.34, "train/loss": 0.4321, "train/accuracy": 0.876}
+    with terminal(monkeypatch) as got, Progress(0, 1200) as bar:
+        bar.advance(510)
+        bar.show(line | {"perf/images_per_second": 1234.0, "lr": 1e-3}, 64)
+    *_, shown = re.findall("last-stage .*", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", got[0]))
+    assert "510/1200 epoch 12.3 loss 0.432 acc 0.876 1,234 images/s 0:00:36 left" in shown
 
 
 def test_a_pass_that_never_begins_shows_nothing(monkeypatch):

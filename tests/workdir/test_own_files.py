@@ -6,11 +6,13 @@ import pytest
 
 from bloodcell_jax.config import Config, to_dict
 from bloodcell_jax.errors import MachineError, UsageError
+from bloodcell_jax.run.tracking.tensorboard import TensorBoardFile
 from bloodcell_jax.whole_files import replacing
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.json_files import write_json
-from bloodcell_jax.workdir.metrics_log import MetricsLog
+from bloodcell_jax.workdir.json_lines import JsonLines
 from bloodcell_jax.workdir.own_files import check_own, delete_run, delete_temporaries
+from bloodcell_jax.workdir.records import check_metrics_line
 
 FOREIGN = (
     "checkpoints/2024-01-backup/a.bin",
@@ -40,8 +42,11 @@ def workdir(tmp_path):
     workdir = Workdir(tmp_path / "run")
     with workdir.locked():
         write_json(workdir.config, to_dict(Config()))
-        with contextlib.closing(MetricsLog(workdir, first_step=0)) as log:
-            log.write({"step": 1})
+        write_json(workdir.tracking, {"mlflow": "0123"})
+        with contextlib.closing(JsonLines(workdir.metrics, check_metrics_line, first_step=0)) as log:
+            events = TensorBoardFile(workdir.events, 0)
+            events.write([log.write({"step": 1, "train/loss": 0.5})])
+            events.close(finished=True)
     make(workdir.path, "checkpoints/4/record/metadata", "checkpoints/8.unfinished/a", "checkpoints/2.damaged/a")
     make(workdir.path, "eval/test/metrics.json", "report/index.html", ".config.json.0123abcd.tmp", "model.safetensors")
     return workdir

@@ -9,15 +9,17 @@ from typing import Any
 from bloodcell_jax.names import visible
 
 _SECONDS_BETWEEN_NOTES = 10
+# Of the bar of a run, besides its stage: in 80 columns there is room for them and a short bar.
+_FIELDS = ("epoch", "scores", "speed", "left")
 
 
 class Progress:
-    """Shows steps, images/s, loss and the time left; `note` prints a line of its own."""
+    """Shows steps, stage, epoch, loss, accuracy, images/s and the time left; `note` prints a line of its own."""
 
     def __init__(self, first_step: int, total_steps: int, *, quiet: bool = False):
         self._total, self._quiet = total_steps, quiet
         shown = sys.stderr.isatty() and not quiet
-        self._bar = _create_bar("training", first_step, total_steps, ("loss", "speed", "left")) if shown else None
+        self._bar = _create_bar("{task.fields[stage]}", first_step, total_steps, _FIELDS) if shown else None
 
     def __enter__(self) -> "Progress":
         if self._bar:
@@ -38,8 +40,14 @@ class Progress:
         rate = line["perf/images_per_second"]
         speed, left = f"{rate:,.0f} images/s", _clock((self._total - line["step"]) * batch_size / rate)
         if self._bar:
-            loss = f"loss {line['train/loss']:.4f}"
-            self._bar.update(self._bar.task_ids[0], loss=loss, speed=speed, left=f"{left} left")
+            shown: dict[str, Any] = {
+                "stage": visible(line["stage"]),
+                "epoch": f"epoch {line['epoch']:.1f}",
+                "scores": f"loss {line['train/loss']:.3f} acc {line['train/accuracy']:.3f}",
+                "speed": speed,
+                "left": f"{left} left",
+            }
+            self._bar.update(self._bar.task_ids[0], **shown)
             return
         self.note(
             f"step {line['step']}/{self._total}  {line['stage']}  epoch {line['epoch']:.2f}  "
@@ -118,13 +126,15 @@ def _create_bar(title: str, first: int, total: int, fields: Sequence[str]):
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as RichProgress
+    from rich.table import Column
 
-    texts = [TextColumn("{task.fields[" + name + "]}") for name in fields]
+    texts = [TextColumn("{task.fields[" + name + "]}", markup=False) for name in fields]
     # Standard output stays what it is: it may be the result.
-    columns, console = (TextColumn(title), BarColumn(), MofNCompleteColumn(), *texts), Console(stderr=True)
+    count = MofNCompleteColumn(table_column=Column(no_wrap=True))  # On a narrow terminal the bar alone gives way.
+    columns, console = (TextColumn(title, markup=False), BarColumn(), count, *texts), Console(stderr=True)
     bar = RichProgress(*columns, console=console, redirect_stdout=False)
     empty: dict[str, Any] = dict.fromkeys(fields, "")
-    bar.add_task(title, total=total, completed=first, **empty)
+    bar.add_task(title, total=total, completed=first, stage="training", **empty)
     return bar
 
 

@@ -1,0 +1,1 @@
+"""Where the metrics of a run go besides `metrics.jsonl`: TensorBoard, W&B, MLflow."""
