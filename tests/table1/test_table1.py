@@ -1,4 +1,4 @@
-"""The report's table: what its runs learn from and are tested on, its numbers, its sentences, its page, and resuming."""
+"""The report's table: what its runs learn from and are tested on, its numbers and sentences, its page, resuming."""
 
 import json
 import logging
@@ -12,13 +12,13 @@ from bloodcell_jax.augment.corruptions.chains import chain
 from bloodcell_jax.config import DataConfig, validate
 from bloodcell_jax.data.audit.findings import audit
 from bloodcell_jax.data.dataset import Dataset, index_ids
+from bloodcell_jax.data.image_files import encode_png
 from bloodcell_jax.data.loading import load_data
 from bloodcell_jax.data.synthetic import draw_cells
 from bloodcell_jax.devices.parallel import create_parallel
-from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.robustness.corrupted import changes_of
 from bloodcell_jax.report.table1_page import write_table1_page
-from bloodcell_jax.table1 import settings as settings_module
 from bloodcell_jax.table1.corrupted_test import ONE_CHAIN, one_chain
 from bloodcell_jax.table1.findings import findings
 from bloodcell_jax.table1.results import QUESTIONS, Question, comparisons_of, scores_of
@@ -26,6 +26,7 @@ from bloodcell_jax.table1.rows import BASE, ROWS, Entry, entries
 from bloodcell_jax.table1.settings import FULL, QUICK, find_start
 from bloodcell_jax.table1.table import train_table
 from bloodcell_jax.table1.table_data import cut, prepare_data
+from bloodcell_jax.weights.catalog import CATALOG
 
 SIDE, PLANTED = 32, 24
 
@@ -86,16 +87,19 @@ def test_splits_of_the_source_stay_and_its_test_loses_what_nobody_can_be_right_o
     assert all(removal.index < 30 and removal.id == str(removal.index) for removal in moved)
 
 
-@pytest.mark.parametrize(
-    ("splits", "groups", "said"), [({"train": [0], "val": [1]}, None, "test"), ({}, "ab", "group")]
-)
-def test_a_source_that_the_table_cannot_use_is_refused(splits, groups, said, monkeypatch, tmp_path):
-    images, labels = draw_cells(24, size=SIDE)[:2]
-    splits = {name: np.array(rows) for name, rows in splits.items()}
-    dataset = Dataset(images, labels, index_ids(8), index_ids(24), "x", splits, groups=groups and tuple(groups * 12))
-    monkeypatch.setattr("bloodcell_jax.table1.table_data.load_data", lambda config: dataset)
-    with pytest.raises(UsageError, match=rf"--source=x: .*{said}"):
-        prepare_data(DataConfig(source="x"), tmp_path)
+def test_a_source_without_test_or_with_groups_is_refused(tmp_path):
+    images = draw_cells(24, size=SIDE)[0]
+    rows = ["file,label,group"]
+    for number, (split, label) in enumerate([("train", "a"), ("train", "b"), ("val", "a"), ("val", "b")]):
+        folder = tmp_path / "cells" / split / label
+        folder.mkdir(parents=True)
+        (folder / "0.png").write_bytes(encode_png(images[number]))
+        rows.append(f"{split}/{label}/0.png,{label},patient{number % 2}")
+    (tmp_path / "cells.csv").write_text("\n".join(rows) + "\n")
+    for source, said in ((f"folder:{tmp_path / 'cells'}", "no test"), (f"csv:{tmp_path / 'cells.csv'}", "groups")):
+        with pytest.raises(UsageError, match=rf"--source={source}: .*{said}"):
+            prepare_data(DataConfig(source=source, root=str(tmp_path / "cells") if "csv" in source else None), tmp_path)
+    assert not (tmp_path / "data.json").exists()
 
 
 def test_the_runs():
@@ -131,20 +135,21 @@ def test_the_configurations(prepared, weights):
             assert (config.data.clean is None) == (not entry.cleaned)
 
 
-def test_where_the_weights_come_from(monkeypatch, caplog, tmp_path):
-    def offline(name):
-        raise DataError(f"{name}: cannot be downloaded")
-
-    monkeypatch.setattr(settings_module, "find_weights", offline)
-    assert find_start(FULL, "none", random_if_none=False) is None
+def test_where_the_weights_come_from(caplog, tmp_path):
+    weights = tmp_path / "mine.safetensors"
+    gone = replace(QUICK, published="convnext_atto.gone")
     with caplog.at_level(logging.WARNING):
-        assert find_start(QUICK, None, random_if_none=True) is None
+        assert find_start(gone, None, random_if_none=True) is None
+    assert "convnext_atto.gone" in caplog.text
     assert "random weights" in caplog.text
-    for size, asked, fallback in ((FULL, None, False), (QUICK, "mine.safetensors", True)):
-        with pytest.raises(UsageError, match=r"--weights: .*cannot be downloaded.*--weights=none"):
-            find_start(size, asked, random_if_none=fallback)
-    monkeypatch.setattr(settings_module, "find_weights", lambda name: tmp_path)
-    assert find_start(FULL, None, random_if_none=False) == FULL.published
+    for asked, fallback in ((None, False), (str(weights), True)):
+        with pytest.raises(UsageError, match=r"--weights: .*no such file.*--weights=none"):
+            find_start(gone, asked, random_if_none=fallback)
+    weights.touch()
+    assert find_start(gone, str(weights), random_if_none=True) == str(weights)
+    assert find_start(replace(gone, published=str(weights)), None, random_if_none=False) == str(weights)
+    assert find_start(gone, "none", random_if_none=False) is None
+    assert {FULL.published, QUICK.published} <= set(CATALOG)
 
 
 @pytest.mark.exhaustive
