@@ -19,27 +19,11 @@ reaches from scratch. docs/fine_tuning.md says when to take which.
 from bloodcell_jax.config import AugmentConfig, Config, ModelConfig, TrainConfig, recipes
 from bloodcell_jax.errors import UsageError
 
-# Each operation with the share of images that go through it, 0.1 to 0.4. The strengths are not known; these are ours.
-CHAIN = "|".join(
-    (
-        "affine:degrees=0,translate=0.1,p=0.3",
-        "affine:degrees=180,p=0.4",
-        "randaugment:n=2,m=9,p=0.4",
-        "grid_mask:p=0.2",
-        "cutout:size=0.3,p=0.2",
-        "brightness:delta=0.2,p=0.3",
-        "saturation:delta=0.2,p=0.2",
-        "contrast:delta=0.2,p=0.3",
-        "channel_shift:delta=0.05,p=0.2",
-        "affine:degrees=0,shear=0.1,p=0.2",
-        "solarize:threshold=0.5,p=0.1",
-    )
-)
 RECIPES = {
     "linear-probe": (recipes.linear_probe, AugmentConfig()),
     "report": (recipes.report, AugmentConfig()),
     "gradual-unfreezing": (recipes.gradual_unfreezing, AugmentConfig()),
-    "winner": (recipes.winner, AugmentConfig(policy=CHAIN)),
+    "winner": (recipes.winner, AugmentConfig(policy=recipes.WINNER_POLICY)),
     "from-scratch": (recipes.from_scratch, AugmentConfig()),
 }
 

@@ -22,7 +22,7 @@ ROWS = (
     ("evaluate",),
     ("report",),
     ("run",),
-    ("benchmark", "export", "plan", "search", "serve"),
+    ("benchmark", "export", "plan", "search", "serve", "table1"),
     ("cli",),
 )
 HEIGHT = {name: height for height, row in enumerate(ROWS) for name in row}

@@ -29,6 +29,7 @@ from bloodcell_jax.cli.prepare import PREPARE
 from bloodcell_jax.cli.report import REPORT
 from bloodcell_jax.cli.serve import SERVE
 from bloodcell_jax.cli.sweep import SWEEP
+from bloodcell_jax.cli.table1 import TABLE1
 from bloodcell_jax.cli.train import TRAIN
 from bloodcell_jax.cli.verb import Verb
 from bloodcell_jax.devices.process_end import end_process
@@ -48,6 +49,7 @@ VERBS = {
     "find_lr": FIND_LR,
     "crossval": CROSSVAL,
     "sweep": SWEEP,
+    "table1": TABLE1,
     "benchmark": BENCHMARK,
     "plan": PLAN,
 }

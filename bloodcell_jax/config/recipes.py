@@ -10,6 +10,23 @@ HEAD = "head.*"
 _FREEZE_THE_REST = "!.*"
 # What `gradual_unfreezing` sets free after the head, from the top down.
 _LAYERS = ("stage_3.*", "stage_2.*", "stage_1.*", ".*")
+# The operations of the winner (see `winner`), each with the share of images that go through it, 0.1 to 0.4. The
+# strengths are not known; these are ours.
+WINNER_POLICY = "|".join(
+    (
+        "affine:degrees=0,translate=0.1,p=0.3",
+        "affine:degrees=180,p=0.4",
+        "randaugment:n=2,m=9,p=0.4",
+        "grid_mask:p=0.2",
+        "cutout:size=0.3,p=0.2",
+        "brightness:delta=0.2,p=0.3",
+        "saturation:delta=0.2,p=0.2",
+        "contrast:delta=0.2,p=0.3",
+        "channel_shift:delta=0.05,p=0.2",
+        "affine:degrees=0,shear=0.1,p=0.2",
+        "solarize:threshold=0.5,p=0.1",
+    )
+)
 
 
 def linear_probe(*, epochs: float = 20.0, views: int = 8) -> list[StageConfig]:

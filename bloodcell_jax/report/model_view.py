@@ -59,31 +59,46 @@ def file_view(path: Path) -> dict[str, Any]:
     }
 
 
+def loss_figure(records: Sequence[Mapping]) -> Markup | None:
+    """Return the losses of a run over its steps, from the lines of its log; None if it has none."""
+    figure = _figure(records, "Loss", ("train/loss", "val/loss"), log=True)
+    return figure and figure["svg"]
+
+
+def _figure(records: Sequence[Mapping], title: str, fields: Sequence[str], *, log: bool) -> dict[str, Any] | None:
+    series = {field.split("/")[0]: _column(records, field) for field in fields}
+    series = {name: column for name, column in series.items() if column[0]}
+    if not series:
+        return None
+    boundaries = [record["step"] for record in _stage_starts(records)]
+    return {
+        "title": title,
+        "svg": Markup(plots.curves(series, boundaries=boundaries, log=log)),
+        "names": list(series),
+    }
+
+
+def _stage_starts(records: Sequence[Mapping]) -> list[Mapping]:
+    return [after for before, after in pairwise(records) if before.get("stage") != after.get("stage")]
+
+
 def _log_summary(records: Sequence[Mapping], config: Mapping) -> dict | None:
     if not records:
         return None
-    stage_starts = [after for before, after in pairwise(records) if before.get("stage") != after.get("stage")]
-    boundaries = [record["step"] for record in stage_starts]
     panels = (
         ("Loss", ("train/loss", "val/loss"), True),
         ("Accuracy", ("train/accuracy", "val/accuracy"), False),
         ("Learning rate", ("lr",), True),
         ("Gradient norm", ("norm/gradient",), True),
     )
-    figures = []
-    for title, fields, log in panels:
-        series = {field.split("/")[0]: _column(records, field) for field in fields}
-        series = {name: column for name, column in series.items() if column[0]}
-        if series:
-            svg = plots.curves(series, boundaries=boundaries, log=log)
-            figures.append({"title": title, "svg": Markup(svg), "names": list(series)})
+    figures = [_figure(records, title, fields, log=log) for title, fields, log in panels]
     # No image goes through the network in a stage on cached features, so its speed is another quantity.
     cached = {stage["name"] for stage in config.get("stages", ()) if stage.get("cached_views")}
     _, speed = _column([record for record in records if record.get("stage") not in cached], "perf/images_per_second")
     return {
         "last": records[-1],
-        "stage_starts": stage_starts,
-        "figures": figures,
+        "stage_starts": _stage_starts(records),
+        "figures": [figure for figure in figures if figure],
         "thinned": len(records) > plots.MAX_POINTS,
         "images_per_second": float(np.median(speed)) if speed else None,
     }
