@@ -10,14 +10,16 @@ from bloodcell_jax.run.data_summary import data_summary, unused_labels
 from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.train.freezing import decay_mask, partition
-from bloodcell_jax.train.stages import TrainingStage
+from bloodcell_jax.train.stages import TrainingStage, size_warning
 
 
 def describe_run(config: Config) -> str:
     """Return the parameter table, the data summary and each stage's compiled cost as text; writes nothing."""
     run = create_run(config)
     data = data_summary(run.dataset, run.splits, crop=run.config.data.crop)
-    return "\n\n".join(filter(None, [parameter_table(run), data, unused_labels(run), stage_costs(run)]))
+    warning = size_warning(run.config)
+    sizes = warning and f"warning: {warning}"
+    return "\n\n".join(filter(None, [parameter_table(run), data, unused_labels(run), sizes, stage_costs(run)]))
 
 
 def parameter_table(run: Run) -> str:
@@ -51,7 +53,7 @@ def stage_costs(run: Run) -> str:
     What a stage computes before its first step is named after the table; it is not computed.
     """
     rows: list[tuple[str, ...]] = [
-        ("stage", "steps", "batch", "GFLOP/step/device", "arguments MiB", "temporary MiB"),
+        ("stage", "steps", "batch", "image size", "GFLOP/step/device", "arguments MiB", "temporary MiB"),
     ]
     inputs, notes = RunInputs(run), []
     for stage in run.stages:
@@ -69,5 +71,6 @@ def stage_costs(run: Run) -> str:
             )
         else:  # see `DataParallel.compile_step`
             notes.append(f"{name} is compiled at its first step; --config.train.backend=jit would compile it now")
-        rows.append((name, str(stage.stop - stage.start), str(run.config.train.batch_size), *costs))
+        facts = stage.stop - stage.start, run.config.train.batch_size, stage.image_size
+        rows.append((name, *map(str, facts), *costs))
     return "\n".join([aligned(rows), *notes])

@@ -28,6 +28,7 @@ from bloodcell_jax.run.loop import Loop
 from bloodcell_jax.run.preview import write_preview
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.run.watch.preemption import StopSignals
+from bloodcell_jax.train.stages import size_warning
 from bloodcell_jax.weights.calibration import Calibration
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
@@ -119,6 +120,8 @@ def _begun(run: Run, workdir: Workdir, *, overwrite: bool) -> Iterator[None]:
             logger.info("%s", data_summary(run.dataset, run.splits, crop=run.config.data.crop))
             if unused := unused_labels(run):
                 logger.info("%s", unused)
+            if warning := size_warning(run.config):
+                logger.warning("%s", warning)
         yield
 
 
