@@ -138,8 +138,8 @@ def _open_study(config: Config, workdir: Path, search: Sequence[Dimension], stor
 
 def _data_hashes(config: Config, search: Sequence[Dimension]) -> dict[str, str]:
     """Return the hash of each source that a trial may learn from."""
-    choices = [list(d.choices.values()) for d in search if d.path == "data.source"]
-    configs = [with_values(config, {"data.source": source}) for source in sum(choices, [])] or [config]
+    sources = [source for field in search if field.path == "data.source" for source in field.choices.values()]
+    configs = [with_values(config, {"data.source": source}) for source in sources] or [config]
     return {str(each.data.source): cached_sha256(load_data(each.data)) for each in configs}
 
 
@@ -153,8 +153,8 @@ def _check_same(study: "optuna.Study", config: Config, texts: list[str], hashes:
     for source, data_hash in known.get("data_sha256", {}).items():
         if (now := hashes.get(source)) != data_hash:
             raise UsageError(
-                f"{url}: holds a study of other data: {source} had sha256 {data_hash} and has {now}; put the data back, "
-                "or use another --workdir"
+                f"{url}: holds a study of other data: {source} had sha256 {data_hash} and has {now}; put the "
+                "data back, or use another --workdir"
             )
 
 

@@ -1,6 +1,7 @@
 """What this process takes of the host."""
 
 import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def two_blas_threads():
 class Watched(np.ndarray):
     """An array that notes how many threads its matrix products may use."""
 
-    seen: list = []
+    seen: ClassVar[list] = []
 
     def __matmul__(self, other):
         self.seen.append(blas_threads())

@@ -83,7 +83,7 @@ def test_other_work_or_another_device_is_refused_with_both_before_anything_is_co
 def test_a_tpu_that_the_compiler_calls_by_another_name_is_refused_with_both(tmp_path):
     measured = read_measured(written(tmp_path, MEASURED | {"environment": {"devices": ["TPU v4 0"]}}))
     check_comparable(measured, config_of(), [parse_topology("tpu:v5e:1x1")])
-    with pytest.raises(UsageError, match="1 x TPU v4, .*1 x TPU v5 lite"):
+    with pytest.raises(UsageError, match=r"1 x TPU v4, .*1 x TPU v5 lite"):
         match(measured, {"topologies": [{"topology": "tpu:v5e:1x1", "device": "TPU v5 lite", "devices": 1}]})
 
 
