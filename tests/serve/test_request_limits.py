@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bloodcell_jax.serve import connection as connections
 from bloodcell_jax.serve.limits import Admission, Limits, Refusal
 
 MEBIBYTE = 2**20
@@ -151,6 +152,30 @@ def test_a_client_that_sends_a_byte_now_and_then_keeps_no_place(limited):
     assert b" 408 " in reply
     assert time.monotonic() - begun >= 0.3
     assert sent < 100
+
+
+@pytest.mark.parametrize("begun", ["GET /health HTTP/1.1\r\nX: ", "refused"])
+def test_a_connection_on_which_no_request_begins_is_closed(begun, limited, monkeypatch):
+    """A head that never ends, or bytes of a body behind its refusal, which uvicorn would read for good."""
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    server = limited(upload_bytes=100)
+    if begun == "refused":
+        head = f"POST /predict HTTP/1.1\r\nHost: localhost:{server.port}\r\nContent-Type: image/png\r\n"
+        begun = f"{head}Content-Length: 100000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(begun.encode())
+        connection.settimeout(0.02)
+        start, closed = time.monotonic(), False
+        while not closed:
+            assert time.monotonic() < start + 30
+            try:
+                connection.sendall(b"x")
+                closed = connection.recv(1_000) == b""
+            except TimeoutError:
+                pass
+            except (BrokenPipeError, ConnectionResetError):
+                closed = True
+    assert server.get("/health").status_code == 200
 
 
 def test_an_upload_of_a_slow_line_is_taken(limited, pixels, png):
