@@ -1,73 +1,129 @@
-"""Time to accuracy: the seconds from the start of the process to a validation accuracy, as a mean over seeds.
+"""Time to accuracy: the seconds from the start of a process to a validation accuracy, beside a plain PyTorch script.
 
-    python benchmarks/speedrun.py --target=0.85 --output=speedrun.json -- --config.data.source=zip:pbc96.zip
+    python benchmarks/speedrun.py --source=pbc96.zip --output=benchmarks/results/speedrun-atto-cpu.json
 
-Each seed is a `launch.py train` of its own with an empty compilation cache. This script watches it from outside and
-stops it (SIGTERM) at the first evaluation that reaches the target. `seconds` is the whole time: imports, data,
-compilation, evaluations, checkpoints. `training_seconds` is the time of the steps alone on the clock of the run. Flags
-after `--` go to `train`.
+Both sides train ConvNeXt-Atto from random weights on the same images, in processes of their own that take turns, seed
+by seed. Ours is `launch.py train` with an empty compilation cache; the other is `speedrun_torch.py`: timm's network and
+RandAugment, and PyTorch's AdamW. This script watches `metrics.jsonl` of either from outside, and stops the process
+(SIGTERM) at the first evaluation that reaches the target. Of each run it keeps
+
+* `seconds`: the whole time, from the start of the process to that evaluation: imports, data, compilation, evaluations,
+  checkpoints.
+* `compile_seconds`: what JAX says that it spent on lowering and compiling (`JAX_LOG_COMPILES`); tracing is not in it.
+  PyTorch runs eagerly and has none. `seconds_without_compiling` is the difference.
+* `training_seconds`: of the steps alone, by the rates in `metrics.jsonl`.
+
+`--source` is a zip of `train/<class>/` and `val/<class>/`. It is unpacked for the other side before the clock starts.
+Flags after `--` go to `train`. Run it on cores that nothing else uses, such as `taskset -c 0,1 python ...`.
 """
 
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 
 from bloodcell_jax.run.environment import describe_machine
 from bloodcell_jax.workdir import Workdir
 
+FOLDER = Path(__file__).resolve().parent
+SIDES = ("bloodcell_jax", "torch_timm")
+TIMES = ("seconds", "compile_seconds", "seconds_without_compiling", "training_seconds")
+# What the processes may end with: done, stopped with the state saved, and stopped by the signal itself.
+_ENDS = (0, 75, -signal.SIGTERM)
+_COMPILED = re.compile(r"Finished (?:XLA compilation|jaxpr to MLIR module conversion) .* in ([0-9.e+-]+) sec")
+_POLL_SECONDS = 0.1
+
 FLAGS = flags.FLAGS
-flags.DEFINE_string("config", "pbc_scratch", "configuration, as in train")
-flags.DEFINE_float("target", 0.85, "validation accuracy", lower_bound=0, upper_bound=1)
-flags.DEFINE_integer("seeds", 5, "number of runs", lower_bound=1)
+flags.DEFINE_string("source", None, "zip of train/<class>/ and val/<class>/", required=True)
+flags.DEFINE_string("config", "pbc_48px", "configuration of our side, as in train")
+flags.DEFINE_float("target", 0.95, "validation accuracy", lower_bound=0, upper_bound=1)
+flags.DEFINE_integer("seeds", 5, "runs of each side", lower_bound=1)
+flags.DEFINE_float("epochs", 16.0, "length of a run: the learning rate falls to 0 at its end", lower_bound=0.1)
+flags.DEFINE_integer("image_size", 48, "side of the images of both sides in pixels")
+flags.DEFINE_integer("batch_size", 32, "images of a step of both sides")
+flags.DEFINE_multi_enum("side", list(SIDES), SIDES, "what is measured; may be repeated")
+flags.DEFINE_float("limit", 3600.0, "seconds after which a run ends without the target")
 flags.DEFINE_string("output", None, "JSON file to write")
 
-LAUNCH = Path(__file__).resolve().parents[1] / "launch.py"
+
+def command_of(side: str, seed: int, workdir: Path, images: Path, words: list[str]) -> list[str]:
+    """Return the command of a run; `images` is the folder that the source was unpacked to."""
+    common = {"workdir": workdir}
+    if side == "torch_timm":
+        common |= {"images": images, "seed": seed, "epochs": FLAGS.epochs}
+        common |= {"image_size": FLAGS.image_size, "batch_size": FLAGS.batch_size}
+        return [
+            sys.executable,
+            str(FOLDER / "speedrun_torch.py"),
+            *(f"--{name}={text}" for name, text in common.items()),
+        ]
+    fields = {"seed": seed, "data.source": f"zip:{FLAGS.source}", "data.image_size": FLAGS.image_size}
+    fields |= {"stages[0].epochs": FLAGS.epochs, "train.batch_size": FLAGS.batch_size}
+    common |= {"config": FLAGS.config} | {f"config.{name}": value for name, value in fields.items()}
+    launch = FOLDER.parent / "launch.py"
+    return [sys.executable, str(launch), "train", *(f"--{name}={text}" for name, text in common.items()), *words]
 
 
-def run_seed(seed: int, folder: Path, words: list[str]) -> dict:
-    """Train until the target is reached, and return the times; they are None if it is not reached.
+def measure(command: list[str], workdir: Path, batch_size: int, target: float, limit: float) -> dict[str, Any]:
+    """Run a command until it logs the target, ends, or takes too long, and return its times: None without the target.
 
     Raises:
-      SystemExit: the run failed.
+      SystemExit: the command failed.
     """
-    workdir = folder / f"seed_{seed}"
-    command = [sys.executable, str(LAUNCH), "train", f"--config={FLAGS.config}", f"--workdir={workdir}"]
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / f"cache_{seed}")}
-    start = time.monotonic()
-    process = subprocess.Popen([*command, f"--config.seed={seed}", *words], env=environment, stdout=subprocess.DEVNULL)
-    while True:
-        ended = process.poll() is not None
-        lines = Workdir(workdir).read_metrics()
-        reached = [line for line in lines if line.get("val/accuracy", 0) >= FLAGS.target]
-        if reached or ended:
-            break
-        time.sleep(0.1)
-    seconds = time.monotonic() - start
-    process.send_signal(signal.SIGTERM)
-    if process.wait() not in (0, 75):
-        raise SystemExit(f"seed {seed}: train ended with {process.returncode}")
-    best = max((line["val/accuracy"] for line in lines if "val/accuracy" in line), default=None)
-    if not reached:
-        return {"seed": seed, "seconds": None, "training_seconds": None, "best": best}
-    config = Workdir(workdir).read_config()
+    said = workdir.parent / f"{workdir.name}.log"
+    settings = {"JAX_COMPILATION_CACHE_DIR": f"{workdir}_cache", "JAX_LOG_COMPILES": "1"}
+    with said.open("w", encoding="utf-8") as log:
+        start = time.monotonic()
+        process = subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log)
+        while True:
+            ended = process.poll() is not None
+            lines, seconds = Workdir(workdir).read_metrics(), time.monotonic() - start
+            if ended or seconds > limit or first_that_reaches(lines, target) is not None:
+                break
+            time.sleep(_POLL_SECONDS)
+        spent = compile_seconds(said.read_text(encoding="utf-8", errors="replace"))
+        process.send_signal(signal.SIGTERM)
+        code = process.wait()
+    if code not in _ENDS:
+        raise SystemExit(f"{' '.join(command)} ended with {code}:\n{said.read_text(errors='replace')[-2_000:]}")
+    return times_of(lines, target, batch_size, seconds=seconds, compiling=spent)
+
+
+def first_that_reaches(lines: list[dict[str, Any]], target: float) -> dict[str, Any] | None:
+    """Return the first line of a log whose validation accuracy is the target or more."""
+    return next((line for line in lines if (line.get("val/accuracy") or 0) >= target), None)
+
+
+def times_of(
+    lines: list[dict[str, Any]], target: float, batch_size: int, *, seconds: float, compiling: float
+) -> dict[str, Any]:
+    """Return the entry of a run in the results, from its log, its whole time and what it spent on compiling."""
+    best = max((line["val/accuracy"] for line in lines if line.get("val/accuracy") is not None), default=None)
+    reached = first_that_reaches(lines, target)
+    if reached is None:
+        return dict.fromkeys(TIMES) | {"best": best, "gave_up_after": seconds}
     return {
-        "seed": seed,
         "seconds": seconds,
-        "training_seconds": training_seconds(lines, reached[0]["step"], config.train.batch_size),
-        "step": reached[0]["step"],
-        "accuracy": reached[0]["val/accuracy"],
+        "compile_seconds": compiling,
+        "seconds_without_compiling": seconds - compiling,
+        "training_seconds": training_seconds(lines, reached["step"], batch_size),
+        "step": reached["step"],
+        "epoch": reached["epoch"],
+        "accuracy": reached["val/accuracy"],
     }
 
 
-def training_seconds(lines: list[dict], last: int, batch_size: int) -> float:
+def training_seconds(lines: list[dict[str, Any]], last: int, batch_size: int) -> float:
     """Return the seconds of the steps up to `last`, from the rates in the lines of the log."""
     seconds, before = 0.0, 0
     for line in lines:
@@ -77,21 +133,60 @@ def training_seconds(lines: list[dict], last: int, batch_size: int) -> float:
     return seconds
 
 
-def main(argv: list[str]) -> None:
-    runs = []
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in range(FLAGS.seeds):
-            runs.append(run_seed(seed, Path(folder), argv[1:]))
-            print(runs[-1], flush=True)
+def compile_seconds(said: str) -> float:
+    """Return the seconds of lowering and compiling that JAX named on standard error."""
+    return sum(float(seconds) for seconds in _COMPILED.findall(said))
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the entry of a side: its runs, and the mean, median and range of each time over those that reached."""
     reached = [run for run in runs if run["seconds"] is not None]
-    results = {"environment": describe_machine(), "target": FLAGS.target}
-    results |= {"reached": len(reached), "runs": runs}
-    for name in ("seconds", "training_seconds"):
+    result: dict[str, Any] = {"reached": len(reached), "runs": runs}
+    for name in TIMES:
         values = [run[name] for run in reached]
-        results[name] = {"mean": statistics.fmean(values), "values": values} if values else None
-    print(f"{len(reached)} of {len(runs)} reached {FLAGS.target}: {results['seconds']}, {results['training_seconds']}")
-    if FLAGS.output:
-        Path(FLAGS.output).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        if values:
+            facts = {"mean": statistics.fmean(values), "median": statistics.median(values)}
+            result[name] = facts | {"min": min(values), "max": max(values)}
+    return result
+
+
+def results_of(runs: dict[str, list[dict[str, Any]]], facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what is written: facts, sides, and how many times as long as ours the other takes if all runs reached."""
+    results = facts | {side: summary(of_side) for side, of_side in runs.items()}
+    whole = len(runs) == len(SIDES) and all(run["seconds"] is not None for of_side in runs.values() for run in of_side)
+    ours, other = SIDES
+    names = ("seconds", "seconds_without_compiling", "training_seconds")
+    results["ratio"] = (
+        {name: results[other][name]["mean"] / results[ours][name]["mean"] for name in names} if whole else None
+    )
+    return results
+
+
+def main(argv: list[str]) -> None:
+    names = ("source", "config", "target", "epochs", "image_size", "batch_size")
+    facts = {"environment": describe_machine(), "words": argv[1:]} | {name: FLAGS[name].value for name in names}
+    sides = [side for side in SIDES if side in FLAGS.side]
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with zipfile.ZipFile(FLAGS.source) as archive:
+            archive.extractall(folder / "images")
+        for seed in range(FLAGS.seeds):
+            for side in sides:
+                workdir = folder / f"{side}_{seed}"
+                command = command_of(side, seed, workdir, folder / "images", argv[1:])
+                run = measure(command, workdir, FLAGS.batch_size, FLAGS.target, FLAGS.limit)
+                runs[side].append({"seed": seed} | run)
+                print(side, runs[side][-1], flush=True)
+                results = results_of(runs, facts)
+                if FLAGS.output:  # after each run: it takes an hour until the last
+                    Path(FLAGS.output).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    for side in sides:
+        print(
+            f"{side}: {results[side]['reached']} of {FLAGS.seeds} reached {FLAGS.target}; "
+            f"seconds {results[side].get('seconds')}"
+        )
+    print(f"ratio: {results['ratio']}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,15 @@ bloodcell train --config=pbc_robust --workdir=runs/pbc --config.data.source=zip:
 SCORES
 """
 
-from bloodcell_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimizerConfig, StageConfig, TrainConfig
+from bloodcell_jax.config import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    StageConfig,
+    TrainConfig,
+)
 
 # Each image goes through about four of these operations, most of them stronger than one laboratory's images differ.
 POLICY = "|".join(

@@ -89,7 +89,7 @@ DISTRIBUTIONS = {
 }
 # Peers of the benchmark, the search of `sweep`, a format of exports, another map of embeddings, the server, and what
 # JAX writes its cache with if it is there.
-OPTIONAL = {"keras", "onnx", "optuna", "torch", "umap", "starlette", "uvicorn", "python_multipart", "threadpoolctl"}
+OPTIONAL = {"keras", "onnx", "optuna", "torch", "umap", "starlette", "uvicorn", "python_multipart"}
 # Sinks of metrics.
 OPTIONAL |= {"zstandard", "mlflow", "wandb"}
 # tensorflow-datasets imports it without requiring it.

@@ -215,6 +215,8 @@ def _task(run: Run) -> Task:
         raise CannotError(f"the stage {config.stages[0].name} freezes parameters; measure one that trains all of them")
     if config.train.loss != "cross_entropy":
         raise CannotError(f"peers have no train.loss={config.train.loss}; set train.loss=cross_entropy")
+    if (decay := config.stages[0].optimizer.layer_decay) is not None:
+        raise CannotError(f"peers have no layer_decay={decay:g}; set config.stages[-1].optimizer.layer_decay=none")
     if config.train.jsd is not None:
         raise CannotError(f"peers have no consistency loss, as train.jsd={config.train.jsd:g} asks; set train.jsd=none")
     return Task(

@@ -38,7 +38,7 @@ def _count_classes(config: Config) -> int:
 
 
 def measured_config(config: Config) -> Config:
-    """Return the configuration to measure: the last stage, from random weights, without a source.
+    """Return the configuration to measure: the last stage at the size of its images, from random weights.
 
     The stage trains on images even if the configuration caches features, because the backbone is to be measured too.
     """
@@ -47,8 +47,6 @@ def measured_config(config: Config) -> Config:
     config.stages = [replace(config.stages[-1], cached_views=None, image_size=None)]
     config.data = DataConfig(source="random pixels", image_size=image_size, group_duplicates=False, feed="resident")
     config.model = replace(config.model, weights=None)
-    # No peer has it.
-    config.stages[-1].optimizer.layer_decay = None
     return config
 
 

@@ -52,7 +52,7 @@ def _plan(values: flags.FlagValues, config: Config) -> dict[str, Any]:
     topologies = [parse_topology(name) for name in dict.fromkeys(names)]
     output = json_output(values)
     from bloodcell_jax.plan.command import check_extras, run_plan
-    from bloodcell_jax.plan.compare import match, read_measured
+    from bloodcell_jax.plan.compare import check_comparable, match, read_measured
     from bloodcell_jax.plan.table import format_plan
     from bloodcell_jax.workdir.output_files import check_unlike
 
@@ -60,6 +60,8 @@ def _plan(values: flags.FlagValues, config: Config) -> dict[str, Any]:
     measured = None if compare is None else read_measured(compare)
     if output is not None and compare is not None:
         check_unlike(output, [compare])
+    if measured is not None:
+        check_comparable(measured, config, topologies)
     check_extras(topologies)
     results = run_plan(
         config,

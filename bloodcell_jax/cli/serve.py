@@ -10,7 +10,7 @@ from bloodcell_jax.devices.process_end import end_process
 from bloodcell_jax.errors import UsageError
 
 # What the extra [serve] brings, as it is imported.
-_PACKAGES = ("starlette", "uvicorn", "python_multipart", "threadpoolctl")
+_PACKAGES = ("starlette", "uvicorn", "python_multipart")
 
 
 def _define_serve(values: flags.FlagValues) -> None:

@@ -1,14 +1,20 @@
 """What this process may use of the host: its cores and its memory."""
 
 import contextlib
+import functools
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+from threadpoolctl import ThreadpoolController
 
 from bloodcell_jax.errors import MachineError
 
 _CGROUP = Path("/sys/fs/cgroup")
+# The number of threads belongs to the process: two threads that set and restore it at once would leave 1 behind.
+_BLAS_THREADS = threading.Lock()
 
 
 def usable_cores() -> int:
@@ -16,6 +22,22 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let NumPy's matrix products run on one thread inside the context, as is best for small ones.
+
+    The threads of OpenBLAS wait for each other while other work has their cores. A product [1, 320] x [320, 2000] took
+    28 ms with two threads on one busy core, and 0.07 ms with one (medians of 40, NumPy 2.4.6). The setting takes 12 us.
+    """
+    with _BLAS_THREADS, _thread_pools().limit(limits=1, user_api="blas"):
+        yield
+
+
+@functools.cache
+def _thread_pools() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def free_host_memory() -> int:

@@ -17,6 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from bloodcell_jax.data.sampling import Sampler
+from bloodcell_jax.devices.host import one_blas_thread
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.evaluator import Outputs
 from bloodcell_jax.weights.calibration import OOD_SCORES, Reference
@@ -151,7 +152,9 @@ def neighbor_distance(
 
 def appearance_distance(appearance: np.ndarray, reference: Reference) -> np.ndarray:
     """Return the Mahalanobis distance of each appearance [n, d] to those of the reference, float64 [n]."""
-    return np.linalg.norm((appearance - reference.mean) @ reference.whitening, axis=1).astype(np.float64)
+    with one_blas_thread():
+        whitened = (appearance - reference.mean) @ reference.whitening
+    return np.linalg.norm(whitened, axis=1).astype(np.float64)
 
 
 def squared_distances(
@@ -163,7 +166,9 @@ def squared_distances(
     """
     features = features.astype(np.float32, copy=False)
     lengths = np.sum(features**2, axis=1) if squared_lengths is None else squared_lengths
-    return np.maximum(1 + lengths - 2 * unit_length(pooled) @ features.T, 0)
+    with one_blas_thread():
+        products = unit_length(pooled) @ features.T
+    return np.maximum(1 + lengths - 2 * products, 0)
 
 
 def unit_length(features: np.ndarray) -> np.ndarray:

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from bloodcell_jax.config import AUTO
-from bloodcell_jax.data.geometry import PUBLISHED_CROP, PUBLISHED_SIDE, Geometry, View
+from bloodcell_jax.config import AUTO, DataConfig
+from bloodcell_jax.config.data import GEOMETRY
+from bloodcell_jax.data.geometry import PUBLISHED_CROP, PUBLISHED_MICRONS, PUBLISHED_SIDE, View
 from bloodcell_jax.export.trained_model import TrainedModel
 from bloodcell_jax.names import visible
 from bloodcell_jax.weights.info import WeightsInfo
@@ -15,13 +16,14 @@ README_NAME, LICENSE_NAME = "README.md", "LICENSE.txt"
 def facts(model: TrainedModel) -> dict[str, Any]:
     """Return what a program needs to use the model, as JSON values."""
     config, record = model.config, model.record
+    geometry = {name: getattr(config.data, name) for name in GEOMETRY}
     return {
         "variant": config.model.variant,
         "class_names": model.class_names,
         "temperature": model.temperature,
         "mean": config.model.mean,
         "std": config.model.std,
-        "geometry": model.geometry._asdict() | {"resize": "bicubic with antialiasing", "channels": "RGB"},
+        "geometry": geometry | {"resize": "bicubic with antialiasing", "channels": "RGB"},
         "step": record.step,
         "val": record.metrics,
         "license": model.info.licence,
@@ -72,30 +74,31 @@ def _classes(model: TrainedModel) -> str:
 
 
 def _images(model: TrainedModel) -> str:
-    geometry, config = model.geometry, model.config.model
+    data, config = model.config.data, model.config.model
     view = model.record.view
     seen = f" The training images were {View(**view)} (medians)." if view else ""
     return (
-        f"RGB, {geometry.image_size}x{geometry.image_size} pixels, one cell in the middle. {crop_text(geometry)} The "
+        f"RGB, {data.image_size}x{data.image_size} pixels, one cell in the middle. {crop_text(data)} The "
         f"square is resized, bicubic with antialiasing.{seen}\n\nThe network takes (image / 255 - mean) / std, with "
         f"mean {_numbers(config.mean)} and std {_numbers(config.std)}."
     )
 
 
-def crop_text(geometry: Geometry) -> str:
+def crop_text(data: DataConfig) -> str:
     """Say in sentences which square of an image file the model looks at."""
-    if geometry.crop is None:
+    if data.crop is None:
         return "The largest centered square of a file is used."
-    if isinstance(geometry.crop, float):
-        return f"The centered square of {geometry.crop:g} of a file's shorter side is used."
-    known = geometry.microns_per_pixel is not None
-    pixels = PUBLISHED_CROP if geometry.crop == AUTO else geometry.crop
-    if known:
-        return (
-            f"The centered square of {pixels} pixels of 0.1 micrometers is used; the files had "
-            f"{geometry.microns_per_pixel:g} micrometers per pixel."
+    if isinstance(data.crop, float):
+        return f"The centered square of {data.crop:g} of a file's shorter side is used."
+    pixels, scale = PUBLISHED_CROP if data.crop == AUTO else data.crop, data.microns_per_pixel
+    if scale is not None:
+        files = (
+            f"each file had its own scale, in the column `{visible(scale)}`, so the scale of other files must be known"
+            if isinstance(scale, str)
+            else f"the files had {scale:g} micrometers per pixel"
         )
-    if geometry.crop == AUTO:
+        return f"The centered square of {pixels} pixels of {PUBLISHED_MICRONS:g} micrometers is used; {files}."
+    if data.crop == AUTO:
         return (
             f"Of a file whose shorter side is within 5 % of {PUBLISHED_SIDE} pixels, the centered square of {pixels} "
             "pixels is used; of any other file the largest centered square."

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from bloodcell_jax.config import Config
-from bloodcell_jax.data.geometry import Geometry
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.models.network import Network, leaves_by_path
@@ -53,11 +52,6 @@ class TrainedModel:
     def temperature(self) -> float:
         """By which `predict` divides the logits; 1: no calibration is known."""
         return 1.0 if self.record.calibration is None else self.record.calibration.temperature
-
-    @property
-    def geometry(self) -> Geometry:
-        """How image files are brought to the size of the network."""
-        return Geometry.of(self.config.data)
 
 
 def trained_model(classifier: Classifier, path: Path | None) -> TrainedModel:

@@ -43,6 +43,7 @@ def plan_stage(
     step = _compile(run, stage, say)
     plan = {
         "stage": stage.config.name,
+        "image_size": stage.image_size,
         "compile_s": step.seconds,
         "memory": {
             "arguments": step.memory.arguments,

@@ -23,10 +23,10 @@ def format_plan(results: dict[str, Any]) -> str:
 
 
 def _heading(results: dict) -> str:
-    environment, size = results["environment"], results["image_size"]
+    environment = results["environment"]
     versions = ", ".join(f"{name} {environment['versions'][name]}" for name in ("jax", "flax", "optax"))
     return (
-        f"{results['model']}, {size}x{size}, batch {results['batch_size']}, {results['precision']}, "
+        f"{results['model']}, batch {results['batch_size']}, {results['precision']}, "
         f"{results['examples']:,} examples\n"
         f"compiled on {environment['machine']}, {environment['cores']} cores; {versions}"
     )
@@ -49,7 +49,8 @@ def _devices(plans: list[dict]) -> str:
 
 
 def _stage(name: str, plans: list[dict], columns: list[dict], results: dict) -> str:
-    rows = [(f"stage {name}", *(plan["topology"] for plan in plans))]
+    size = columns[0]["image_size"]
+    rows = [(f"stage {name}, {size}x{size}", *(plan["topology"] for plan in plans))]
     cells: list[tuple[str, Callable[[dict], str]]] = [
         ("memory: arguments, MiB (compiled)", lambda stage: _mib(stage["memory"]["arguments"])),
         ("memory: temporaries, MiB (compiled)", lambda stage: _mib(stage["memory"]["temporaries"])),

@@ -1,7 +1,9 @@
 """The page of a sweep: one file that needs no other."""
 
+import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup
@@ -25,8 +27,16 @@ def write_sweep_page(path: Path, content: dict[str, Any]) -> None:
         fields = [(field["path"], *_field(field, complete)) for field in content["search"]]
     by_value = sorted(complete, key=lambda trial: trial["value"], reverse=content["higher_is_better"])
     others = [trial for trial in content["trials"] if trial["state"] != "complete"]
-    page = render("sweep.html", content=content, trials=by_value + others, history=history, fields=fields)
+    trials = [trial | {"link": _link(path, trial["workdir"])} for trial in by_value + others]
+    page = render("sweep.html", content=content, trials=trials, history=history, fields=fields)
     write_page(path, page)
+
+
+def _link(page: Path, workdir: str | None) -> str | None:
+    """Return the address of a trial's report from the page; None: it has none, as pruned and failed trials do."""
+    if workdir is None or not (report := Path(workdir) / "report" / "index.html").exists():
+        return None
+    return quote(Path(os.path.relpath(report, page.parent.absolute())).as_posix())
 
 
 def _field(field: dict[str, Any], complete: list[dict[str, Any]]) -> tuple[Markup, list[str]]:

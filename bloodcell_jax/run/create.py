@@ -18,7 +18,7 @@ from bloodcell_jax.data.loading import load_data
 from bloodcell_jax.data.sampling import sampler_of
 from bloodcell_jax.data.splits import cuts_anything, k_folds, split_dataset
 from bloodcell_jax.devices.host import free_host_memory
-from bloodcell_jax.devices.parallel import create_parallel
+from bloodcell_jax.devices.parallel import DataParallel, create_parallel
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models.registry import build_model, count_parameters, create_model, param_shapes
 from bloodcell_jax.run.cached_features import check_cacheable, check_trainable
@@ -41,15 +41,8 @@ def create_run(config: Config, dataset: Dataset | None = None, devices: Sequence
     Raises:
       UsageError, DataError: as the parts say.
     """
-    validate(config)
-    augmentation = create_augmentation(config)
-    parallel = create_parallel(config.train.backend, config.train.batch_size, devices)
-    check_backend(config.train)
-    check_cacheable(config, augmentation)
-    check_blocks(augmentation, config.train.batch_size, parallel.mesh.size)
-    check_parts(config.train, parallel.mesh.size)
     # Before the data: a misspelt variant or file should not wait for them.
-    create_model(config.model.variant, 2)
+    augmentation, parallel = check_without_data(config, devices)
     weights, variant = config.model.weights, config.model.variant
     weights_info = _read_start(weights, variant) if weights is not None else None
     dataset = load_data(config.data) if dataset is None else dataset
@@ -80,6 +73,23 @@ def create_run(config: Config, dataset: Dataset | None = None, devices: Sequence
         weights_info=weights_info,
         streams=streams,
     )
+
+
+def check_without_data(config: Config, devices: Sequence[Any] | None = None) -> tuple[Augmentation, DataParallel]:
+    """Check all of a configuration that needs no data, and return what a run makes of it on some devices, or on all.
+
+    Raises:
+      UsageError: as the parts say.
+    """
+    validate(config)
+    augmentation = create_augmentation(config)
+    parallel = create_parallel(config.train.backend, config.train.batch_size, devices)
+    check_backend(config.train)
+    check_cacheable(config, augmentation)
+    check_blocks(augmentation, config.train.batch_size, parallel.mesh.size)
+    check_parts(config.train, parallel.mesh.size)
+    create_model(config.model.variant, 2)
+    return augmentation, parallel
 
 
 def _read_start(weights: str, variant: str) -> WeightsInfo:

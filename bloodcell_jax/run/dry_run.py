@@ -15,7 +15,7 @@ from bloodcell_jax.run.data_summary import data_summary, unused_labels
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.run.stage_costs import StageCost, stage_costs
 from bloodcell_jax.train.freezing import decay_mask, partition
-from bloodcell_jax.train.stages import TrainingStage
+from bloodcell_jax.train.stages import TrainingStage, size_warning
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class DryRun:
         """The data, the time, the cost of each stage, and the long table of parameters last."""
         run = self.run
         data = data_summary(run.dataset, run.splits, crop=run.config.data.crop)
-        parts = [data, unused_labels(run), self._time(), _cost_table(self.costs), parameter_table(run)]
+        warning = size_warning(run.config)
+        parts = [data, unused_labels(run), warning and f"warning: {warning}"]
+        parts += [self._time(), _cost_table(self.costs), parameter_table(run)]
         return "\n\n".join(filter(None, parts))
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,8 +78,21 @@ def dry_run(config: Config) -> DryRun:
     return DryRun(run, stage_costs(run))
 
 
+_COST_COLUMNS = (
+    "stage",
+    "steps",
+    "batch",
+    "image size",
+    "GFLOP/step/device",
+    "arguments MiB",
+    "temporary MiB",
+    "ms/step",
+    "time",
+)
+
+
 def _cost_table(costs: list[StageCost]) -> str:
-    rows = [("stage", "steps", "batch", "GFLOP/step/device", "arguments MiB", "temporary MiB", "ms/step", "time")]
+    rows = [_COST_COLUMNS]
     for cost in costs:
         figures = (
             _shown(cost.flops, 1e9, ".2f"),
@@ -86,7 +101,7 @@ def _cost_table(costs: list[StageCost]) -> str:
             _shown(cost.seconds_per_step, 1e-3, ",.1f"),
             "-" if cost.seconds is None else duration_text(cost.seconds),
         )
-        rows.append((cost.stage, str(cost.steps), str(cost.batch_size), *figures))
+        rows.append((cost.stage, str(cost.steps), str(cost.batch_size), str(cost.image_size), *figures))
     return "\n".join([aligned(rows), *(note for cost in costs for note in cost.notes)])
 
 

@@ -30,6 +30,7 @@ from bloodcell_jax.run.run import Run
 from bloodcell_jax.run.tracking.feed import Feed
 from bloodcell_jax.run.tracking.sinks import DEFAULT_SINKS, check_sinks
 from bloodcell_jax.run.watch.preemption import StopSignals
+from bloodcell_jax.train.stages import size_warning
 from bloodcell_jax.weights.calibration import Calibration
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
@@ -124,6 +125,8 @@ def _begun(run: Run, workdir: Workdir, *, overwrite: bool) -> Iterator[None]:
             logger.info("%s", data_summary(run.dataset, run.splits, crop=run.config.data.crop))
             if unused := unused_labels(run):
                 logger.info("%s", unused)
+            if warning := size_warning(run.config):
+                logger.warning("%s", warning)
         yield
 
 

@@ -1,5 +1,6 @@
 """What the network sees while it trains: real training images, and what augmentation makes of them."""
 
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -8,6 +9,7 @@ from PIL import Image
 
 from bloodcell_jax.augment.policies import VIEWS
 from bloodcell_jax.run.run import Run
+from bloodcell_jax.train.stages import stage_of_step
 from bloodcell_jax.train.step import training_batch
 from bloodcell_jax.whole_files import replacing
 
@@ -36,7 +38,8 @@ def write_preview(run: Run, path: Path) -> None:
 def augmented_examples(run: Run) -> np.ndarray:
     """Return training images and what DRAWS steps make of them, uint8 [IMAGES, 1 + DRAWS, h, w, 3].
 
-    They are the first of the run's order, in the first slots, drawn as in steps 0, 1, ...
+    They are the first of the run's order, in the first slots, drawn as in steps 0, 1, ... at the size of their stages,
+    whose smaller images are enlarged again.
     """
     augmentation, block = run.augmentation, run.augmentation.block
     slots = np.arange(-(-IMAGES // block) * block, dtype=np.int32)
@@ -45,14 +48,14 @@ def augmented_examples(run: Run) -> np.ndarray:
     batch = {"images": originals, "labels": np.zeros(len(slots), np.int32), "slots": slots}
     seed = np.uint32(run.config.seed)
 
-    @jax.jit
-    def shown(step: jax.Array) -> jax.Array:
+    @partial(jax.jit, static_argnums=1)
+    def shown(step: jax.Array, size: int) -> jax.Array:
         images, _, _ = training_batch(
             {},
             batch,
             seed,
             step,
-            image_size=run.config.data.image_size,
+            image_size=size,
             augmentation=augmentation,
             num_classes=1,
             label_smoothing=0.0,
@@ -60,5 +63,15 @@ def augmented_examples(run: Run) -> np.ndarray:
         # The last of three views is augmented.
         return images[VIEWS - 1 :: VIEWS] if augmentation.views else images
 
-    drawn = [np.round(np.asarray(shown(np.int32(step))) * 255).astype(np.uint8) for step in range(DRAWS)]
-    return np.stack([originals, *drawn], axis=1)[:IMAGES]
+    def drawn(step: int) -> np.ndarray:
+        images = np.asarray(shown(np.int32(step), stage_of_step(run.stages, step).image_size))
+        return _enlarged(np.round(images * 255).astype(np.uint8), originals.shape[1])
+
+    draws = [drawn(step) for step in range(DRAWS)]
+    return np.stack([originals, *draws], axis=1)[:IMAGES]
+
+
+def _enlarged(images: np.ndarray, size: int) -> np.ndarray:
+    """Return images [n, h, h, 3] as [n, size, size, 3]: a pixel becomes a square of equal ones."""
+    source = np.arange(size) * images.shape[1] // size
+    return images[:, source][:, :, source]

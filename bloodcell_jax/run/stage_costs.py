@@ -26,6 +26,7 @@ class StageCost:
     Attributes:
       stage: its name.
       steps, batch_size: as configured, the batch over all devices.
+      image_size: side of the images that the network sees, in pixels.
       flops: of a step on one device, as XLA counts them.
       argument_bytes, temporary_bytes: of a step on one device.
       seconds_per_step: as measured, without reading images.
@@ -35,6 +36,7 @@ class StageCost:
     stage: str
     steps: int
     batch_size: int
+    image_size: int
     flops: float | None
     argument_bytes: int | None
     temporary_bytes: int | None
@@ -79,8 +81,8 @@ def _cost(
             notes.append(str(error))
     else:  # see `DataParallel.compile_step`
         notes.append(f"{name} is compiled at its first step; --config.train.backend=jit would compile it now")
-    steps, batch_size = stage.stop - stage.start, run.config.train.batch_size
-    return StageCost(name, steps, batch_size, flops, arguments, temporary, seconds, tuple(notes)), state
+    facts = name, stage.stop - stage.start, run.config.train.batch_size, stage.image_size
+    return StageCost(*facts, flops, arguments, temporary, seconds, tuple(notes)), state
 
 
 def _seconds_per_step(run: Run, stage_input: StageInput, step: Any, state: TrainState) -> tuple[float, TrainState]:

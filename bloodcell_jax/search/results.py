@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bloodcell_jax.config import Config, to_dict
 from bloodcell_jax.names import spreadsheet_cell
 from bloodcell_jax.search.search_space import Dimension
-from bloodcell_jax.search.trials import REASON, WORKDIR
+from bloodcell_jax.search.trials import REASON, SharedStudy
 from bloodcell_jax.workdir.output_files import csv_writer, open_text
 
 if TYPE_CHECKING:
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 _LEAST_FOR_IMPORTANCE = 10
 
 
-def results_of(study: "optuna.Study", config: Config, search: Sequence[Dimension]) -> dict[str, Any]:
+def results_of(shared: SharedStudy, config: Config, search: Sequence[Dimension]) -> dict[str, Any]:
     """Return the content of `sweep.json`."""
-    trials = [_trial(trial) for trial in study.get_trials(deepcopy=False)]
+    study = shared.study
+    trials = [_trial(trial, shared.folder_of(trial)) for trial in study.get_trials(deepcopy=False)]
     complete = [trial for trial in trials if trial["state"] == "complete"]
     higher = study.direction.name == "MAXIMIZE"
     best = max(complete, key=lambda trial: trial["value"] if higher else -trial["value"], default=None)
@@ -35,7 +36,7 @@ def results_of(study: "optuna.Study", config: Config, search: Sequence[Dimension
     }
 
 
-def _trial(trial: "optuna.trial.FrozenTrial") -> dict[str, Any]:
+def _trial(trial: "optuna.trial.FrozenTrial", folder: Path | None) -> dict[str, Any]:
     reported = {
         str(number): value if math.isfinite(value) else None for number, value in trial.intermediate_values.items()
     }
@@ -45,7 +46,7 @@ def _trial(trial: "optuna.trial.FrozenTrial") -> dict[str, Any]:
         "value": trial.value,
         "values": dict(trial.params),
         "evaluations": reported,
-        "workdir": trial.user_attrs.get(WORKDIR),
+        "workdir": None if folder is None else str(folder),
         "reason": trial.user_attrs.get(REASON),
     }
 

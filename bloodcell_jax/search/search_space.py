@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections.config_flags import config_path
 
-from bloodcell_jax.config import Config, validate
+from bloodcell_jax.config import Config
 from bloodcell_jax.errors import UsageError
-from bloodcell_jax.run.create import create_augmentation
+from bloodcell_jax.run.create import check_without_data
 
 if TYPE_CHECKING:
     import optuna
@@ -104,25 +104,32 @@ def _choices(text: str, values: str) -> list[str]:
 
 
 def with_values(config: Config, values: dict[str, Any]) -> Config:
-    """Return a validated copy of a configuration in which fields, by path, have other values.
+    """Return a copy of a configuration in which fields, by path, have other values; all that needs no data is checked.
 
     Raises:
-      UsageError: a value is not legal.
+      UsageError: a value is not legal, or does not fit the devices.
     """
     config = copy.deepcopy(config)
     for path, value in values.items():
         config_path.set_value(path, config, value)
-    validate(config)
-    create_augmentation(config)
+    check_without_data(config)
     return config
 
 
 def check_values(config: Config, dimensions: Sequence[Dimension]) -> None:
-    """Check that the bounds and choices of each field are legal, before hours of work; the rest is checked by trial.
+    """Check the bounds and choices of each field before hours of work; how two fields go together is seen by trial.
+
+    Of whole numbers the second one is checked too: if only multiples are legal, as of a batch, it is none.
 
     Raises:
-      UsageError: one is not; names it.
+      UsageError: one is not legal; names the search and the value.
     """
     for dimension in dimensions:
-        for value in dimension.bounds or dimension.choices.values():
-            with_values(config, {dimension.path: value})
+        values = list(dimension.bounds or dimension.choices.values())
+        if dimension.kind == "int":
+            values.append(dimension.bounds[0] + 1)
+        for value in values:
+            try:
+                with_values(config, {dimension.path: value})
+            except UsageError as error:
+                raise UsageError(f"--search={dimension.text}: {error}") from error

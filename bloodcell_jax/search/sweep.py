@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bloodcell_jax.config import Config, from_dict, to_dict
+from bloodcell_jax.data.launch_cache import cached_sha256
+from bloodcell_jax.data.loading import load_data
 from bloodcell_jax.errors import (
     DataError,
     DivergedError,
@@ -25,7 +27,7 @@ from bloodcell_jax.run.job import train_and_evaluate
 from bloodcell_jax.run.watch.preemption import StopSignals
 from bloodcell_jax.search.results import results_of, write_table
 from bloodcell_jax.search.search_space import Dimension, check_values, with_values
-from bloodcell_jax.search.trials import REASON, next_trial
+from bloodcell_jax.search.trials import REASON, SharedStudy, folder_in, next_trial
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.json_files import write_json
 from bloodcell_jax.workdir.resume import differences
@@ -77,22 +79,20 @@ def sweep(
     Raises:
       UserError: as `train_and_evaluate`. A trial that diverges or fills the memory is marked as failed, and the next
         one begins; any other error marks its trial as failed and ends the sweep.
-      UsageError: the study has another configuration or search, or optuna is not installed.
+      UsageError: the study has another configuration, search or data, or optuna is not installed.
     """
     if importlib.util.find_spec("optuna") is None:
         raise UsageError("sweep: needs the package optuna; run pip install 'bloodcell_jax[sweep]'")
     check_values(config, search)
     workdir = Path(workdir)
     Workdir(workdir).check_usable()
-    study = _open_study(config, workdir, search, storage)
+    shared = _open_study(config, workdir, search, storage)
     while True:
-        with next_trial(
-            study, workdir, trials, lambda number: _sampler(config, number), own_storage=storage is None
-        ) as trial:
+        with next_trial(shared, trials, lambda number: _sampler(config, number)) as trial:
             if trial is None:
-                return _write_results(study, workdir, config, search)
-            _train(study, trial, config, workdir, search, signals)
-        _write_results(study, workdir, config, search)
+                return _write_results(shared, config, search)
+            _train(shared.study, trial, config, workdir, search, signals)
+        _write_results(shared, config, search)
 
 
 def _sampler(config: Config, number: int) -> "optuna.samplers.BaseSampler":
@@ -101,11 +101,12 @@ def _sampler(config: Config, number: int) -> "optuna.samplers.BaseSampler":
     return optuna.samplers.TPESampler(seed=(config.seed + number) % 2**32)
 
 
-def _open_study(config: Config, workdir: Path, search: Sequence[Dimension], storage: str | None) -> "optuna.Study":
+def _open_study(config: Config, workdir: Path, search: Sequence[Dimension], storage: str | None) -> SharedStudy:
     """Return the study, created if there is none.
 
     Raises:
-      UsageError: it has another configuration or search.
+      UsageError: it has another configuration, search or data.
+      DataError: the data cannot be read.
       MachineError: the database cannot be opened.
     """
     import optuna
@@ -114,10 +115,11 @@ def _open_study(config: Config, workdir: Path, search: Sequence[Dimension], stor
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     workdir.mkdir(parents=True, exist_ok=True)
     url = storage or f"sqlite:///{workdir.absolute() / 'sweep.db'}"
-    higher = ranking_of(config.train.best_metric).higher_is_better
+    higher, hashes = ranking_of(config.train.best_metric).higher_is_better, _data_hashes(config, search)
     try:
+        database = optuna.storages.get_storage(url)
         study = optuna.create_study(
-            storage=url,
+            storage=database,
             study_name=_NAME,
             direction="maximize" if higher else "minimize",
             pruner=optuna.pruners.MedianPruner(),
@@ -128,18 +130,32 @@ def _open_study(config: Config, workdir: Path, search: Sequence[Dimension], stor
     texts = sorted(dimension.text for dimension in search)
     if "search" not in study.user_attrs:
         study.set_user_attr("config", json.dumps(to_dict(config)))
+        study.set_user_attr("data_sha256", hashes)
         study.set_user_attr("search", texts)
-    _check_same(study, config, texts, url)
-    return study
+    _check_same(study, config, texts, hashes, url)
+    return SharedStudy(study, database, workdir, is_own=storage is None)
 
 
-def _check_same(study: "optuna.Study", config: Config, texts: list[str], url: str) -> None:
+def _data_hashes(config: Config, search: Sequence[Dimension]) -> dict[str, str]:
+    """Return the hash of each source that a trial may learn from."""
+    sources = [source for field in search if field.path == "data.source" for source in field.choices.values()]
+    configs = [with_values(config, {"data.source": source}) for source in sources] or [config]
+    return {str(each.data.source): cached_sha256(load_data(each.data)) for each in configs}
+
+
+def _check_same(study: "optuna.Study", config: Config, texts: list[str], hashes: dict[str, str], url: str) -> None:
     known = study.user_attrs
     if known.get("search") != texts:
         old = " ".join(f"--search={text}" for text in known.get("search", ()))
         raise UsageError(f"{url}: holds a study of another search ({old}); give the same, or use another --workdir")
     if changed := differences(from_dict(json.loads(known["config"])), config, free=_HOW):
         raise UsageError(f"{url}: holds a study of another configuration ({'; '.join(changed)}); use another --workdir")
+    for source, data_hash in known.get("data_sha256", {}).items():
+        if (now := hashes.get(source)) != data_hash:
+            raise UsageError(
+                f"{url}: holds a study of other data: {source} had sha256 {data_hash} and has {now}; put the "
+                "data back, or use another --workdir"
+            )
 
 
 def _train(
@@ -154,7 +170,7 @@ def _train(
     import optuna
 
     values = {dimension.path: dimension.suggest(trial) for dimension in search}
-    folder = Workdir(workdir / "trials" / str(trial.number))
+    folder = Workdir(folder_in(workdir, trial.number))
     shown = ", ".join(
         f"{path}={value:.4g}" if isinstance(value, float) else f"{path}={value}" for path, value in values.items()
     )
@@ -211,8 +227,8 @@ def _best(workdir: Workdir, metric: str) -> float:
     return max(values) if ranking_of(metric).higher_is_better else min(values)
 
 
-def _write_results(study: "optuna.Study", workdir: Path, config: Config, search: Sequence[Dimension]) -> dict[str, Any]:
-    content = results_of(study, config, search)
+def _write_results(shared: SharedStudy, config: Config, search: Sequence[Dimension]) -> dict[str, Any]:
+    content, workdir = results_of(shared, config, search), shared.workdir
     write_json(workdir / "sweep.json", content)
     write_table(workdir / "sweep.csv", content)
     write_sweep_page(workdir / "index.html", content)

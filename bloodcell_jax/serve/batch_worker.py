@@ -9,7 +9,6 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from bloodcell_jax.evaluate.classifier import Classifier
 
@@ -48,7 +47,6 @@ class BatchWorker:
         passes = [classifier.of_batch_size(size) for size in sizes]  # Several sizes are one on many devices.
         self._passes = list({each.batch_size: each for each in passes}.values())
         self._queue: queue.SimpleQueue[_Image | _Task | None] = queue.SimpleQueue()
-        self._blas = ThreadpoolController()
         self._announced = 0
         # Images of the last batch and behind it, and when that was.
         self._last_count, self._last_time = 0, -math.inf
@@ -158,10 +156,7 @@ class BatchWorker:
 
     def _answer_part(self, classifier: Classifier, batch: list[_Image]) -> None:
         try:
-            # One image times 2,000 features takes 0.1 ms in one thread, and 16 ms in two of which each waits for a busy
-            # core (OpenBLAS, 2 cores, load 6).
-            with self._blas.limit(limits=1, user_api="blas"):
-                (answers,) = classifier.answers_as_they_come([np.stack([image.pixels for image in batch])])
+            (answers,) = classifier.answers_as_they_come([np.stack([image.pixels for image in batch])])
         except Exception as error:  # Whatever it is, the requests must not wait for ever.
             for image in batch:
                 image.answer.set_exception(error)

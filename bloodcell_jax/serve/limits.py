@@ -23,12 +23,18 @@ class Limits:
       images: of one request.
       waiting: images of all requests that wait for an answer; at least `images`.
       stall_seconds: how long a client may send nothing in the middle of an upload.
+      slowest_upload: bytes per second; an upload has the time that it takes at this rate, and `stall_seconds` more.
     """
 
     upload_bytes: int = 256 * 2**20
     images: int = 5_000
     waiting: int = 10_000
     stall_seconds: float = 30.0
+    slowest_upload: float = 128 * 2**10
+
+    def upload_seconds(self, size: int) -> float:
+        """Return how long an upload of so many bytes may take: who sends a byte now and then keeps no place."""
+        return self.stall_seconds + size / self.slowest_upload
 
     @property
     def unpacked_bytes(self) -> int:

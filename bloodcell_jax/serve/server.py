@@ -16,6 +16,7 @@ from bloodcell_jax.errors import MachineError, UsageError
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.serve.access import is_loopback
 from bloodcell_jax.serve.api import Api
+from bloodcell_jax.serve.connection import Connection
 from bloodcell_jax.serve.limits import Limits
 from bloodcell_jax.serve.served_model import ServedModel
 
@@ -102,7 +103,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 api.app(host),
-                http="h11",
+                http=Connection,
                 ws="none",
                 loop="asyncio",
                 lifespan="off",

@@ -47,14 +47,14 @@ async def read_files(request: Request, limits: Limits) -> list[UploadedFile]:
     """Return the files of a request: each part of a form, or its body as one file.
 
     Raises:
-      Refusal: the body is of another type, malformed, or stalls; or two files have one name.
+      Refusal: the body is of another type, malformed, stalls, or is too slow; or two files have one name.
     """
     header = request.headers.get("content-type", "")
     try:
         kind, options = parse_options_header(header)
     except (ValueError, UnicodeError):
         kind, options = b"", {}
-    body = _chunks(request, limits.stall_seconds)
+    body = _chunks(request, limits)
     if kind == _MULTIPART:
         files = await _read_form(body, options.get(b"boundary", b""), limits)
     elif kind in _FILE_TYPES or kind.startswith(b"image/"):
@@ -72,15 +72,20 @@ async def read_files(request: Request, limits: Limits) -> list[UploadedFile]:
     return files
 
 
-async def _chunks(request: Request, stall_seconds: float) -> AsyncIterator[bytes]:
-    clock = asyncio.get_running_loop().time
+async def _chunks(request: Request, limits: Limits) -> AsyncIterator[bytes]:
+    clock, stall = asyncio.get_running_loop().time, limits.stall_seconds
+    seconds = limits.upload_seconds(announced_size(request))
+    end = clock() + seconds
     try:
-        async with asyncio.timeout(stall_seconds) as waiting:
+        async with asyncio.timeout_at(min(clock() + stall, end)) as waiting:
             async for chunk in request.stream():
-                waiting.reschedule(clock() + stall_seconds)
+                waiting.reschedule(min(clock() + stall, end))
                 yield chunk
     except TimeoutError as error:
-        raise Refusal(HTTPStatus.REQUEST_TIMEOUT, f"nothing came for {stall_seconds:g} s; send it again") from error
+        reason = f"nothing came for {stall:g} s; send it again"
+        if clock() >= end:
+            reason = f"the upload took longer than {seconds:.1f} s; send it in parts, or over a faster connection"
+        raise Refusal(HTTPStatus.REQUEST_TIMEOUT, reason) from error
 
 
 async def _read_form(body: AsyncIterator[bytes], boundary: bytes, limits: Limits) -> list[UploadedFile]:

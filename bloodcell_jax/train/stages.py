@@ -69,6 +69,17 @@ def plan_stages(config: Config, params: Params, *, epoch_size: int) -> list[Trai
     return stages
 
 
+def size_warning(config: Config) -> str | None:
+    """Return what is wrong if the run ends on smaller images than those that it is evaluated on; None: nothing."""
+    last, evaluated = config.stages[-1].image_size or config.data.image_size, config.data.image_size
+    if last == evaluated:
+        return None
+    return (
+        f"the last stage trains on images of {last}x{last} pixels, and evaluation and prediction show the network "
+        f"{evaluated}x{evaluated}; leave config.stages[-1].image_size unset, or set config.data.image_size={last}"
+    )
+
+
 def stage_of_step(stages: list[TrainingStage], step: int) -> TrainingStage:
     """Return the stage that runs `step`; the last one if the run is over."""
     return next((stage for stage in stages if step < stage.stop), stages[-1])

@@ -12,10 +12,12 @@ import pytest
 
 from bloodcell_jax import cli
 from bloodcell_jax.benchmark import PARTS
+from bloodcell_jax.benchmark.command import _task
 from bloodcell_jax.benchmark.peers import PEERS, check_peers
 from bloodcell_jax.benchmark.peers.task import CannotError, Task
 from bloodcell_jax.benchmark.peers.worker import build_programs
-from bloodcell_jax.config import OptimizerConfig
+from bloodcell_jax.benchmark.programs import random_run
+from bloodcell_jax.config import Config, ModelConfig, OptimizerConfig
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
 from bloodcell_jax.models.registry import count_parameters
@@ -221,6 +223,22 @@ def test_an_optimizer_that_pytorch_lacks_is_refused(peer):
 
     with pytest.raises(CannotError, match=f"optimizer sign_sgd\\b.*{', '.join(OPTIMIZERS)}"):
         build_programs(peer, task_of("test_convnext2", optimizer=OptimizerConfig(name="sign_sgd")))
+
+
+def test_an_optimizer_that_the_plain_network_lacks_is_refused():
+    with pytest.raises(CannotError, match=r"optimizer muon\b.*adamw, adam, lion, sgd"):
+        build_programs("flax_stock", task_of("test_convnext2", optimizer=OptimizerConfig(name="muon")))
+
+
+def test_a_decay_by_layers_is_measured_and_leaves_the_peers_out():
+    config = Config(model=ModelConfig(variant="test_convnext2", dtype="float32"))
+    config.data.image_size, config.train.batch_size = 32, 8
+    config.stages[-1].optimizer.layer_decay = 0.7
+    run = random_run(config)
+    assert run.stages[0].config.optimizer.layer_decay == 0.7
+    assert run.stages[0].distances
+    with pytest.raises(CannotError, match=r"layer_decay=0\.7"):
+        _task(run)
 
 
 def test_an_optimizer_that_keras_lacks_is_refused(monkeypatch):

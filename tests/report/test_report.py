@@ -150,6 +150,16 @@ def test_what_was_trained_on_what_is_on_the_page(workdir):
     assert page.absent == []
 
 
+def test_the_image_size_of_each_stage_is_on_the_page_if_one_has_its_own(workdir):
+    before = write_report(workdir).read_text(encoding="utf-8")
+    config = json.loads((workdir / "config.json").read_text())
+    config["stages"][0]["image_size"] = 48
+    (workdir / "config.json").write_text(json.dumps(config))
+    after = write_report(workdir).read_text(encoding="utf-8")
+    assert re.findall(r'data-name="Images">([^<]*)<', before) == []
+    assert re.findall(r'data-name="Images">([^<]*)<', after) == ["48 × 48", "96 × 96"]
+
+
 @pytest.mark.parametrize(
     ("by", "said", "not_said"),
     [

@@ -1,5 +1,6 @@
 """A stage on smaller images trains as if the data were that small."""
 
+import re
 from dataclasses import replace
 
 import jax
@@ -12,6 +13,8 @@ from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models.input import resize, to_unit
 from bloodcell_jax.run.create import create_run
+from bloodcell_jax.run.preview import DRAWS, augmented_examples
+from bloodcell_jax.train.stages import size_warning
 
 CONFIG = Config(
     data=DataConfig(image_size=48),
@@ -48,6 +51,27 @@ def test_a_stage_shows_the_network_what_smaller_data_would(images, run_steps):
 def test_the_stage_after_it_is_compiled_for_whole_images(images):
     run = create_run(CONFIG, dataset_of(images))
     assert [stage.image_size for stage in run.stages] == [32, 48]
+
+
+def test_a_run_that_ends_on_smaller_images_than_it_is_evaluated_on_is_warned_of():
+    assert size_warning(CONFIG) is None
+    smaller = replace(CONFIG, stages=[StageConfig(steps=2), StageConfig(steps=2, image_size=40)])
+    assert re.search(r"40x40.*48x48.*data\.image_size=40", size_warning(smaller) or "")
+
+
+def test_the_preview_shows_the_images_of_the_stage_that_sees_them(images):
+    config = replace(CONFIG, augment=AugmentConfig(policy="none"))
+    run = create_run(config, dataset_of(images))
+    shown = augmented_examples(run)
+    assert shown.shape[2:] == (48, 48, 3)
+    originals = shown[:, 0]
+    small = np.asarray(jnp.round(resize(to_unit(originals), 32) * 255)).astype(np.uint8)
+    # Steps 0 and 1 are the first stage's. A pixel of its images is a square of pixels here.
+    places = np.arange(48) * 32 // 48
+    for step in range(2):
+        assert abs(shown[:, 1 + step].astype(int) - small[:, places][:, :, places]).max() <= 1
+    for step in range(2, DRAWS):
+        np.testing.assert_array_equal(shown[:, 1 + step], originals)
 
 
 def test_a_stage_on_larger_images_than_there_are_is_refused():

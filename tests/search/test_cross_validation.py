@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -15,7 +16,8 @@ from bloodcell_jax.evaluate.ensemble import Ensemble
 from bloodcell_jax.evaluate.metrics import METRICS, classification_metrics
 from bloodcell_jax.run.create import create_run
 from bloodcell_jax.search.cross_validation import cross_validate, fold_config, spread_of
-from bloodcell_jax.search.soup import write_soup
+from bloodcell_jax.search.fold_run import FoldRun
+from bloodcell_jax.search.soup import cook_soups, write_soup
 from bloodcell_jax.weights.model_file import read_model_file
 from bloodcell_jax.workdir import Workdir
 
@@ -95,6 +97,52 @@ def test_a_soup_is_the_mean_of_the_weights(validated, tmp_path):
     assert record.calibration is None
     expected = jax.tree.map(lambda first, second: (first + second) / 2, *parts)
     jax.tree.map(lambda ours, mean: np.testing.assert_allclose(ours, mean, atol=1e-7), soup, expected)
+
+
+@pytest.fixture
+def fine_tuned(validated, tmp_path):
+    """Return runs that say that they began with pretrained weights: what a soup is scored by stands in their files."""
+    runs = []
+    for fold, run in enumerate(validated[1]["runs"]):
+        source, folder = Workdir(validated[0] / run["path"]), Workdir(tmp_path / "runs" / str(fold))
+        folder.path.mkdir(parents=True)
+        for path in (source.model, source.splits):
+            shutil.copy(path, folder.path / path.name)
+        config = json.loads(source.config.read_text())
+        config["model"]["weights"] = "pretrained.safetensors"
+        folder.config.write_text(json.dumps(config))
+        runs.append(FoldRun(run["seed"], fold, folder))
+    return runs
+
+
+def test_a_soup_is_scored_on_test_by_the_answers_of_its_file(fine_tuned, small_config, tmp_path):
+    data = load_data(small_config.data)
+    cooked = cook_soups(tmp_path, data, fine_tuned)
+    assert cooked["reason"] is None
+    [soup] = cooked["seeds"]
+    assert (soup["seed"], soup["path"]) == (3, "soup/seed_3.safetensors")
+    test = fine_tuned[0].workdir.read_splits()["test"]
+    answers = Classifier.from_file(tmp_path / soup["path"]).predict(data.images[test])
+    expected = classification_metrics(data.labels[test], answers, data.class_names)
+    assert soup["test"]["n"] == len(test) > 0
+    assert soup["test"]["confusion_matrix"] == expected["confusion_matrix"]
+    assert soup["test"]["nll"] == pytest.approx(expected["nll"], abs=1e-5)
+    # It is another network than those that it is made of.
+    for run in fine_tuned:
+        alone = classification_metrics(
+            data.labels[test], Classifier.from_file(run.workdir.model).predict(data.images[test]), data.class_names
+        )
+        assert abs(alone["nll"] - soup["test"]["nll"]) > 1e-4
+
+
+def test_a_soup_without_a_test_split_has_no_score(fine_tuned, small_config, tmp_path):
+    for run in fine_tuned:
+        record = json.loads(run.workdir.splits.read_text())
+        del record["splits"]["test"]
+        run.workdir.splits.write_text(json.dumps(record))
+    [soup] = cook_soups(tmp_path, load_data(small_config.data), fine_tuned)["seeds"]
+    assert soup["test"] is None
+    assert (tmp_path / soup["path"]).is_file()
 
 
 def test_a_second_call_trains_no_finished_fold_and_the_page_names_each_run(validated, small_config):

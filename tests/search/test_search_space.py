@@ -27,7 +27,9 @@ def test_every_kind():
     assert steps.bounds == (16, 64)
     assert list(policy.choices) == ["d4", "randaugment:n=2,m=9"]
     assert parse("train.ema_decay:choice:none,0.9")[0].choices == {"none": None, "0.9": 0.9}
-    check_values(Config(), [rate, path, steps, policy])
+    config = Config()
+    config.augment.block = 8  # each of the 8 devices has 8 images
+    check_values(config, [rate, path, policy])
 
 
 def test_a_value_is_set_in_a_copy():
@@ -60,7 +62,16 @@ def test_what_cannot_be_read_is_refused(text, named):
 
 @pytest.mark.parametrize(
     ("text", "named"),
-    [("model.drop_path:uniform:0:7", "drop_path=7"), ("augment.policy:choice:randaugment:n=2,m=9", "m=9")],
+    [
+        ("model.drop_path:uniform:0:7", "drop_path=7"),
+        ("augment.policy:choice:randaugment:n=2,m=9", "m=9"),
+        ("model.variant:choice:convnext_atto,convnext_atomic", "convnext_atomic"),
+        ("train.batch_size:choice:16,20", "batch_size=20: 8 devices"),
+        # Both ends are multiples of the 8 devices, and what lies between is not.
+        ("train.batch_size:int:16:64", "--search=train.batch_size:int:16:64: .*batch_size=17: 8 devices"),
+        ("train.accumulate:choice:1,3", "accumulate=3"),
+        ("train.shard_state:choice:none,all", "backend=jit"),
+    ],
 )
 def test_a_value_that_is_not_legal_is_refused_before_any_trial(text, named):
     with pytest.raises(UsageError, match=named):

@@ -3,8 +3,11 @@
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 
+import numpy as np
 import optuna
 import pytest
 
@@ -63,6 +66,11 @@ def test_results_are_those_of_the_runs(swept):
         logged = [line["val/f1_macro"] for line in run.read_metrics()]
         assert trial["value"] == max(logged)
         assert list(trial["evaluations"].values()) == logged
+        assert trial["workdir"] == str(run.path)
+    page = (workdir / "index.html").read_text(encoding="utf-8")
+    links = re.findall(r'href="([^"]*report[^"]*)"', page)
+    assert sorted(links) == ["trials/0/report/index.html", "trials/1/report/index.html"]
+    assert all((workdir / link).is_file() for link in links)
     best = max(content["trials"], key=lambda trial: trial["value"])
     assert content["best"] == best["number"]
     assert content == json.loads((workdir / "sweep.json").read_text())
@@ -85,6 +93,36 @@ def test_another_search_or_configuration_is_refused(swept, small_config):
         sweep(module.with_values(small_config, {"stages[0].steps": 8}), swept[0], SEARCH, trials=2)
 
 
+def test_other_data_of_the_same_name_are_refused_with_both_hashes(small_config, cells, tmp_path):
+    path = tmp_path / "cells.npz"
+    shutil.copy(cells, path)
+    config = module.with_values(small_config, {"data.source": f"npz:{path}"})
+    workdir = tmp_path / "sweep"
+    sweep(config, workdir, SEARCH, trials=0)
+    first = study_of(workdir).user_attrs["data_sha256"][f"npz:{path}"]
+    with np.load(path) as arrays:
+        changed = dict(arrays)
+    changed["images"][0] ^= 1
+    np.savez(path, **changed)
+    with pytest.raises(UsageError, match=rf"cells\.npz had sha256 {first} and has (?!{first})[0-9a-f]{{64}}\b"):
+        sweep(config, workdir, SEARCH, trials=0)
+    shutil.copy(cells, path)
+    sweep(config, workdir, SEARCH, trials=0)
+
+
+def test_the_data_of_every_source_that_is_searched_are_known(small_config, cells, tmp_path):
+    other = tmp_path / "other.npz"
+    shutil.copy(cells, other)
+    sources = {str(source): str(source) for source in (f"npz:{cells}", f"npz:{other}")}
+    shared = module._open_study(
+        module.with_values(small_config, {"data.source": None}),
+        tmp_path,
+        [Dimension("data.source:choice", "data.source", "choice", choices=sources)],
+        None,
+    )
+    assert shared.study.user_attrs["data_sha256"].keys() == sources.keys()
+
+
 def test_a_trial_that_is_too_large_fails_and_the_next_one_begins(small_config, tmp_path, monkeypatch):
     def train(config, workdir, **_):
         raise MemoryFullError(f"{workdir}: a step needs 99 GB")
@@ -96,32 +134,36 @@ def test_a_trial_that_is_too_large_fails_and_the_next_one_begins(small_config, t
 
 
 def test_a_trial_below_the_median_is_pruned(small_config, tmp_path):
-    study = module._open_study(small_config, tmp_path, SEARCH, None)
+    study = module._open_study(small_config, tmp_path, SEARCH, None).study
     distributions = {RATE: optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True)}
     for _ in range(5):  # the pruner wants five; no F1 is as high
         better = {"value": 2.0, "intermediate_values": {1: 2.0, 2: 2.0}}
         study.add_trial(optuna.trial.create_trial(params={RATE: 0.01}, distributions=distributions, **better))
     content = sweep(small_config, tmp_path, SEARCH, trials=6)
     assert content["trials"][5]["state"] == "pruned"
+    # It has no report, and the page does not lead to one; the trials that no sweep trained have no folder.
+    assert content["trials"][5]["workdir"] == str(tmp_path / "trials" / "5")
+    assert content["trials"][0]["workdir"] is None
+    assert "trials/" not in (tmp_path / "index.html").read_text(encoding="utf-8")
     assert [line["step"] for line in Workdir(tmp_path / "trials" / "5").read_metrics()] == [2]
 
 
 def test_the_direction_follows_the_metric(small_config, tmp_path):
     config = module.with_values(small_config, {"train.best_metric": "val/loss"})
-    assert module._open_study(config, tmp_path, SEARCH, None).direction.name == "MINIMIZE"
+    assert module._open_study(config, tmp_path, SEARCH, None).study.direction.name == "MINIMIZE"
 
 
 def test_two_processes_train_different_trials_and_an_abandoned_one_is_taken_over(small_config, tmp_path):
-    study = module._open_study(small_config, tmp_path, SEARCH, None)
+    shared = module._open_study(small_config, tmp_path, SEARCH, None)
 
     def take():
         # Locks belong to an open file, so one process can play two.
-        return next_trial(study, tmp_path, 2, lambda n: module._sampler(small_config, n), own_storage=True)
+        return next_trial(shared, 2, lambda n: module._sampler(small_config, n))
 
     with take() as first, take() as second, take() as third:
         assert (first.number, second.number, third) == (0, 1, None)
         value = SEARCH[0].suggest(second)
-        study.tell(first, 0.5)
+        shared.study.tell(first, 0.5)
     with take() as again:
         assert again.number == 1
         assert SEARCH[0].suggest(again) == value

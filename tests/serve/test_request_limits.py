@@ -1,17 +1,21 @@
 """What a server refuses: too much at a time, bombs, stalls; and nothing that is sent reaches the disk."""
 
+import contextlib
 import io
 import re
 import socket
 import struct
 import sys
 import threading
+import time
 import zipfile
 import zlib
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from bloodcell_jax.serve import connection as connections
 from bloodcell_jax.serve.limits import Admission, Limits, Refusal
 
 MEBIBYTE = 2**20
@@ -128,6 +132,63 @@ def test_an_upload_that_stalls_is_ended(limited):
         head = f"POST /predict HTTP/1.1\r\nHost: localhost:{server.port}\r\nContent-Type: image/png\r\n"
         connection.sendall(f"{head}Content-Length: 100\r\n\r\nabc".encode())
         assert b" 408 " in connection.makefile("rb").readline()
+
+
+def test_a_client_that_sends_a_byte_now_and_then_keeps_no_place(limited):
+    """Each byte comes long before a pause would end the upload, which has 0.2 s and 100 bytes at 1,000 a second."""
+    server = limited(stall_seconds=0.2, slowest_upload=1_000)
+    begun, sent = time.monotonic(), 0
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        head = f"POST /predict HTTP/1.1\r\nHost: localhost:{server.port}\r\nContent-Type: image/png\r\n"
+        connection.sendall(f"{head}Content-Length: 100\r\n\r\n".encode())
+        connection.settimeout(0.02)
+        reply = b""
+        while not reply:
+            assert time.monotonic() < begun + 30
+            connection.sendall(b"x")
+            sent += 1
+            with contextlib.suppress(TimeoutError):
+                reply = connection.recv(1_000)
+    assert b" 408 " in reply
+    assert time.monotonic() - begun >= 0.3
+    assert sent < 100
+
+
+@pytest.mark.parametrize("begun", ["GET /health HTTP/1.1\r\nX: ", "refused"])
+def test_a_connection_on_which_no_request_begins_is_closed(begun, limited, monkeypatch):
+    """A head that never ends, or bytes of a body behind its refusal, which uvicorn would read for good."""
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    server = limited(upload_bytes=100)
+    if begun == "refused":
+        head = f"POST /predict HTTP/1.1\r\nHost: localhost:{server.port}\r\nContent-Type: image/png\r\n"
+        begun = f"{head}Content-Length: 100000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(begun.encode())
+        connection.settimeout(0.02)
+        start, closed = time.monotonic(), False
+        while not closed:
+            assert time.monotonic() < start + 30
+            try:
+                connection.sendall(b"x")
+                closed = connection.recv(1_000) == b""
+            except TimeoutError:
+                pass
+            except (BrokenPipeError, ConnectionResetError):
+                closed = True
+    assert server.get("/health").status_code == 200
+
+
+def test_an_upload_of_a_slow_line_is_taken(limited, pixels, png):
+    """It takes longer than a pause may, and no longer than its size allows."""
+    server = limited(stall_seconds=2, slowest_upload=100)
+    body = png(pixels[0])
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        head = f"POST /predict HTTP/1.1\r\nHost: localhost:{server.port}\r\nContent-Type: image/png\r\n"
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode())
+        for part in np.array_split(np.frombuffer(body, np.uint8), 6):
+            time.sleep(0.4)
+            connection.sendall(part.tobytes())
+        assert b" 200 " in connection.makefile("rb").readline()
 
 
 def test_nothing_is_asked_of_a_model_that_is_being_compiled(limited, pixels, png):

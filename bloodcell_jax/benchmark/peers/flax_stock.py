@@ -9,7 +9,7 @@ from flax import linen as nn
 from flax.training.train_state import TrainState
 
 from bloodcell_jax.benchmark.peers.task import CannotError, PeerPrograms, Task
-from bloodcell_jax.train.optimizers import create_optimizer
+from bloodcell_jax.train.optimizers import OPTIMIZERS, create_optimizer
 from bloodcell_jax.train.schedules import create_schedule
 
 _ACTIVATIONS = {
@@ -78,10 +78,14 @@ def build(task: Task) -> PeerPrograms:
     """Return the programs of this peer.
 
     Raises:
-      CannotError: its network does not have the stem of the task.
+      CannotError: it does not have the stem or the optimizer of the task.
     """
     if task.variant.stem != "patch":
         raise CannotError(f"{task.name} has an overlapping stem, and this peer has a patch stem only")
+    others = [name for name in OPTIMIZERS if name != "muon"]
+    if task.optimizer.name not in others:
+        # Ours tells the matrices of the blocks from the rest by the paths of our own network.
+        raise CannotError(f"it has no optimizer {task.optimizer.name}; choose one of {', '.join(others)}")
     model = ConvNeXt(task, jnp.dtype(task.dtype))
     images = jax.random.normal(jax.random.key(task.seed), (task.batch_size, task.image_size, task.image_size, 3))
     labels = jax.nn.one_hot(jnp.arange(task.batch_size) % task.num_classes, task.num_classes)
