@@ -26,6 +26,7 @@ class Settings:
       dtype: precision of the computation.
       most_epochs: of a stage; None: as many as the row says.
       explain: cells that the report of each run explains.
+      block: `augment.block`; the devices are at most 64 / block, and small blocks cost more on a CPU.
     """
 
     variant: str
@@ -35,6 +36,7 @@ class Settings:
     dtype: str
     most_epochs: float | None
     explain: int
+    block: int = 32
 
     def config_of(self, entry: Entry, data: TableData, weights: str | None) -> Config:
         """Return the configuration of a run of the table.
@@ -54,6 +56,7 @@ class Settings:
                 # As in configs/pbc_scratch.py: the published layer scale, 1e-6, is for long trainings.
                 config.model = replace(config.model, drop_path=0.1, layer_scale=0.1)
                 config.stages = recipes.from_scratch(epochs=sum(stage.epochs or 0 for stage in config.stages))
+        config.augment = replace(config.augment, block=self.block)
         if self.most_epochs is not None:
             most = self.most_epochs
             config.stages = [replace(stage, epochs=min(stage.epochs or most, most)) for stage in config.stages]
@@ -63,7 +66,14 @@ class Settings:
 
 QUICK = Settings("convnext_atto", "convnext_atto.d2_in1k", 48, ONE_CHAIN, "float32", most_epochs=3.0, explain=0)
 FULL = Settings(
-    "convnext_base", "convnext_base.fb_in22k_ft_in1k", 96, SUITES["chains"], "bfloat16", most_epochs=None, explain=20
+    "convnext_base",
+    "convnext_base.fb_in22k_ft_in1k",
+    96,
+    SUITES["chains"],
+    "bfloat16",
+    most_epochs=None,
+    explain=20,
+    block=8,
 )
 
 

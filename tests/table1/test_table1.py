@@ -7,6 +7,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from bloodcell_jax.augment.corruptions.chains import chain
 from bloodcell_jax.config import DataConfig, validate
@@ -201,12 +202,14 @@ def test_sentences_say_what_the_intervals_hold():
     compared = comparisons_of(labels, of_runs, questions)
     assert [each["about"] for each in compared] == ["More", "Same"]
     assert compared[0]["clean"]["difference"] == 0.25
-    runs = [{"name": name} | {on: scores_of(labels, of[on], 2) for on in of} for name, of in of_runs.items()]
-    unfinished = {"name": "late", "clean": None, "corrupted": None}
+    runs = [
+        {"title": name, "data": "raw"} | {on: scores_of(labels, of[on], 2) for on in of} for name, of in of_runs.items()
+    ]
+    unfinished = {"title": "late", "data": "raw", "clean": None, "corrupted": None}
     said = findings([*runs, unfinished], compared)
-    assert "many has the highest accuracy, 75.0 %" in said[0]
+    assert '"many" on raw data has the highest accuracy, 75.0 %' in said[0]
     assert "overlap" not in said[0]
-    assert "few has the highest accuracy, 37.5 %" in said[1]
+    assert '"few" on raw data has the highest accuracy, 37.5 %' in said[1]
     assert "50.0 % to 75.0 % on clean" in said[2]
     assert "31.2 points on average" in said[2]
     assert "better on clean images (+25.0 points" in said[3]
@@ -218,14 +221,17 @@ def test_sentences_say_what_the_intervals_hold():
 def test_near_runs_are_said_to_overlap():
     labels = np.tile([0, 1], 200)
     scored = [scores_of(labels, answers(labels, right), 2) for right in (300, 296)]
-    runs = [{"name": name, "clean": scores, "corrupted": scores} for name, scores in zip("ab", scored, strict=True)]
-    assert "the intervals of b overlap" in findings(runs, [])[0]
+    runs = [
+        {"title": title, "data": "raw", "clean": scores, "corrupted": scores}
+        for title, scores in zip("ab", scored, strict=True)
+    ]
+    assert 'the intervals of "b" on raw data overlap' in findings(runs, [])[0]
 
 
 @pytest.mark.exhaustive
 def test_a_whole_table(source, tmp_path, caplog):
     """Three runs of a test network: results, page, what a second call does, and what it refuses."""
-    tiny = replace(QUICK, variant="test_convnext2", image_size=SIDE, most_epochs=1.0)
+    tiny = replace(QUICK, variant="test_convnext2", image_size=SIDE, most_epochs=1.0, block=8)
     chosen = [Entry(ROWS["cnn"], cleaned=False), Entry(ROWS[BASE], cleaned=False), Entry(ROWS[BASE], cleaned=True)]
     data, workdir = DataConfig(source=f"npz:{source}"), tmp_path / "table"
     content = train_table(data, workdir, tiny, chosen, weights="none")
@@ -239,7 +245,7 @@ def test_a_whole_table(source, tmp_path, caplog):
     assert len(content["comparisons"]) == 2
     page = (workdir / "index.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 3
-    assert all(sentence.split("(")[0].replace("'", "&#39;") in page for sentence in content["findings"])
+    assert all(str(escape(sentence)) in page for sentence in content["findings"])
     trained = {path: path.stat().st_mtime_ns for path in workdir.glob("runs/*/checkpoints/*")}
     assert trained
     assert train_table(data, workdir, tiny, chosen) == content
