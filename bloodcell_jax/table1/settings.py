@@ -9,7 +9,7 @@ from bloodcell_jax.evaluate.robustness.suites import SUITES, Suite
 from bloodcell_jax.table1.corrupted_test import ONE_CHAIN
 from bloodcell_jax.table1.rows import Entry
 from bloodcell_jax.table1.table_data import TableData
-from bloodcell_jax.weights.catalog import find_weights
+from bloodcell_jax.weights import read_weights_info
 
 logger = logging.getLogger(__name__)
 
@@ -86,16 +86,20 @@ def find_start(settings: Settings, asked: str | None, *, random_if_none: bool) -
       random_if_none: if the published ones cannot be had, begin from random weights and say so.
 
     Raises:
-      UsageError: they cannot be had.
+      UsageError: they cannot be had, or are those of another network.
     """
     if asked == "none":
         return None
     wanted = settings.published if asked is None else asked
     try:
-        find_weights(wanted)
+        info = read_weights_info(wanted, settings.variant)
     except DataError as error:
         if asked is not None or not random_if_none:
             raise UsageError(f"--weights: {error}; or give --weights=none to train from random weights") from error
         logger.warning("%s; all rows are trained from random weights: freezing is then not compared", error)
         return None
+    if info.variant != settings.variant:
+        raise UsageError(
+            f"--weights={wanted}: holds {info.variant}, and the table trains {settings.variant}; name weights of that"
+        )
     return wanted

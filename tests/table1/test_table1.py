@@ -19,6 +19,7 @@ from bloodcell_jax.data.synthetic import draw_cells
 from bloodcell_jax.devices.parallel import create_parallel
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.robustness.corrupted import changes_of
+from bloodcell_jax.models.registry import create_model, param_shapes
 from bloodcell_jax.report.table1_page import write_table1_page
 from bloodcell_jax.table1.corrupted_test import ONE_CHAIN, one_chain
 from bloodcell_jax.table1.findings import findings
@@ -27,7 +28,9 @@ from bloodcell_jax.table1.rows import BASE, ROWS, Entry, entries
 from bloodcell_jax.table1.settings import FULL, QUICK, find_start
 from bloodcell_jax.table1.table import train_table
 from bloodcell_jax.table1.table_data import cut, prepare_data
+from bloodcell_jax.weights import save_weights
 from bloodcell_jax.weights.catalog import CATALOG
+from bloodcell_jax.weights.info import variant_info
 
 SIDE, PLANTED = 32, 24
 
@@ -137,8 +140,8 @@ def test_the_configurations(prepared, weights):
 
 
 def test_where_the_weights_come_from(caplog, tmp_path):
-    weights = tmp_path / "mine.safetensors"
-    gone = replace(QUICK, published="convnext_atto.gone")
+    weights, network = tmp_path / "mine.safetensors", "test_convnext2"
+    gone = replace(QUICK, variant=network, published="convnext_atto.gone")
     with caplog.at_level(logging.WARNING):
         assert find_start(gone, None, random_if_none=True) is None
     assert "convnext_atto.gone" in caplog.text
@@ -146,10 +149,13 @@ def test_where_the_weights_come_from(caplog, tmp_path):
     for asked, fallback in ((None, False), (str(weights), True)):
         with pytest.raises(UsageError, match=r"--weights: .*no such file.*--weights=none"):
             find_start(gone, asked, random_if_none=fallback)
-    weights.touch()
+    shapes = param_shapes(create_model(network, 10), SIDE)
+    save_weights(weights, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes), variant_info(network, 10))
     assert find_start(gone, str(weights), random_if_none=True) == str(weights)
     assert find_start(replace(gone, published=str(weights)), None, random_if_none=False) == str(weights)
     assert find_start(gone, "none", random_if_none=False) is None
+    with pytest.raises(UsageError, match=rf"mine.safetensors: holds {network}, .*trains convnext_atto"):
+        find_start(QUICK, str(weights), random_if_none=True)
     assert {FULL.published, QUICK.published} <= set(CATALOG)
 
 
