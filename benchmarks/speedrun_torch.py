@@ -59,7 +59,7 @@ class Cells(Dataset):
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             if torch.rand(()) < 0.5:
                 image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-        pixels = (np.asarray(image, np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+        pixels = (np.asarray(image, np.float32) / 255 - np.asarray(MEAN, np.float32)) / np.asarray(STD, np.float32)
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), label
 
 
@@ -106,7 +106,7 @@ def main() -> None:
     val_batches = DataLoader(val, 256, **workers)
     model = timm.create_model(
         arguments.model, num_classes=len(train.classes), drop_path_rate=0.1, ls_init_value=0.1
-    ).to(memory_format=torch.channels_last)
+    ).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - its stubs lack this form
     optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.learning_rate, weight_decay=0.05)
     steps, warmup = round(arguments.epochs * len(batches)), len(batches)
     schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parents[1] / "configs"
 REPORT = runpy.run_path(str(FOLDER / "report_table1.py"))
 RECIPES = runpy.run_path(str(FOLDER / "fine_tune.py"))
 ARGUMENTS = {"quickstart": [""], "pbc_scratch": [""], "pbc_48px": [""], "convnext_base": [""]}
-ARGUMENTS |= {"report_table1": REPORT["ROWS"], "fine_tune": tuple(RECIPES["RECIPES"])}
+ARGUMENTS |= {"report_table1": tuple(REPORT["ROWS"]), "fine_tune": tuple(RECIPES["RECIPES"])}
 
 
 def test_all_are_listed_here():

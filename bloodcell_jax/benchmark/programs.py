@@ -43,10 +43,11 @@ def measured_config(config: Config) -> Config:
     The stage trains on images even if the configuration caches features, because the backbone is to be measured too.
     """
     config = copy.deepcopy(config)
+    # The names of the classes go with the data.
+    config.model = replace(config.model, weights=None, num_classes=_count_classes(config))
     image_size = config.stages[-1].image_size or config.data.image_size
     config.stages = [replace(config.stages[-1], cached_views=None, image_size=None)]
     config.data = DataConfig(source="random pixels", image_size=image_size, group_duplicates=False, feed="resident")
-    config.model = replace(config.model, weights=None)
     return config
 
 
@@ -54,9 +55,9 @@ def random_run(config: Config) -> Run:
     """Return the run to measure."""
     # More images would change nothing: they lie on the device, and a step gathers its batch by index.
     count = 2 * config.train.batch_size + 256
-    names = tuple(f"class {i}" for i in range(_count_classes(config)))
     config = measured_config(config)
     images, labels = random_examples(config, count)
+    names = tuple(f"class {i}" for i in range(_count_classes(config)))
     dataset = Dataset(images, labels, names, ids=tuple(map(str, range(count))), source="random pixels")
     return create_run(config, dataset)
 

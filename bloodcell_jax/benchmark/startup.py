@@ -45,8 +45,8 @@ def measure_startup(config: Config) -> dict[str, float | int]:
 
 
 def _command(config: Config, folder: Path) -> list[str]:
-    images, labels = random_examples(config, _EXAMPLES)
     config = measured_config(config)
+    images, labels = random_examples(config, _EXAMPLES)
     # Reading is part of a launch. The arrays are not compressed, because the arrays of users usually are not.
     np.savez(folder / "pixels.npz", images=images, labels=labels)
     config.data.source = f"npz:{folder / 'pixels.npz'}"

@@ -62,7 +62,7 @@ def file_view(path: Path) -> dict[str, Any]:
 def loss_figure(records: Sequence[Mapping]) -> Markup | None:
     """Return the losses of a run over its steps, from the lines of its log; None if it has none."""
     figure = _figure(records, "Loss", ("train/loss", "val/loss"), log=True)
-    return figure["svg"] if figure else None
+    return None if figure is None else figure["svg"]
 
 
 def _figure(records: Sequence[Mapping], title: str, fields: Sequence[str], *, log: bool) -> dict[str, Any] | None:

@@ -92,7 +92,7 @@ _COST_COLUMNS = (
 
 
 def _cost_table(costs: list[StageCost]) -> str:
-    rows = [_COST_COLUMNS]
+    rows: list[tuple[str, ...]] = [_COST_COLUMNS]
     for cost in costs:
         figures = (
             _shown(cost.flops, 1e9, ".2f"),

@@ -24,11 +24,11 @@ def _best(runs: Sequence[Mapping[str, Any]], on: str) -> str:
     best = max(runs, key=lambda run: run[on]["accuracy"])
     low, high = best[on]["accuracy_ci95"]
     text = (
-        f"On {on} test images, {best['name']} has the highest accuracy, {_percent(best[on]['accuracy'])} "
+        f"On {on} test images, {_named(best)} has the highest accuracy, {_percent(best[on]['accuracy'])} "
         f"({100 * low:.1f} to {100 * high:.1f})"
     )
-    others = [run["name"] for run in runs if run is not best and run[on]["accuracy_ci95"][1] >= low]
-    return f"{text}; the intervals of {', '.join(others)} overlap with its own." if others else f"{text}."
+    others = [_named(run) for run in runs if run is not best and run[on]["accuracy_ci95"][1] >= low]
+    return f"{text}; the intervals of {'; '.join(others)} overlap with its own." if others else f"{text}."
 
 
 def _spread(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -52,6 +52,10 @@ def _effect(compared: Mapping[str, Any], on: str) -> str:
     points, (low, high) = 100 * compared["difference"], compared["ci95"]
     verdict = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
     return f"{verdict} on {on} images ({points:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _named(run: Mapping[str, Any]) -> str:
+    return f'"{run["title"]}" on {run["data"]} data'
 
 
 def _percent(share: float) -> str:

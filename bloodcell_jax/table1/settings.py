@@ -9,7 +9,7 @@ from bloodcell_jax.evaluate.robustness.suites import SUITES, Suite
 from bloodcell_jax.table1.corrupted_test import ONE_CHAIN
 from bloodcell_jax.table1.rows import Entry
 from bloodcell_jax.table1.table_data import TableData
-from bloodcell_jax.weights.catalog import find_weights
+from bloodcell_jax.weights import read_weights_info
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ class Settings:
       dtype: precision of the computation.
       most_epochs: of a stage; None: as many as the row says.
       explain: cells that the report of each run explains.
+      block: `augment.block`; the devices are at most 64 / block, and small blocks cost more on a CPU.
     """
 
     variant: str
@@ -35,6 +36,7 @@ class Settings:
     dtype: str
     most_epochs: float | None
     explain: int
+    block: int = 32
 
     def config_of(self, entry: Entry, data: TableData, weights: str | None) -> Config:
         """Return the configuration of a run of the table.
@@ -54,6 +56,7 @@ class Settings:
                 # As in configs/pbc_scratch.py: the published layer scale, 1e-6, is for long trainings.
                 config.model = replace(config.model, drop_path=0.1, layer_scale=0.1)
                 config.stages = recipes.from_scratch(epochs=sum(stage.epochs or 0 for stage in config.stages))
+        config.augment = replace(config.augment, block=self.block)
         if self.most_epochs is not None:
             most = self.most_epochs
             config.stages = [replace(stage, epochs=min(stage.epochs or most, most)) for stage in config.stages]
@@ -63,7 +66,14 @@ class Settings:
 
 QUICK = Settings("convnext_atto", "convnext_atto.d2_in1k", 48, ONE_CHAIN, "float32", most_epochs=3.0, explain=0)
 FULL = Settings(
-    "convnext_base", "convnext_base.fb_in22k_ft_in1k", 96, SUITES["chains"], "bfloat16", most_epochs=None, explain=20
+    "convnext_base",
+    "convnext_base.fb_in22k_ft_in1k",
+    96,
+    SUITES["chains"],
+    "bfloat16",
+    most_epochs=None,
+    explain=20,
+    block=8,
 )
 
 
@@ -76,16 +86,20 @@ def find_start(settings: Settings, asked: str | None, *, random_if_none: bool) -
       random_if_none: if the published ones cannot be had, begin from random weights and say so.
 
     Raises:
-      UsageError: they cannot be had.
+      UsageError: they cannot be had, or are those of another network.
     """
     if asked == "none":
         return None
     wanted = settings.published if asked is None else asked
     try:
-        find_weights(wanted)
+        info = read_weights_info(wanted, settings.variant)
     except DataError as error:
         if asked is not None or not random_if_none:
             raise UsageError(f"--weights: {error}; or give --weights=none to train from random weights") from error
         logger.warning("%s; all rows are trained from random weights: freezing is then not compared", error)
         return None
+    if info.variant != settings.variant:
+        raise UsageError(
+            f"--weights={wanted}: holds {info.variant}, and the table trains {settings.variant}; name weights of that"
+        )
     return wanted

@@ -7,6 +7,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from bloodcell_jax.augment.corruptions.chains import chain
 from bloodcell_jax.config import DataConfig, validate
@@ -18,6 +19,7 @@ from bloodcell_jax.data.synthetic import draw_cells
 from bloodcell_jax.devices.parallel import create_parallel
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.robustness.corrupted import changes_of
+from bloodcell_jax.models.registry import create_model, param_shapes
 from bloodcell_jax.report.table1_page import write_table1_page
 from bloodcell_jax.table1.corrupted_test import ONE_CHAIN, one_chain
 from bloodcell_jax.table1.findings import findings
@@ -26,7 +28,9 @@ from bloodcell_jax.table1.rows import BASE, ROWS, Entry, entries
 from bloodcell_jax.table1.settings import FULL, QUICK, find_start
 from bloodcell_jax.table1.table import train_table
 from bloodcell_jax.table1.table_data import cut, prepare_data
+from bloodcell_jax.weights import save_weights
 from bloodcell_jax.weights.catalog import CATALOG
+from bloodcell_jax.weights.info import variant_info
 
 SIDE, PLANTED = 32, 24
 
@@ -136,8 +140,8 @@ def test_the_configurations(prepared, weights):
 
 
 def test_where_the_weights_come_from(caplog, tmp_path):
-    weights = tmp_path / "mine.safetensors"
-    gone = replace(QUICK, published="convnext_atto.gone")
+    weights, network = tmp_path / "mine.safetensors", "test_convnext2"
+    gone = replace(QUICK, variant=network, published="convnext_atto.gone")
     with caplog.at_level(logging.WARNING):
         assert find_start(gone, None, random_if_none=True) is None
     assert "convnext_atto.gone" in caplog.text
@@ -145,10 +149,13 @@ def test_where_the_weights_come_from(caplog, tmp_path):
     for asked, fallback in ((None, False), (str(weights), True)):
         with pytest.raises(UsageError, match=r"--weights: .*no such file.*--weights=none"):
             find_start(gone, asked, random_if_none=fallback)
-    weights.touch()
+    shapes = param_shapes(create_model(network, 10), SIDE)
+    save_weights(weights, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes), variant_info(network, 10))
     assert find_start(gone, str(weights), random_if_none=True) == str(weights)
     assert find_start(replace(gone, published=str(weights)), None, random_if_none=False) == str(weights)
     assert find_start(gone, "none", random_if_none=False) is None
+    with pytest.raises(UsageError, match=rf"mine.safetensors: holds {network}, .*trains convnext_atto"):
+        find_start(QUICK, str(weights), random_if_none=True)
     assert {FULL.published, QUICK.published} <= set(CATALOG)
 
 
@@ -201,12 +208,14 @@ def test_sentences_say_what_the_intervals_hold():
     compared = comparisons_of(labels, of_runs, questions)
     assert [each["about"] for each in compared] == ["More", "Same"]
     assert compared[0]["clean"]["difference"] == 0.25
-    runs = [{"name": name} | {on: scores_of(labels, of[on], 2) for on in of} for name, of in of_runs.items()]
-    unfinished = {"name": "late", "clean": None, "corrupted": None}
+    runs = [
+        {"title": name, "data": "raw"} | {on: scores_of(labels, of[on], 2) for on in of} for name, of in of_runs.items()
+    ]
+    unfinished = {"title": "late", "data": "raw", "clean": None, "corrupted": None}
     said = findings([*runs, unfinished], compared)
-    assert "many has the highest accuracy, 75.0 %" in said[0]
+    assert '"many" on raw data has the highest accuracy, 75.0 %' in said[0]
     assert "overlap" not in said[0]
-    assert "few has the highest accuracy, 37.5 %" in said[1]
+    assert '"few" on raw data has the highest accuracy, 37.5 %' in said[1]
     assert "50.0 % to 75.0 % on clean" in said[2]
     assert "31.2 points on average" in said[2]
     assert "better on clean images (+25.0 points" in said[3]
@@ -218,14 +227,17 @@ def test_sentences_say_what_the_intervals_hold():
 def test_near_runs_are_said_to_overlap():
     labels = np.tile([0, 1], 200)
     scored = [scores_of(labels, answers(labels, right), 2) for right in (300, 296)]
-    runs = [{"name": name, "clean": scores, "corrupted": scores} for name, scores in zip("ab", scored, strict=True)]
-    assert "the intervals of b overlap" in findings(runs, [])[0]
+    runs = [
+        {"title": title, "data": "raw", "clean": scores, "corrupted": scores}
+        for title, scores in zip("ab", scored, strict=True)
+    ]
+    assert 'the intervals of "b" on raw data overlap' in findings(runs, [])[0]
 
 
 @pytest.mark.exhaustive
 def test_a_whole_table(source, tmp_path, caplog):
     """Three runs of a test network: results, page, what a second call does, and what it refuses."""
-    tiny = replace(QUICK, variant="test_convnext2", image_size=SIDE, most_epochs=1.0)
+    tiny = replace(QUICK, variant="test_convnext2", image_size=SIDE, most_epochs=1.0, block=8)
     chosen = [Entry(ROWS["cnn"], cleaned=False), Entry(ROWS[BASE], cleaned=False), Entry(ROWS[BASE], cleaned=True)]
     data, workdir = DataConfig(source=f"npz:{source}"), tmp_path / "table"
     content = train_table(data, workdir, tiny, chosen, weights="none")
@@ -239,7 +251,7 @@ def test_a_whole_table(source, tmp_path, caplog):
     assert len(content["comparisons"]) == 2
     page = (workdir / "index.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 3
-    assert all(sentence.split("(")[0].replace("'", "&#39;") in page for sentence in content["findings"])
+    assert all(str(escape(sentence)) in page for sentence in content["findings"])
     trained = {path: path.stat().st_mtime_ns for path in workdir.glob("runs/*/checkpoints/*")}
     assert trained
     assert train_table(data, workdir, tiny, chosen) == content
