@@ -98,7 +98,7 @@ def _evaluate(values: flags.FlagValues) -> None:
             show=show,
             **finding(values),
         )
-    page = write_evaluation_page(folder, classifier.workdir or Path(os.path.expanduser(value_of(values, "model"))))
+    page = write_evaluation_page(folder, classifier.file or classifier.run)
     if value_of(values, "json"):
         print(json.dumps({"folder": str(folder.path), "metrics": scores, "suites": suites}, indent=2, allow_nan=False))
         return
