@@ -126,17 +126,20 @@ def suites_of(classifier: Classifier) -> dict[str, Any]:
 
 def section(results: dict[str, Any]) -> str:
     """Return the scores as Markdown, for the card."""
-    file, run = results["val"]["file"], results["val"]["run"]
+    val, (file, run) = results["val"], (results["val"][name] for name in ("file", "run"))
     low, high = file["accuracy_ci95"]
     lines = [
-        f"On {results['val']['n']:,} cells of val. The accuracy has a 95 % interval from {low:.3f} to {high:.3f}.",
+        f"On {val['n']:,} cells of val. The accuracy has a 95 % interval from {low:.3f} to {high:.3f}. Rounding to float16 "
+        f"changed {val['changed_answers']} answers, and no probability by more than "
+        f"{val['largest_change_of_a_probability']:.4f}.",
         "",
         "| | this file (float16) | the run (float32) |",
         "|---|---:|---:|",
         *(f"| {name.replace('_', ' ')} | {file[name]:.4f} | {run[name]:.4f} |" for name in _SHOWN),
         f"| cells called unknown | {100 * file['unknown_share']:.1f} % | {100 * run['unknown_share']:.1f} % |",
     ]
-    lines += [f"| accuracy on `{name}` | | {mean['accuracy']:.3f} |" for name, mean in results["suites"].items()]
+    suites = results["suites"].items()
+    lines += [f"| balanced accuracy on `{name}` | | {mean['balanced_accuracy']:.4f} |" for name, mean in suites]
     lines += ["", "| class | cells | sensitivity | precision | taken most often for |", "|---|---:|---:|---:|---|"]
     matrix = np.array(file["confusion_matrix"])
     names = list(file["per_class"])
