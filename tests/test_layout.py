@@ -87,10 +87,10 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "tensorflow_datasets": "tensorflow-datasets",
 }
-# Peers of the benchmark, the search of `sweep`, a format of exports, another map of embeddings, the server, and what
-# JAX writes its cache with if it is there.
+# Peers of the benchmark, the search of `sweep`, a format of exports, another map of embeddings, the server, the hub,
+# and what JAX writes its cache with if it is there.
 OPTIONAL = {"keras", "onnx", "optuna", "torch", "umap", "starlette", "uvicorn", "python_multipart", "threadpoolctl"}
-OPTIONAL |= {"zstandard"}
+OPTIONAL |= {"huggingface_hub", "zstandard"}
 # tensorflow-datasets imports it without requiring it.
 FOR_OTHERS = {"importlib_resources"}
 

@@ -21,7 +21,8 @@ def define_checkpoint(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "model",
         None,
-        f"in place of a workdir: a run's model.safetensors, or what comes with the library: {', '.join(SHIPPED)}",
+        f"in place of a workdir: a run's model.safetensors; what comes with the library, {', '.join(SHIPPED)}; or "
+        "hf:OWNER/NAME[@REVISION], what `push` put on the Hugging Face hub",
         flag_values=values,
     )
     flags.DEFINE_string("checkpoint", None, "best, last or a step of the workdir; unset: best", flag_values=values)

@@ -105,14 +105,17 @@ class Classifier:
 
     @classmethod
     def from_pretrained(cls, name: str, *, tta: bool = False) -> "Classifier":
-        """Load a model that comes with the library, such as pbc_atto; `tta` is that of `from_workdir`.
+        """Load a model by its name: pbc_atto, which comes with the library, or hf:OWNER/NAME[@REVISION] of the hub.
+
+        `tta` is that of `from_workdir`.
 
         Raises:
           UsageError: there is no such model, or a file has the same name; names what there is.
+          DataError: it cannot be downloaded, or is no model of a run.
         """
         path = find_named_model(name)
         if path is None:
-            raise UsageError(f"{name}: no such model; there is {', '.join(SHIPPED)}; from_file reads a file")
+            raise UsageError(f"{name}: no such model; there is {', '.join(SHIPPED)}, and hf:OWNER/NAME")
         return cls.from_file(path, tta=tta)
 
     @property

@@ -221,10 +221,11 @@ def find_weights(path: Path | str) -> Path:
     """Return the file, the file of a run's model, or the file of a name: shipped, or downloaded once.
 
     Args:
-      path: a file, the workdir of a finished run, the name of a shipped model, or a name in the catalog.
+      path: a file, the workdir of a finished run, the name of a shipped model, hf:OWNER/NAME[@REVISION], or a name in
+        the catalog.
 
     Raises:
-      UsageError: a file has the name of a shipped model.
+      UsageError: a file has the name of a shipped model, or a name on the hub is none.
       DataError: there is neither such a file nor such a name, or the folder holds no model, or the download failed.
     """
     if named := find_named_model(path):

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.pretrained import SHIPPED, shipped_model
+from bloodcell_jax.weights.hub import PREFIX, hub_file
 
 
 def find_model(name: Path | str) -> Path:
     """Return the file of a model by its name or its path.
 
     Raises:
-      UsageError: a file has the name of a shipped model.
+      UsageError, DataError: as `find_named_model`.
       DataError: a bare name is neither a model nor a file. Whether another path leads to a file is not looked at.
     """
     if named := find_named_model(name):
@@ -29,5 +30,6 @@ def find_named_model(name: Path | str) -> Path | None:
 
     Raises:
       UsageError: a file has the name of a shipped model.
+      UsageError, DataError: as `hub_file`, for a name on the hub.
     """
-    return shipped_model(name)
+    return hub_file(str(name)) if str(name).startswith(PREFIX) else shipped_model(name)
