@@ -21,3 +21,16 @@ def shipped_model(name: str | Path) -> Path | None:
             "path, or the first from another folder"
         )
     return shipped
+
+
+def check_new_folder(folder: Path, weights: str | None) -> None:
+    """Check that a folder, once it is made, does not turn the name of a run's weights into two things.
+
+    Raises:
+      UsageError: it, or one that it lies in, would have the name of the shipped model that the run starts from.
+    """
+    if weights in SHIPPED and Path(weights).absolute() in (folder.absolute(), *folder.absolute().parents):
+        raise UsageError(
+            f"workdir={folder}: would give a folder the name of {weights}, which the run starts from; choose another "
+            "name, or the same command could not resume the run"
+        )

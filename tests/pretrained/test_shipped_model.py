@@ -146,6 +146,16 @@ def test_a_run_of_the_same_name_is_refused_by_adapt(tmp_path, monkeypatch):
         get_config("pbc_atto")
 
 
+@pytest.mark.parametrize("workdir", ["pbc_atto", "pbc_atto/first"])
+def test_a_run_from_it_may_not_hide_it(workdir, tmp_path, monkeypatch):
+    """The command that resumes such a run would name the run's own folder."""
+    monkeypatch.chdir(tmp_path)
+    config = Config(data=DataConfig(source="synthetic:80"), model=ModelConfig(weights="pbc_atto"))
+    with pytest.raises(UsageError, match="choose another name"):
+        bc.train_and_evaluate(config, workdir)
+    assert not os.listdir()
+
+
 def test_a_misspelt_name_is_answered_with_those_there_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="pbc_atto"):
