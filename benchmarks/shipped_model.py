@@ -6,7 +6,8 @@
 The parameters of the run's best checkpoint are rounded to float16. Val then calibrates the rounded network anew:
 temperature, confidence to keep, and what it knows, with `--features` training images in place of the 2,000 that a run
 keeps, so that the file has at most 8 MB. The file says `--origin` in place of the run's data source, which is a path of
-one machine. The same run on the same machine gives the same bytes.
+one machine, and `--view` in place of what the run saw of its files: they were cut from PBC's files before the run, and
+without this, `predict` would warn of PBC's own files. The same run on the same machine gives the same bytes.
 
 Then val is answered twice, by the run and by the file that was written. The results hold both scores, and the section
 between the marks of the card, `README.md` beside the model, is written anew from them. The suites of corruptions in it
@@ -27,6 +28,7 @@ import numpy as np
 from absl import app, flags
 
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.geometry import View
 from bloodcell_jax.data.sampling import sampler_of
 from bloodcell_jax.devices.parallel import create_parallel
 from bloodcell_jax.errors import UsageError
@@ -53,6 +55,7 @@ flags.DEFINE_string(
     "trained on the PBC dataset (A. Acevedo et al., Data in Brief 30 (2020) 105474, CC BY 4.0)",
     "what the file says of where its weights come from",
 )
+flags.DEFINE_list("view", ["360", "200"], "shorter side of the published files, and of the square that is looked at")
 flags.DEFINE_string("licence", "CC-BY-4.0", "license of the weights")
 
 MOST_BYTES = 8_000_000
@@ -86,9 +89,10 @@ def write_rounded(path: Path, classifier: Classifier, dataset: Dataset) -> None:
     )
     metrics = quick_metrics(labels, evaluator.predict(params, dataset.images, val))
     logged = {f"val/{name}": value for name, value in metrics.items()}
+    view = View(*map(int, FLAGS.view))._asdict()
     record = model_record(run, config, step=classifier.step, metrics=logged, calibration=calibration)
     info = replace(model_info(config, start_info(run)), source=FLAGS.origin, licence=FLAGS.licence)
-    write_model_file(path, half, record, info)
+    write_model_file(path, half, replace(record, view=view), info)
     if path.stat().st_size > MOST_BYTES:
         raise UsageError(
             f"--features={FLAGS.features}: {path.stat().st_size:,} bytes, at most {MOST_BYTES:,}; keep fewer"

@@ -70,7 +70,7 @@ class Request(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/api/whoami-v2":
             return self.answer_json({"name": "ann"}) if self.is_ann else self.answer_json({"error": "no"}, 401)
-        if self.path.startswith("/api/models/"):
+        if self.path.startswith("/api/"):  # What the client asks beside: is there such a repository, is it up to date.
             return self.answer(404, headers={"X-Error-Code": "RepoNotFound"})
         owner, name, _, revision, file = self.path[1:].split("/")
         repository = f"{owner}/{name}"

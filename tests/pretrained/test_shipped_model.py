@@ -46,6 +46,7 @@ def test_it_says_what_a_prediction_and_a_license_need():
     assert (info.licence, record.step) == ("CC-BY-4.0", RESULTS["step"])
     assert "Acevedo" in info.source
     assert not any(mark in info.source for mark in ("zip:", "/tmp", "folder:"))
+    assert record.view == {"shorter_side": 360, "side": 200}  # PBC's published files fit it, without a warning.
     calibration = record.calibration
     assert (calibration.examples, len(calibration.reference.features)) == (RESULTS["val"]["n"], RESULTS["features"])
     right = 1 - calibration.errors / calibration.examples
