@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "hf:"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+# A branch, a tag or a commit; the client makes a file of this name in its cache.
+_REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*", re.ASCII)
 _LOGIN = "log in by `hf auth login`, or set HF_TOKEN"
 
 
@@ -40,7 +42,7 @@ def hub_file(name: str) -> Path:
       DataError: there is no such file, it may not be read, or the hub cannot be reached.
     """
     repository, mark, revision = name.removeprefix(PREFIX).partition("@")
-    if not is_repository(repository) or (mark and not revision):
+    if not is_repository(repository) or (mark and not _REVISION.fullmatch(revision)):
         raise UsageError(f"{name}: not the name of a repository; write hf:OWNER/NAME, or hf:OWNER/NAME@REVISION")
     hub = import_hub(name)
     by_hand = f"download {MODEL_NAME} of the repository in another way, and give its path"

@@ -209,7 +209,9 @@ def test_what_is_not_there_is_said(server, name, words):
         hub_file(name)
 
 
-@pytest.mark.parametrize("name", ["hf:cells", "hf:ann/cells/more", "hf:../cells", "hf:ann/cells@", "hf:ann/ce lls"])
+@pytest.mark.parametrize(
+    "name", ["hf:cells", "hf:ann/cells/more", "hf:../cells", "hf:ann/cells@", "hf:ann/cells@../v1"]
+)
 def test_what_is_no_name_of_a_repository_is_refused(name):
     with pytest.raises(UsageError, match="OWNER/NAME"):
         bc.Classifier.from_pretrained(name)
