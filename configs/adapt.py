@@ -1,4 +1,4 @@
-"""A finished run or its model.safetensors, adapted to the cells of another laboratory.
+"""A trained model, adapted to the cells of another laboratory: a run, its model.safetensors, or pbc_atto.
 
 bloodcell train --config=adapt:runs/pbc --workdir=runs/other_lab --config.data.source=folder:other_lab \\
     --config.data.samples_per_class=10
@@ -22,20 +22,24 @@ from bloodcell_jax.config import Config, DataConfig, OptimizerConfig, StageConfi
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.weights.catalog import find_weights
 from bloodcell_jax.weights.model_file import read_model_record
+from bloodcell_jax.weights.named_models import find_named_model
 from bloodcell_jax.workdir import Workdir
 
 
 def get_config(arg: str = "") -> Config:
-    """Return the configuration that adapts the run in `arg`, a workdir or the file of its model.
+    """Return the configuration that adapts the model `arg`: a workdir, the file of its model, or a model's name.
 
     Raises:
-      UsageError: `arg` is empty.
+      UsageError: `arg` is empty, or the name of both a model and a file.
       DataError: it is no model of a run.
     """
     if not arg:
-        raise UsageError("--config=adapt: name the run to start from, a workdir or a model file, as in adapt:runs/pbc")
-    workdir = Workdir(Path(arg).expanduser())
-    run = workdir.read_config() if workdir.config.exists() else read_model_record(find_weights(arg)).config
+        raise UsageError("--config=adapt: name the model to start from, as in adapt:runs/pbc or adapt:pbc_atto")
+    workdir, named = Workdir(Path(arg).expanduser()), find_named_model(arg)
+    if named is None and workdir.config.exists():
+        run = workdir.read_config()
+    else:
+        run = read_model_record(named or find_weights(arg)).config
     return Config(
         data=DataConfig(sampler="balanced", image_size=run.data.image_size, crop=run.data.crop),
         model=replace(run.model, weights=arg, num_classes=None, drop_path=0.0),

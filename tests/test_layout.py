@@ -15,7 +15,7 @@ PACKAGE = ROOT / "bloodcell_jax"
 # From the bottom to the top. A folder or module imports from lower rows, and from others of its row without a circle.
 ROWS = (
     ("config", "errors", "names", "regular_files", "whole_files", "download"),
-    ("devices",),
+    ("devices", "pretrained"),
     ("augment", "models", "data", "weights"),
     ("train",),
     ("workdir",),
@@ -87,11 +87,12 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "tensorflow_datasets": "tensorflow-datasets",
 }
-# Peers of the benchmark, the search of `sweep`, a format of exports, another map of embeddings, the server, and what
-# JAX writes its cache with if it is there.
+# Peers of the benchmark, the search of `sweep`, a format of exports, another map of embeddings, the server, the hub,
+# and what JAX writes its cache with if it is there.
 OPTIONAL = {"keras", "onnx", "optuna", "torch", "umap", "starlette", "uvicorn", "python_multipart"}
+OPTIONAL |= {"huggingface_hub", "zstandard"}
 # Sinks of metrics.
-OPTIONAL |= {"zstandard", "mlflow", "wandb"}
+OPTIONAL |= {"mlflow", "wandb"}
 # tensorflow-datasets imports it without requiring it.
 FOR_OTHERS = {"importlib_resources"}
 

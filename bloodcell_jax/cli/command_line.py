@@ -26,6 +26,7 @@ from bloodcell_jax.cli.find_lr import FIND_LR
 from bloodcell_jax.cli.plan import PLAN
 from bloodcell_jax.cli.predict import PREDICT
 from bloodcell_jax.cli.prepare import PREPARE
+from bloodcell_jax.cli.push import PUSH
 from bloodcell_jax.cli.report import REPORT
 from bloodcell_jax.cli.serve import SERVE
 from bloodcell_jax.cli.sweep import SWEEP
@@ -45,6 +46,7 @@ VERBS = {
     "audit": AUDIT,
     "convert": CONVERT,
     "export": EXPORT,
+    "push": PUSH,
     "report": REPORT,
     "find_lr": FIND_LR,
     "crossval": CROSSVAL,

@@ -97,7 +97,7 @@ def _evaluate(values: flags.FlagValues) -> dict[str, Any]:
             show=show,
             **finding(values),
         )
-    page = write_evaluation_page(folder, classifier.workdir or Path(os.path.expanduser(value_of(values, "model"))))
+    page = write_evaluation_page(folder, classifier.file or classifier.run)
     say(f"{folder.path}: {summary(scores)}")
     for name, of_suite in suites.items():
         say(suite_summary(name, of_suite))

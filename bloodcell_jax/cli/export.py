@@ -1,12 +1,9 @@
 """The verb `export`."""
 
-import os
-from pathlib import Path
-
 from absl import flags
 
 from bloodcell_jax.cli.model_flags import define_checkpoint, load_checkpoint
-from bloodcell_jax.cli.verb import Verb, required, required_path, say, value_of
+from bloodcell_jax.cli.verb import Verb, required, required_path, say
 
 
 def _define_export(values: flags.FlagValues) -> None:
@@ -29,9 +26,7 @@ def _export(values: flags.FlagValues) -> None:
 
     name, output = required(values, "format"), required_path(values, "output")
     check_export(name, output)
-    file = value_of(values, "model")
-    classifier = load_checkpoint(values)
-    model = trained_model(classifier, Path(os.path.expanduser(file)) if file else None)
+    model = trained_model(load_checkpoint(values))
     write_export(name, output, model)
     say(
         f"{output}: {model.config.model.variant} of step {model.record.step:,}, {len(model.class_names)} classes, "

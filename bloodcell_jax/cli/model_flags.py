@@ -9,6 +9,7 @@ from absl import flags
 from bloodcell_jax.cli.data_flags import define_scale, with_scale
 from bloodcell_jax.cli.verb import value_of
 from bloodcell_jax.errors import UsageError
+from bloodcell_jax.pretrained import SHIPPED
 
 if TYPE_CHECKING:
     from bloodcell_jax.evaluate.classifier import Classifier
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
 def define_checkpoint(values: flags.FlagValues) -> None:
     """Define the flags that `load_checkpoint` takes."""
     flags.DEFINE_string("workdir", None, "folder of a trained run", flag_values=values)
-    flags.DEFINE_string("model", None, "a run's model.safetensors, in place of its folder", flag_values=values)
+    flags.DEFINE_string(
+        "model",
+        None,
+        f"in place of a workdir: a run's model.safetensors; what comes with the library, {', '.join(SHIPPED)}; or "
+        "hf:OWNER/NAME[@REVISION], what `push` put on the Hugging Face hub",
+        flag_values=values,
+    )
     flags.DEFINE_string("checkpoint", None, "best, last or a step of the workdir; unset: best", flag_values=values)
 
 
@@ -38,10 +45,18 @@ def model_files(values: flags.FlagValues) -> list[Path]:
     """Return the files that `load_classifier` reads."""
     from bloodcell_jax.workdir import Workdir
 
-    workdir, model = (value_of(values, name) for name in ("workdir", "model"))
+    workdir, model = value_of(values, "workdir"), given_model(values)
     run = Workdir(Path(os.path.expanduser(workdir))) if workdir else None
     own = [run.config, run.environment, run.splits, run.metrics, run.model] if run else []
-    return [*own, Path(os.path.expanduser(model))] if model else own
+    return [*own, model] if model else own
+
+
+def given_model(values: flags.FlagValues) -> Path | None:
+    """Return the file that `--model` names; None: it is unset; the errors are those of `find_model`."""
+    from bloodcell_jax.weights.named_models import find_model
+
+    name = value_of(values, "model")
+    return find_model(name) if name else None
 
 
 def load_classifier(values: flags.FlagValues) -> "Classifier":
@@ -66,7 +81,8 @@ def load_checkpoint(values: flags.FlagValues, *, tta: bool = False) -> "Classifi
         raise UsageError(
             "--workdir, --model: give one of them"
             if model
-            else "--workdir: missing; give the folder of a trained run, or its model.safetensors by --model"
+            else "--workdir: missing; give the folder of a trained run, or by --model its model.safetensors or "
+            + " or ".join(SHIPPED)
         )
     if model and checkpoint:
         raise UsageError(
@@ -76,7 +92,7 @@ def load_checkpoint(values: flags.FlagValues, *, tta: bool = False) -> "Classifi
     from bloodcell_jax.evaluate.classifier import Classifier
 
     configure_jax()
-    if model:
-        return Classifier.from_file(model, tta=tta)
+    if file := given_model(values):
+        return Classifier.from_file(file, tta=tta)
     path = Path(os.path.expanduser(workdir))
     return Classifier.from_workdir(path, checkpoint=checkpoint or "best", tta=tta)

@@ -1,9 +1,7 @@
 """A trained model, ready to classify images."""
 
-import contextlib
 import copy
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,22 +11,22 @@ import numpy as np
 from bloodcell_jax.config import Config
 from bloodcell_jax.data.geometry import Geometry, View, describe, misfit, view_of
 from bloodcell_jax.devices.parallel import create_parallel
-from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.answers import Answers, answers_to
-from bloodcell_jax.evaluate.chosen_checkpoint import calibration_of, choose_step, say_uncalibrated
 from bloodcell_jax.evaluate.evaluator import Change, Evaluator, Outputs
 from bloodcell_jax.evaluate.explain.embedding_map import EmbeddingSample
 from bloodcell_jax.evaluate.explain.explained_images import ExplainedImages, explain_images, labels_of
 from bloodcell_jax.evaluate.given_images import GivenImage, to_model_size
 from bloodcell_jax.evaluate.image_batches import Images
-from bloodcell_jax.evaluate.metrics import check_finite, ranking_of
+from bloodcell_jax.evaluate.metrics import check_finite
+from bloodcell_jax.evaluate.stored_model import read_file, read_workdir
 from bloodcell_jax.evaluate.temperature import softmax
 from bloodcell_jax.models.network import Params
-from bloodcell_jax.models.registry import build_model, param_shapes
+from bloodcell_jax.models.registry import build_model
+from bloodcell_jax.pretrained import SHIPPED
 from bloodcell_jax.weights.calibration import Calibration
-from bloodcell_jax.weights.model_file import read_model_file
+from bloodcell_jax.weights.named_models import find_named_model
 from bloodcell_jax.workdir import Workdir
-from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +39,7 @@ class Classifier:
       class_names: in the order of the probabilities' columns.
       step: step of the checkpoint.
       workdir: the run's folder; None: the model came from a file.
+      file: the file that the model came from; None: it came from a workdir, or from neither.
       view: what the model saw of the image files that it was trained on; None: it was trained on arrays.
       calibration: what val said of this checkpoint; None: probabilities are at temperature 1, and nothing is unknown.
       parallel: the devices.
@@ -54,12 +53,13 @@ class Classifier:
         *,
         step: int,
         workdir: Workdir | None,
+        file: Path | None = None,
         view: View | None = None,
         calibration: Calibration | None = None,
         tta: bool = False,
     ):
-        self.config, self.step, self.workdir, self.view = config, step, workdir, view
-        self.calibration = calibration
+        self.config, self.step, self.view, self.calibration = config, step, view, calibration
+        self.workdir, self.file = workdir, file
         self.class_names = config.data.class_names
         self.parallel, self.tta = create_parallel("jit", jax.device_count()), tta
         self._params = params
@@ -92,19 +92,7 @@ class Classifier:
           UsageError: there is no such checkpoint; the ones there are named.
           DataError: the workdir holds no run, or a file of it cannot be read.
         """
-        run = Workdir(workdir)
-        config = run.read_config()
-        if not run.checkpoints.is_dir():
-            raise DataError(f"{run.checkpoints}: no checkpoint yet; train first, or wait for the first one")
-        shapes = param_shapes(build_model(config.model), config.data.image_size)
-        sharding = create_parallel("jit", jax.device_count()).replicated
-        with contextlib.closing(Checkpoints(run.checkpoints, read_only=True)) as checkpoints:
-            step = choose_step(checkpoints.folders, checkpoint, ranking_of(config.train.best_metric))
-            params = restore_params(checkpoints, step, shapes, config.train.ema_decay, sharding)
-        view = run.read_environment()["data"].get("view") if run.environment.exists() else None
-        calibration = calibration_of(run, step)
-        view = View(**view) if view else None
-        return cls(config, params, step=step, workdir=run, view=view, calibration=calibration, tta=tta)
+        return cls(**read_workdir(workdir, checkpoint)._asdict(), tta=tta)
 
     @classmethod
     def from_file(cls, path: str | Path, *, tta: bool = False) -> "Classifier":
@@ -113,13 +101,22 @@ class Classifier:
         Raises:
           DataError: the file is missing, damaged or no model of a run; names what it lacks.
         """
-        params, record = read_model_file(Path(os.path.expanduser(path)))
-        params = jax.device_put(params, create_parallel("jit", jax.device_count()).replicated)
-        view = View(**record.view) if record.view else None
-        if record.calibration is None:
-            say_uncalibrated(path, "written by an earlier version, or from a run whose data were not at hand")
-        facts = {"step": record.step, "view": view, "calibration": record.calibration}
-        return cls(record.config, params, workdir=None, tta=tta, **facts)
+        return cls(**read_file(path)._asdict(), tta=tta)
+
+    @classmethod
+    def from_pretrained(cls, name: str, *, tta: bool = False) -> "Classifier":
+        """Load a model by its name: pbc_atto, which comes with the library, or hf:OWNER/NAME[@REVISION] of the hub.
+
+        `tta` is that of `from_workdir`.
+
+        Raises:
+          UsageError: there is no such model, or a file has the same name; names what there is.
+          DataError: it cannot be downloaded, or is no model of a run.
+        """
+        path = find_named_model(name)
+        if path is None:
+            raise UsageError(f"{name}: no such model; there is {', '.join(SHIPPED)}, and hf:OWNER/NAME")
+        return cls.from_file(path, tta=tta)
 
     @property
     def params(self) -> Params:

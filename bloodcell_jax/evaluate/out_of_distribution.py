@@ -36,27 +36,29 @@ _LEAST_SPREAD = 1e-2
 _REFERENCE_KEY = 0x00D5
 
 
-def reference_of(sampler: Sampler, labels: np.ndarray, *, seed: int) -> np.ndarray:
+def reference_of(sampler: Sampler, labels: np.ndarray, *, seed: int, size: int = REFERENCE_SIZE) -> np.ndarray:
     """Return the examples of a run whose features are its reference, in the order of `Reference.features`.
 
     Args:
       sampler: of the run.
       labels: of all examples of its dataset, [n].
       seed: of the run.
+      size: of the reference.
 
     Returns:
       Indices into the dataset, ascending.
     """
     learned_from = np.sort(np.concatenate(sampler.members))
-    return learned_from[reference_examples(labels[learned_from], seed=seed)]
+    return learned_from[reference_examples(labels[learned_from], seed=seed, size=size)]
 
 
-def reference_examples(labels: np.ndarray, *, seed: int) -> np.ndarray:
-    """Return the places of `REFERENCE_SIZE` examples, or of all if there are fewer: as many of each class as there are.
+def reference_examples(labels: np.ndarray, *, seed: int, size: int = REFERENCE_SIZE) -> np.ndarray:
+    """Return the places of `size` examples, or of all if there are fewer: as many of each class as there are.
 
     Args:
       labels: of all examples to draw from, [n].
       seed: decides the draw.
+      size: how many are drawn.
 
     Returns:
       int32, ascending.
@@ -66,7 +68,7 @@ def reference_examples(labels: np.ndarray, *, seed: int) -> np.ndarray:
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     counts = np.bincount(labels)
     rank_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.sort(by_class[np.argsort(rank_in_class, kind="stable")[:REFERENCE_SIZE]]).astype(np.int32)
+    return np.sort(by_class[np.argsort(rank_in_class, kind="stable")[:size]]).astype(np.int32)
 
 
 def learn_reference(outputs: Outputs) -> Reference:

@@ -61,9 +61,9 @@ def license_text(info: WeightsInfo) -> str:
             "trained them decides, within the terms of the training images.\n"
         )
     return (
-        f"License of these weights: {visible(info.licence)} (https://spdx.org/licenses/). They inherit it from the "
-        f"weights that their training began with ({visible(info.source)}). The terms of the training images hold as "
-        "well.\n"
+        f"License of these weights, or of those that their training began with, which they inherit: "
+        f"{visible(info.licence)} (https://spdx.org/licenses/). They were {visible(info.source)}. The terms of the "
+        "training images hold as well.\n"
     )
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -54,21 +53,17 @@ class TrainedModel:
         return 1.0 if self.record.calibration is None else self.record.calibration.temperature
 
 
-def trained_model(classifier: Classifier, path: Path | None) -> TrainedModel:
-    """Return the model of a classifier.
-
-    Args:
-      classifier: from the workdir of a run, or from `path`.
-      path: the model's file; None: the classifier came from a workdir.
+def trained_model(classifier: Classifier) -> TrainedModel:
+    """Return the model of a classifier, from the workdir of a run or from the file of its model.
 
     Raises:
       DataError: a file of the run or of the model cannot be read.
     """
     weights = leaves_by_path(jax.tree.map(np.asarray, jax.device_get(classifier.params)))
-    if path is not None:
-        record, info = read_model_info(path)
+    if classifier.file is not None:
+        record, info = read_model_info(classifier.file)
         if info is None:
-            raise DataError(f"{path}: does not say where its weights come from; write it again by convert")
+            raise DataError(f"{classifier.file}: does not say where its weights come from; write it again by convert")
         return TrainedModel(weights, record, info)
     run, config = classifier.run, classifier.config
     with contextlib.closing(Checkpoints(run.checkpoints, read_only=True)) as checkpoints:

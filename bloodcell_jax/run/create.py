@@ -1,6 +1,7 @@
 """From a configuration to a run that is ready to start: checks, data, splits and stages. Nothing is written."""
 
 import copy
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,6 +29,8 @@ from bloodcell_jax.run.run import Run
 from bloodcell_jax.train.stages import plan_stages
 from bloodcell_jax.weights import WeightsInfo, read_weights_info
 from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
+
+logger = logging.getLogger(__name__)
 
 
 def create_run(config: Config, dataset: Dataset | None = None, devices: Sequence[Any] | None = None) -> Run:
@@ -203,6 +206,7 @@ def resolve(config: Config, dataset: Dataset, weights_info: WeightsInfo | None) 
     config.data = replace(config.data, class_names=dataset.class_names)
     if weights_info is not None:
         config.model = _resolve_weights(config.model, weights_info)
+        _say_other_size(config, weights_info)
     config.model = replace(
         config.model,
         num_classes=len(dataset.class_names),
@@ -210,6 +214,20 @@ def resolve(config: Config, dataset: Dataset, weights_info: WeightsInfo | None) 
         std=config.model.std or IMAGENET_STD,
     )
     return config
+
+
+def _say_other_size(config: Config, info: WeightsInfo) -> None:
+    """Warn if a classifier of named classes is to see its images in another size than it learned from."""
+    asked, trained_with = config.data.image_size, info.input_size
+    if info.class_names and asked != trained_with:
+        logger.warning(
+            "%s: learned from images of %d px, and sees %d px now, where a cell has another size; "
+            "--config.data.image_size=%d keeps what it knows",
+            config.model.weights,
+            trained_with,
+            asked,
+            trained_with,
+        )
 
 
 def _resolve_weights(config: ModelConfig, info: WeightsInfo) -> ModelConfig:

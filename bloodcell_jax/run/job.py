@@ -16,6 +16,7 @@ from bloodcell_jax.evaluate.fit_calibration import described
 from bloodcell_jax.evaluate.metrics import Scores, ranking_of
 from bloodcell_jax.evaluate.outputs import write_split
 from bloodcell_jax.models.network import Params
+from bloodcell_jax.pretrained import check_new_folder
 from bloodcell_jax.report import write_report
 from bloodcell_jax.run.before_and_after import before_and_after, evaluate_start, start_of
 from bloodcell_jax.run.create import create_run
@@ -91,6 +92,7 @@ def train_and_evaluate(
     folder.check_usable()
     if config.data.source is not None:
         check_outside("workdir", folder.path, config.data.source)
+    check_new_folder(folder.path, config.model.weights)
     check_own(folder)
     # The signals come first: one that arrives while the data load or a step compiles is answered all the same.
     with StopSignals() if signals is None else contextlib.nullcontext(signals) as signals:

@@ -11,7 +11,9 @@ from pathlib import Path, PurePosixPath
 
 from bloodcell_jax.download import download
 from bloodcell_jax.errors import DataError
+from bloodcell_jax.pretrained import SHIPPED
 from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD, MODEL_NAME
+from bloodcell_jax.weights.named_models import find_named_model
 from bloodcell_jax.weights.parts import split_part
 
 MIT = "MIT"
@@ -216,14 +218,18 @@ CATALOG = {entry.name: entry for entry in _ENTRIES}
 
 
 def find_weights(path: Path | str) -> Path:
-    """Return the file, the file of a run's model, or the file of a name in the catalog, which is downloaded once.
+    """Return the file, the file of a run's model, or the file of a name: shipped, or downloaded once.
 
     Args:
-      path: a file, the workdir of a finished run, or a name in the catalog.
+      path: a file, the workdir of a finished run, the name of a shipped model, hf:OWNER/NAME[@REVISION], or a name in
+        the catalog.
 
     Raises:
+      UsageError: a file has the name of a shipped model, or a name on the hub is none.
       DataError: there is neither such a file nor such a name, or the folder holds no model, or the download failed.
     """
+    if named := find_named_model(path):
+        return named
     path = Path(os.path.expanduser(path))
     if os.path.isdir(path):
         if not os.path.exists(path / MODEL_NAME):
@@ -238,7 +244,7 @@ def find_weights(path: Path | str) -> Path:
         entry = CATALOG[name]
         known_hash = f"sha256:{entry.sha256}" if entry.sha256 else ""
         return download(entry.name, entry.url, entry.file_name, known_hash, kind="weights")
-    close = difflib.get_close_matches(name, CATALOG, n=3)
+    close = difflib.get_close_matches(name, [*SHIPPED, *CATALOG], n=3)
     hint = f"did you mean {', '.join(close)}" if close else "names look like convnext_tiny.fb_in1k"
     raise DataError(f"{name}: no such file, and no published weights with this name; {hint}")
 

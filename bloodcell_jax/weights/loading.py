@@ -44,7 +44,7 @@ def load_weights(
     `class_names` is given, each class gets the head's row of its name, and only classes that the file lacks are drawn.
 
     Args:
-      path: a file, the workdir of a finished run, or a name in the catalog, which is downloaded once; `PATH#NAME` takes
+      path: a file, the workdir of a finished run, or a name that `find_weights` knows (pbc_atto); `PATH#NAME` takes
         the network under a name if the file holds several.
       model: the network, which decides the expected parameters; it is never changed.
       head_key: draws a new head; None: key 0.
@@ -100,7 +100,7 @@ def read_weights_info(path: Path | str, variant: str | None = None) -> WeightsIn
     from the shapes.
 
     Args:
-      path: a file, the workdir of a finished run, or a name in the catalog; see `load_weights`.
+      path: a file, the workdir of a finished run, or a name; see `load_weights`.
       variant: the variant that the user named; it decides where the file's tensors fit two.
 
     Raises:

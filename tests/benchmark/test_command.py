@@ -17,7 +17,7 @@ from bloodcell_jax.benchmark.peers import PEERS, check_peers
 from bloodcell_jax.benchmark.peers.task import CannotError, Task
 from bloodcell_jax.benchmark.peers.worker import build_programs
 from bloodcell_jax.benchmark.programs import random_run
-from bloodcell_jax.config import Config, ModelConfig, OptimizerConfig
+from bloodcell_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, StageConfig
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
 from bloodcell_jax.models.registry import count_parameters
@@ -144,6 +144,17 @@ def test_a_full_memory_halves_the_batch(one_device):
     fits = int(done.stdout.splitlines()[-1])
     assert fits in (512, 256)
     assert re.search(rf"memory.* {2 * fits}\b.* {fits}\b", done.stderr)
+
+
+def test_labels_are_of_the_classes_that_the_configuration_names():
+    config = Config(
+        data=DataConfig(class_names=("red", "green", "blue"), image_size=32),
+        model=ModelConfig(variant="test_convnext3"),
+        stages=[StageConfig(steps=1)],
+    )
+    run = random_run(config)
+    assert run.dataset.labels.max() == 2
+    assert run.config.model.num_classes == len(run.dataset.class_names) == 3
 
 
 @pytest.mark.parametrize(
