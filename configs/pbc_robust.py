@@ -2,7 +2,21 @@
 
 bloodcell train --config=pbc_robust --workdir=runs/pbc --config.data.source=zip:pbc96.zip
 
-SCORES
+The val accuracy was 0.965, the balanced accuracy 0.965 and the macro F1 0.961, in one trial with seed 0 on 11,959
+training and 1,704 val images of the PBC dataset (Acevedo et al. 2020). The dataset has no patient identifiers, so
+images of one patient may be in both splits, and scores on new patients will be lower.
+
+On corrupted val images (docs/robustness.md) the balanced accuracy was 0.934 under blood96-c and 0.847 under chains, the
+means over all corruptions and severities; `pbc_48px`, with mild augmentation, has 0.875 and 0.537. The policy holds
+operations that are like those of both suites, so these scores say less than those of a policy without them.
+
+On 299 cells of another laboratory, of four of the classes, the balanced accuracy was 0.530, and 0.771 if the answer
+had to be one of the four (`pbc_48px`: 0.170 and 0.317). No choice was made by these cells.
+
+The library comes with the model of this run, in half precision: `pbc_atto`.
+
+The 100 epochs took 76 minutes on one x86-64 core, while other programs used the other core of the machine (jax 0.10.2,
+float32). Two free cores should need about half of that, which is an estimate.
 """
 
 from bloodcell_jax.config import (

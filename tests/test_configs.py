@@ -20,7 +20,7 @@ from bloodcell_jax.train.stages import plan_stages
 FOLDER = Path(__file__).parents[1] / "configs"
 REPORT = runpy.run_path(str(FOLDER / "report_table1.py"))
 RECIPES = runpy.run_path(str(FOLDER / "fine_tune.py"))
-ARGUMENTS = {"quickstart": [""], "pbc_scratch": [""], "pbc_48px": [""], "convnext_base": [""]}
+ARGUMENTS = {"quickstart": [""], "pbc_scratch": [""], "pbc_48px": [""], "pbc_robust": [""], "convnext_base": [""]}
 ARGUMENTS |= {"report_table1": tuple(REPORT["ROWS"]), "fine_tune": tuple(RECIPES["RECIPES"])}
 
 
