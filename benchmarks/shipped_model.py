@@ -134,7 +134,7 @@ def section(results: dict[str, Any]) -> str:
     low, high = file["accuracy_ci95"]
     lines = [
         f"On {val['n']:,} cells of val. The accuracy has a 95 % interval from {low:.3f} to {high:.3f}.",
-        f"Rounding to float16 changed {val['changed_answers']} answers, and no probability by more than "
+        f"Answers that rounding to float16 changed: {val['changed_answers']}. No probability changed by more than "
         f"{val['largest_change_of_a_probability']:.4f}.",
         "",
         "| | this file (float16) | the run (float32) |",
