@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from bloodcell_jax.run.tracking.sinks import SINKS, Sink
 from bloodcell_jax.workdir import Workdir
 
 logger = logging.getLogger(__name__)
+
+# The training stands still while a server does not answer: 20 s in 5 minutes are 7 %.
+_SECONDS_BETWEEN_TRIES = 300
 
 
 class Feed:
@@ -62,7 +66,7 @@ class _LateSink:
         self._name, self._workdir, self._config, self._first_step = name, workdir, config, first_step
         self.waiting = list(lines)
         self._sink: Sink | None = None
-        self._fails = False
+        self._fails, self._next_try = False, 0.0
 
     def open(self) -> None:
         """Open it before the first step.
@@ -79,7 +83,9 @@ class _LateSink:
             self._warn(error)
 
     def send(self, step: int) -> None:
-        """Give it the lines up to a step, and what it could not be given before."""
+        """Give it the lines up to a step, and what it could not be given before, unless it failed a moment ago."""
+        if time.monotonic() < self._next_try:
+            return
         ready = [line for line in self.waiting if line["step"] <= step]
         try:
             if ready:
@@ -109,7 +115,7 @@ class _LateSink:
         if not self._fails:
             reason = without_secrets(error)
             logger.warning("--log_to=%s: %s; the run goes on, what it lacks is sent later", self._name, reason)
-        self._fails = True
+        self._fails, self._next_try = True, time.monotonic() + _SECONDS_BETWEEN_TRIES
 
 
 def without_secrets(error: Exception) -> str:

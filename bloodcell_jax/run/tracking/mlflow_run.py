@@ -28,7 +28,7 @@ def open_mlflow(workdir: Workdir, config: Config, first_step: int) -> "MlflowRun
 
     Raises what MLflow raises if the server refuses or does not answer.
     """
-    # By default a server that does not answer is asked for 15 minutes, in which the training would stand still.
+    # By default a server that does not answer is asked 8 times for 120 s each, and the training would stand still.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     from mlflow import MlflowClient  # pyright: ignore[reportMissingImports] - an extra

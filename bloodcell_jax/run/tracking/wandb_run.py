@@ -1,5 +1,6 @@
 """A run of Weights & Biases, on its server or in files below the workdir (`WANDB_MODE=offline`)."""
 
+import logging
 import os
 import secrets
 from collections.abc import Sequence
@@ -20,8 +21,11 @@ from bloodcell_jax.workdir import Workdir
 if TYPE_CHECKING:
     import wandb  # pyright: ignore[reportMissingImports] - an extra
 
-# How long the end of a process waits for what the server has not taken yet; the files then still hold it.
-_SECONDS_TO_FINISH = 60
+logger = logging.getLogger(__name__)
+
+# How long the end of a process waits for what the server has not taken yet, and its start for a server that does not
+# answer (90 s by default).
+_SECONDS_TO_FINISH, _SECONDS_TO_START = 60, 20
 
 
 def open_wandb(workdir: Workdir, config: Config, first_step: int) -> "WandbRun":
@@ -29,6 +33,7 @@ def open_wandb(workdir: Workdir, config: Config, first_step: int) -> "WandbRun":
 
     Raises what W&B raises if the server refuses or does not answer.
     """
+    os.environ.setdefault("WANDB_SILENT", "true")  # Of its login, before there are settings.
     import wandb  # pyright: ignore[reportMissingImports] - an extra
 
     run_id = read_tracked_id(workdir, "wandb") or secrets.token_hex(4)
@@ -42,8 +47,12 @@ def open_wandb(workdir: Workdir, config: Config, first_step: int) -> "WandbRun":
         dir=str(workdir.path),
         config=settings_of(config),
         # What is printed is the command line's own, and its bar would be recorded as thousands of lines.
-        settings=wandb.Settings(console="off", silent=True, finish_timeout=_SECONDS_TO_FINISH),
+        settings=wandb.Settings(
+            console="off", silent=True, init_timeout=_SECONDS_TO_START, finish_timeout=_SECONDS_TO_FINISH
+        ),
     )
+    if not run.offline and run.url:
+        logger.info("--log_to=wandb: %s", run.url)
     # A server names the step after its last one, 0 of a new run.
     return WandbRun(run, in_files if run.offline else run.starting_step - 1)
 
