@@ -33,7 +33,7 @@ with torchvision_stand_in(), warnings.catch_warnings():
     import timm
     from timm.data.auto_augment import rand_augment_transform
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = np.array(((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), np.float32)
 POLICY = "rand-m9-mstd0.5"
 
 
@@ -43,7 +43,7 @@ class Cells(Dataset):
     def __init__(self, folder: Path, size: int, *, augmented: bool):
         self.classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
         self.files = [(path, i) for i, name in enumerate(self.classes) for path in sorted((folder / name).iterdir())]
-        fill = tuple(round(255 * value) for value in MEAN)
+        fill = tuple(round(255 * value) for value in MEAN.tolist())
         self._augment = rand_augment_transform(POLICY, {"img_mean": fill}) if augmented else None
         self._size = size
 
@@ -59,7 +59,7 @@ class Cells(Dataset):
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             if torch.rand(()) < 0.5:
                 image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-        pixels = (np.asarray(image, np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+        pixels = (np.asarray(image, np.float32) / 255 - MEAN) / STD
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), label
 
 
@@ -104,9 +104,9 @@ def main() -> None:
     workers = {"num_workers": cores, "persistent_workers": True}
     batches = DataLoader(train, arguments.batch_size, shuffle=True, drop_last=True, **workers)
     val_batches = DataLoader(val, 256, **workers)
-    model = timm.create_model(
-        arguments.model, num_classes=len(train.classes), drop_path_rate=0.1, ls_init_value=0.1
-    ).to(memory_format=torch.channels_last)
+    model = timm.create_model(arguments.model, num_classes=len(train.classes), drop_path_rate=0.1, ls_init_value=0.1)
+    # PyTorch's stub of this method lacks memory_format.
+    model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.learning_rate, weight_decay=0.05)
     steps, warmup = round(arguments.epochs * len(batches)), len(batches)
     schedule = torch.optim.lr_scheduler.LambdaLR(
