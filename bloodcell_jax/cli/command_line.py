@@ -158,7 +158,7 @@ def _run(argv: list[str]) -> int:
         raise UsageError(f"{name}: no such verb; there are {', '.join(VERBS)}")
     verb = VERBS[name]
     if any(word in ("-h", "--help") for word in rest):
-        print(_help(name, verb))
+        print(help_of(name, verb))
         return 0
     verb.run(*_parse(verb, name, rest))
     return 0
@@ -193,7 +193,8 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-def _help(name: str, verb: Verb) -> str:
+def help_of(name: str, verb: Verb) -> str:
+    """Return what `VERB --help` prints."""
     values = flags.FlagValues()
     verb.define(values)
     lines = [verb.summary, "", verb.usage.strip("\n"), "", "Flags:"]
