@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo docs test test-browser test-exhaustive test-faults test-fuzz test-lowest test-parity test-plan test-real lint format clean
+.PHONY: demo docs test test-browser test-exhaustive test-faults test-fuzz test-lowest test-parity test-plan test-real test-wheel lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python launch.py train --config=quickstart --workdir=runs/demo
@@ -50,6 +50,19 @@ test-plan: $(VENV)/.installed-test
 
 test-real: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m real
+
+test-wheel:
+	# The run of `make demo` and its report from the wheel alone, outside the checkout. The wheel is built from the
+	# sdist, so both are complete.
+	rm -rf build/wheel dist
+	$(PYTHON) -m venv build/wheel/build
+	build/wheel/build/bin/python -m pip install --quiet build
+	build/wheel/build/bin/python -m build --outdir dist .
+	$(PYTHON) -m venv build/wheel/use
+	build/wheel/use/bin/python -m pip install --quiet dist/*.whl
+	folder=$$(mktemp -d) && cd $$folder && \
+		$(CURDIR)/build/wheel/use/bin/bloodcell train --config=quickstart --workdir=demo && \
+		$(CURDIR)/build/wheel/use/bin/bloodcell report --workdir=demo && rm -r $$folder
 
 test-faults: $(VENV)/.installed-test
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m faults -s

@@ -56,16 +56,15 @@ def _as_code(text: str) -> str:
 
 
 def fields_page() -> str:
-    """Return the page of every field of a configuration, one table for each group."""
+    """Return the page of every field of a configuration, in groups. Tables of three columns would not fit a phone."""
     lines, group = ["# Fields of a configuration", "", "Override a field with `--config.FIELD=VALUE`."], None
     for path, field, value in leaves(Config()):
         parent = path.rpartition(".")[0] or "config"
         if parent != group:
-            lines += ["", f"## {parent}", "", "| field | default | meaning |", "|---|---|---|"]
+            lines += ["", f"## {parent}"]
             group = parent
-        limits = _limits(field.metadata)
-        row = (f"`{path}`", f"`{'none' if value is None else value}`", field.metadata["help"] + limits)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
+        shown = "none" if value is None else value
+        lines += ["", f"`{path}` = `{shown}`", "", f":   {field.metadata['help']}{_limits(field.metadata)}"]
     return "\n".join(lines) + "\n"
 
 
