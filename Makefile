@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-browser test-exhaustive test-faults test-fuzz test-lowest test-parity test-plan test-real lint format clean
+.PHONY: demo docs test test-browser test-exhaustive test-faults test-fuzz test-lowest test-parity test-plan test-real test-wheel lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python launch.py train --config=quickstart --workdir=runs/demo
@@ -13,6 +13,14 @@ test: lint
 	# XLA compiles a small program on one core, so two workers take little more than half the time of one. In the order
 	# of the folders long files come neither first nor last.
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+
+docs:
+	# In an environment of its own. Strict: a link that leads nowhere ends it.
+	$(PYTHON) -m venv build/docs
+	build/docs/bin/python -m pip install --quiet --editable '.[docs]'
+	build/docs/bin/python docs/build_site.py --output=build/pages
+	build/docs/bin/python -m mkdocs build --strict
+	@echo "Open $(CURDIR)/build/site/start.html in a browser."
 
 test-exhaustive: $(VENV)/.installed-test
 	# Every case of every kind, and all programs compiled as users have them.
@@ -42,6 +50,19 @@ test-plan: $(VENV)/.installed-test
 
 test-real: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m real
+
+test-wheel:
+	# The run of `make demo` and its report from the wheel alone, outside the checkout. The wheel is built from the
+	# sdist, so both are complete.
+	rm -rf build/wheel dist
+	$(PYTHON) -m venv build/wheel/build
+	build/wheel/build/bin/python -m pip install --quiet build
+	build/wheel/build/bin/python -m build --outdir dist .
+	$(PYTHON) -m venv build/wheel/use
+	build/wheel/use/bin/python -m pip install --quiet dist/*.whl
+	folder=$$(mktemp -d) && cd $$folder && \
+		$(CURDIR)/build/wheel/use/bin/bloodcell train --config=quickstart --workdir=demo && \
+		$(CURDIR)/build/wheel/use/bin/bloodcell report --workdir=demo && rm -r $$folder
 
 test-faults: $(VENV)/.installed-test
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m faults -s
