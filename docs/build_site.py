@@ -23,7 +23,12 @@ _OUTPUT = flags.DEFINE_string("output", None, "folder to write; what it holds is
 
 ROOT = Path(__file__).resolve().parents[1]
 # Pages that stand elsewhere in the repository, and their place on the site.
-ELSEWHERE = {"README.md": "start.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+ELSEWHERE = {
+    "README.md": "start.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "bloodcell_jax/pretrained/README.md": "pbc_atto.md",
+}
 # The target of a link or of an image, without an anchor.
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
 
