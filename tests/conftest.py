@@ -7,6 +7,7 @@ process could read half of it.
 
 import contextlib
 import fcntl
+import gc
 import logging
 import mmap
 import os
@@ -55,6 +56,9 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "compilation")
 os.environ["BLOODCELL_JAX_DATA"] = str(CACHE / "data")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+# Tracing makes many objects: searches for cycles among them took a sixth of the time of tests/train/test_packing.py.
+gc.set_threshold(50_000, 10, 10)
 
 LOGGER = logging.getLogger("bloodcell_jax")
 UNTOUCHED = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate

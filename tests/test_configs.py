@@ -99,6 +99,8 @@ def test_gradual_unfreezing_lowers_the_rate_from_stage_to_stage():
 def test_a_configuration_asks_for_the_data(name, capsys, tmp_path):
     argument = ARGUMENTS[name][0]
     flags = [f"--config={name}:{argument}".rstrip(":"), f"--workdir={tmp_path / 'run'}", "--config.data.crop=none"]
+    # Each of the eight devices of these tests has few images.
+    flags += ["--config.augment.block=8"]
     assert cli.main(["bloodcell", "train", *flags]) == 2
     assert "config.data.source: missing" in capsys.readouterr().err
 

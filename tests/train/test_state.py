@@ -53,7 +53,7 @@ def test_the_average_of_frozen_parameters_costs_nothing(platform):
     """The compiler counts the bytes that an update reads and writes: none are of the large frozen kernel."""
     config = OptimizerConfig(name="adamw", weight_decay=0.1)
     optimizer, guard = create_optimizer(config, optax.constant_schedule(0.1)), Guard(max_bad_steps=10)
-    params = {"frozen": {"kernel": np.ones((512, 512), np.float32)}, "head": {"kernel": np.ones((8, 8), np.float32)}}
+    params = {"frozen": {"kernel": np.ones((1024, 1024), np.float32)}, "head": {"kernel": np.ones((8, 8), np.float32)}}
     large = params["frozen"]["kernel"].nbytes
 
     def bytes_accessed(head_only, decay):
