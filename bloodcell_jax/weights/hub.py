@@ -92,7 +92,8 @@ def explained(what: str, *, offline: str) -> Iterator[None]:
         raise DataError(f"{what}: no such repository, or a private one; check the name, or {_LOGIN}") from error
     except errors.HfHubHTTPError as error:
         raise _refusal(what, error.response.status_code) from error
-    except errors.HTTPError as error:
+    # Of the HTTP library that the hub's client uses, which is another one in each of its major versions.
+    except errors.HTTPError as error:  # pyright: ignore[reportPrivateImportUsage]
         raise DataError(unreachable) from error
 
 
