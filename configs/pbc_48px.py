@@ -14,7 +14,7 @@ float32). Two free cores should need about half of that, which is an estimate. T
 ten at 96 px 0.947: the size costs little, so the time is better spent on epochs. docs/fine_tuning.md has the trials.
 """
 
-from bloodcell_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, StageConfig, TrainConfig
+from bloodcell_jax.config import Config, DataConfig, ModelConfig, TrainConfig, recipes
 
 
 def get_config(arg: str = "") -> Config:
@@ -22,18 +22,6 @@ def get_config(arg: str = "") -> Config:
     return Config(
         data=DataConfig(image_size=48),
         model=ModelConfig(variant="convnext_atto", dtype="float32", drop_path=0.1, layer_scale=0.1),
-        stages=[
-            StageConfig(
-                epochs=40.0,
-                optimizer=OptimizerConfig(
-                    name="adamw",
-                    learning_rate=2e-3,
-                    schedule="linear",
-                    warmup_epochs=1.0,
-                    weight_decay=0.05,
-                    clip_norm=1.0,
-                ),
-            )
-        ],
+        stages=recipes.from_scratch(epochs=40.0, schedule="linear"),
         train=TrainConfig(batch_size=32, label_smoothing=0.1, ema_decay=0.999, ema_warmup=True),
     )

@@ -19,15 +19,7 @@ The 100 epochs took 76 minutes on one x86-64 core, while other programs used the
 float32). Two free cores should need about half of that, which is an estimate.
 """
 
-from bloodcell_jax.config import (
-    AugmentConfig,
-    Config,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    StageConfig,
-    TrainConfig,
-)
+from bloodcell_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, TrainConfig, recipes
 
 # Each image goes through about four of these operations, most of them stronger than one laboratory's images differ.
 POLICY = "|".join(
@@ -60,18 +52,6 @@ def get_config(arg: str = "") -> Config:
         data=DataConfig(image_size=48),
         model=ModelConfig(variant="convnext_atto", dtype="float32", drop_path=0.1, layer_scale=0.1),
         augment=AugmentConfig(policy=POLICY),
-        stages=[
-            StageConfig(
-                epochs=100.0,
-                optimizer=OptimizerConfig(
-                    name="adamw",
-                    learning_rate=2e-3,
-                    schedule="linear",
-                    warmup_epochs=1.0,
-                    weight_decay=0.05,
-                    clip_norm=1.0,
-                ),
-            )
-        ],
+        stages=recipes.from_scratch(epochs=100.0, schedule="linear"),
         train=TrainConfig(batch_size=64, label_smoothing=0.1, ema_decay=0.999, ema_warmup=True),
     )

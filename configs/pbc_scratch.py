@@ -14,20 +14,13 @@ The speed was 183 images/s on 2 x86-64 cores without other work (jax 0.10.2, flo
 speed, the 10 epochs take 11 minutes. The trial above shared the cores with other programs, so its time says nothing.
 """
 
-from bloodcell_jax.config import Config, ModelConfig, OptimizerConfig, StageConfig, TrainConfig
+from bloodcell_jax.config import Config, ModelConfig, TrainConfig, recipes
 
 
 def get_config(arg: str = "") -> Config:
     """Return the configuration; `arg` is not used."""
     return Config(
         model=ModelConfig(variant="convnext_atto", dtype="float32", drop_path=0.1, layer_scale=0.1),
-        stages=[
-            StageConfig(
-                epochs=10.0,
-                optimizer=OptimizerConfig(
-                    name="adamw", learning_rate=2e-3, warmup_epochs=1.0, weight_decay=0.05, clip_norm=1.0
-                ),
-            )
-        ],
+        stages=recipes.from_scratch(),
         train=TrainConfig(batch_size=64, label_smoothing=0.1),
     )

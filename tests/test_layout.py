@@ -14,7 +14,7 @@ PACKAGE = ROOT / "bloodcell_jax"
 
 # From the bottom to the top. A folder or module imports from lower rows, and from others of its row without a circle.
 ROWS = (
-    ("config", "errors", "names", "regular_files", "whole_files", "download"),
+    ("config", "errors", "extras", "names", "regular_files", "whole_files", "download"),
     ("devices", "pretrained"),
     ("augment", "models", "data", "weights"),
     ("train",),

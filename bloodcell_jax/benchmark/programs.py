@@ -18,6 +18,7 @@ from bloodcell_jax.run.compilation import compile_stage
 from bloodcell_jax.run.create import create_run
 from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.run.run import Run
+from bloodcell_jax.train.stages import image_size_of
 from bloodcell_jax.train.step import Batch, Metrics, training_batch
 
 _DEFAULT_CLASSES = 8
@@ -45,7 +46,7 @@ def measured_config(config: Config) -> Config:
     config = copy.deepcopy(config)
     # The names of the classes go with the data.
     config.model = replace(config.model, weights=None, num_classes=_count_classes(config))
-    image_size = config.stages[-1].image_size or config.data.image_size
+    image_size = image_size_of(config, config.stages[-1])
     config.stages = [replace(config.stages[-1], cached_views=None, image_size=None)]
     config.data = DataConfig(source="random pixels", image_size=image_size, group_duplicates=False, feed="resident")
     return config

@@ -200,7 +200,7 @@ def _overview() -> str:
 def help_of(name: str, verb: Verb, words: Sequence[str] = ()) -> str:
     """Return what `VERB --help` prints; if `words` name a configuration, with what its file says and sets."""
     values = verb.create_flags()
-    chosen = config_flags.chosen(list(words)) if verb.has_config else config_flags.NOTHING_CHOSEN
+    chosen = config_flags.chosen(words) if verb.has_config else config_flags.NOTHING_CHOSEN
     lines = [verb.summary, "", *([chosen.docstring, ""] if chosen.docstring else [])]
     lines += [verb.usage.strip("\n"), "", "Flags:"]
     for flag_name in values:

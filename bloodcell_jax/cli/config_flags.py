@@ -7,6 +7,7 @@ import re
 import runpy
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ class ChosenConfig:
 NOTHING_CHOSEN = ChosenConfig(Config(), "Config; a file has its own, and --config=FILE --help shows them")
 
 
-def chosen(words: list[str]) -> ChosenConfig:
+def chosen(words: Sequence[str]) -> ChosenConfig:
     """Return the configuration that a command line names beside `--help`.
 
     Raises:
@@ -137,7 +138,7 @@ def _take_config(command: list[str]) -> tuple[str, list[str]]:
     return _path(values[-1]), left
 
 
-def _split_config(command: list[str]) -> tuple[list[str], list[str]]:
+def _split_config(command: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the values of `--config`, and the command without them."""
     words, values, left = iter(command), [], []
     for word in words:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.errors import DataError
 from bloodcell_jax.names import spreadsheet_cell
 from bloodcell_jax.workdir.layout import EvaluationFolder
 from bloodcell_jax.workdir.output_files import csv_writer, open_text, read_csv
@@ -52,6 +53,21 @@ def read_predictions(folder: EvaluationFolder) -> list[Prediction]:
       DataError: another program wrote it.
     """
     return read_csv(folder.predictions, _prediction) if folder.predictions.exists() else []
+
+
+def read_predictions_of(folder: EvaluationFolder, dataset: Dataset, indices: np.ndarray) -> list[Prediction]:
+    """Return the rows of `predictions.csv`, one for each of these examples in their order.
+
+    Raises:
+      DataError: another program wrote it, or its rows are those of other examples.
+    """
+    rows = read_predictions(folder)
+    if [row.id for row in rows] != [spreadsheet_cell(dataset.ids[int(index)]) for index in indices]:
+        split = folder.path.name
+        raise DataError(
+            f"{folder.predictions}: its rows are not the images of {split}; delete {folder.path} and run again"
+        )
+    return rows
 
 
 def _prediction(header: list[str], row: list[str]) -> Prediction:

@@ -53,8 +53,7 @@ def write_safetensors_folder(folder: Path, model: TrainedModel) -> None:
       MachineError: it cannot be written.
     """
     with creating_folder(folder) as temporary:
-        write_model_file(temporary / MODEL_NAME, unflatten_dict(model.weights, sep="/"), model.record, model.info)
-        _write_papers(temporary, model, SAFETENSORS_USE)
+        write_model(temporary, model, SAFETENSORS_USE)
 
 
 def write_timm_folder(folder: Path, model: TrainedModel) -> None:
@@ -74,6 +73,12 @@ def write_timm_folder(folder: Path, model: TrainedModel) -> None:
         _write_papers(temporary, model, TIMM_USE)
 
 
-def _write_papers(folder: Path, model: TrainedModel, use: str) -> None:
-    for name, text in ((README_NAME, card(model, use)), (LICENSE_NAME, license_text(model.info))):
+def write_model(folder: Path, model: TrainedModel, use: str, *, head: str = "") -> None:
+    """Write this library's own model file into a folder, with its card, which `head` begins, and its license."""
+    write_model_file(folder / MODEL_NAME, unflatten_dict(model.weights, sep="/"), model.record, model.info)
+    _write_papers(folder, model, use, head=head)
+
+
+def _write_papers(folder: Path, model: TrainedModel, use: str, *, head: str = "") -> None:
+    for name, text in ((README_NAME, head + card(model, use)), (LICENSE_NAME, license_text(model.info))):
         (folder / name).write_text(text, encoding="utf-8")

@@ -1,6 +1,5 @@
 """The formats of the verb `export`: what each writes, and what it needs."""
 
-import importlib.util
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from bloodcell_jax.export.folders import write_safetensors_folder, write_timm_fo
 from bloodcell_jax.export.onnx_file import write_onnx
 from bloodcell_jax.export.stablehlo import write_stablehlo
 from bloodcell_jax.export.trained_model import TrainedModel
+from bloodcell_jax.extras import check_extra
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,8 @@ def check_export(name: str, output: Path) -> None:
         raise UsageError(f"--output={output}: exists already; name a new {'file' if form.suffix else 'folder'}")
     if not output.absolute().parent.is_dir():
         raise UsageError(f"--output={output}: no folder {output.parent}; create it")
-    if form.package is not None and importlib.util.find_spec(form.package) is None:
-        raise UsageError(
-            f"--format={name}: needs the package {form.package}, which is not installed; run pip install "
-            f"'bloodcell_jax[{name}]', or choose {_others(name)}"
-        )
+    if form.package is not None:
+        check_extra(f"--format={name}", form.package, name, otherwise=f"choose {_others(name)}")
 
 
 def write_export(name: str, output: Path, model: TrainedModel) -> None:

@@ -7,14 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from flax.traverse_util import unflatten_dict
-
 from bloodcell_jax.errors import UsageError
-from bloodcell_jax.export.card import LICENSE_NAME, README_NAME, card, facts, license_text
+from bloodcell_jax.export.card import LICENSE_NAME, facts
+from bloodcell_jax.export.folders import write_model
 from bloodcell_jax.export.trained_model import TrainedModel
 from bloodcell_jax.weights.hub import explained, import_hub, is_repository
-from bloodcell_jax.weights.info import MODEL_NAME
-from bloodcell_jax.weights.model_file import write_model_file
 
 # Licenses of weights that this library names, and the hub too: by the hub, their names are in lower case.
 _KNOWN_LICENSES = {"apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "mit"}
@@ -75,7 +72,7 @@ def push_model(model: TrainedModel, repo: str) -> Pushed:
     api = hub.HfApi()
     with tempfile.TemporaryDirectory() as folder:
         write_repository(Path(folder), model, repo)
-        files = sorted(path for path in Path(folder).iterdir())
+        files = sorted(Path(folder).iterdir())
         with explained(f"--repo={repo}", offline=_OFFLINE):
             address = api.create_repo(repo, private=True, exist_ok=True)
             commit = api.create_commit(
@@ -89,14 +86,8 @@ def push_model(model: TrainedModel, repo: str) -> Pushed:
 def write_repository(folder: Path, model: TrainedModel, repo: str) -> None:
     """Write the files of a repository: the model, its facts as `config.json`, its card and its license."""
     model = replace(model, info=replace(model.info, source=without_folders(model.info.source)))
-    write_model_file(folder / MODEL_NAME, unflatten_dict(model.weights, sep="/"), model.record, model.info)
-    texts = {
-        "config.json": json.dumps(facts(model), indent=2) + "\n",
-        README_NAME: head(model) + card(model, _USE.format(repo=repo)),
-        LICENSE_NAME: license_text(model.info),
-    }
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    write_model(folder, model, _USE.format(repo=repo), head=head(model))
+    (folder / "config.json").write_text(json.dumps(facts(model), indent=2) + "\n", encoding="utf-8")
 
 
 def without_folders(source: str) -> str:

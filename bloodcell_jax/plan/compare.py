@@ -9,6 +9,7 @@ from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.plan.accelerators import Gpu
 from bloodcell_jax.plan.topology import Topology
 from bloodcell_jax.regular_files import check_regular_file
+from bloodcell_jax.train.stages import image_size_of
 
 _WORK = ("model", "stage", "image_size", "batch_size", "precision")
 
@@ -49,7 +50,7 @@ def check_comparable(measured: dict[str, Any], config: Config, topologies: list[
     planned = {
         "model": config.model.variant,
         "stage": stage.name,
-        "image_size": stage.image_size or config.data.image_size,
+        "image_size": image_size_of(config, stage),
         "batch_size": config.train.batch_size,
         "precision": config.model.dtype,
     }

@@ -14,8 +14,7 @@ from bloodcell_jax.data.launch_cache import cached_sha256
 from bloodcell_jax.data.loading import load_data
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.metrics import METRICS, Scores, example_scores
-from bloodcell_jax.evaluate.predictions_file import read_predictions, write_predictions
-from bloodcell_jax.names import spreadsheet_cell
+from bloodcell_jax.evaluate.predictions_file import read_predictions_of, write_predictions
 from bloodcell_jax.report.crossval_page import write_crossval_page
 from bloodcell_jax.run.job import train_and_evaluate
 from bloodcell_jax.run.watch.preemption import StopSignals
@@ -114,10 +113,8 @@ def mean_probabilities(dataset: Dataset, runs: list[FoldRun], split: str) -> tup
     for run in runs:
         if run.workdir.read_splits_record().get("data_sha256") != data_hash:
             raise DataError(f"{dataset.source}: is no longer what {run.workdir} was trained on; put the data back")
-        indices, rows = run.workdir.read_splits()[split], read_predictions(run.workdir.evaluation(split))
-        if [row.id for row in rows] != [spreadsheet_cell(dataset.ids[int(i)]) for i in indices]:
-            path = run.workdir.evaluation(split).predictions
-            raise DataError(f"{path}: its rows are not the images of {split}; delete {path.parent} and run again")
+        indices = run.workdir.read_splits()[split]
+        rows = read_predictions_of(run.workdir.evaluation(split), dataset, indices)
         total[indices] += [row.probabilities for row in rows]
         count[indices] += 1
     judged = np.flatnonzero(count)

@@ -1,6 +1,5 @@
 """A search for better values of fields of the configuration, by Optuna (T. Akiba et al., KDD 2019)."""
 
-import importlib.util
 import json
 import logging
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from bloodcell_jax.errors import (
     memory_error,
 )
 from bloodcell_jax.evaluate.metrics import ranking_of
+from bloodcell_jax.extras import check_extra
 from bloodcell_jax.report.sweep_page import write_sweep_page
 from bloodcell_jax.run.job import train_and_evaluate
 from bloodcell_jax.run.watch.preemption import StopSignals
@@ -81,8 +81,7 @@ def sweep(
         one begins; any other error marks its trial as failed and ends the sweep.
       UsageError: the study has another configuration, search or data, or optuna is not installed.
     """
-    if importlib.util.find_spec("optuna") is None:
-        raise UsageError("sweep: needs the package optuna; run pip install 'bloodcell_jax[sweep]'")
+    check_extra("sweep", "optuna", "sweep")
     check_values(config, search)
     workdir = Path(workdir)
     Workdir(workdir).check_usable()

@@ -17,7 +17,7 @@ def findings(runs: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[st
     if not scored:
         return ["No run is finished yet."]
     sentences = [_best(scored, on) for on in CONDITIONS] + [_spread(scored)]
-    return sentences + [sentence for each in comparisons for sentence in _answers(each)]
+    return sentences + [_answer(each) for each in comparisons]
 
 
 def _best(runs: Sequence[Mapping[str, Any]], on: str) -> str:
@@ -44,8 +44,8 @@ def _spread(runs: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _answers(comparison: Mapping[str, Any]) -> list[str]:
-    return [f"{comparison['about']}: {', '.join(_effect(comparison[on], on) for on in CONDITIONS)}."]
+def _answer(comparison: Mapping[str, Any]) -> str:
+    return f"{comparison['about']}: {', '.join(_effect(comparison[on], on) for on in CONDITIONS)}."
 
 
 def _effect(compared: Mapping[str, Any], on: str) -> str:

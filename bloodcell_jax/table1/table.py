@@ -11,8 +11,8 @@ import numpy as np
 
 from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.loading import load_data
-from bloodcell_jax.errors import DataError, DivergedError, UsageError
-from bloodcell_jax.evaluate.predictions_file import read_predictions
+from bloodcell_jax.errors import DivergedError, UsageError
+from bloodcell_jax.evaluate.predictions_file import read_predictions_of
 from bloodcell_jax.names import spreadsheet_cell
 from bloodcell_jax.report.table1_page import write_table1_page
 from bloodcell_jax.run.job import train_and_evaluate
@@ -176,11 +176,6 @@ class _Table:
         Raises:
           DataError: the run judged other images.
         """
-        folder, names = run.evaluation("test"), [spreadsheet_cell(name) for name in self._dataset.class_names]
-        rows = read_predictions(folder)
-        if [row.id for row in rows] != [self._dataset.ids[index] for index in self._test]:
-            raise DataError(
-                f"{folder.predictions}: its rows are not the test images of the table; delete {folder.path} and run "
-                "again"
-            )
+        names = [spreadsheet_cell(name) for name in self._dataset.class_names]
+        rows = read_predictions_of(run.evaluation("test"), self._dataset, self._test)
         return np.array([[names.index(row.predicted)] for row in rows])

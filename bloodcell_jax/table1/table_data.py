@@ -22,7 +22,7 @@ from bloodcell_jax.data.splits import split_dataset
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.report.audit_page import write_audit
 from bloodcell_jax.whole_files import replacing
-from bloodcell_jax.workdir.json_files import read_json, read_json_if_present, write_json
+from bloodcell_jax.workdir.json_files import read_json_if_present, write_json
 from bloodcell_jax.workdir.value_shapes import COUNT, TEXT, Each, check
 
 logger = logging.getLogger(__name__)
@@ -92,17 +92,6 @@ def prepare_data(config: DataConfig, folder: Path, *, seed: int = 0) -> TableDat
     write_json(folder / "clean.json", clean_file(prepared, prepared.sha256(), removals))
     facts = _facts(dataset, found.sha256, prepared, removals)
     write_json(record, facts)
-    return TableData(folder, facts)
-
-
-def read_data(folder: Path) -> TableData:
-    """Return images that `prepare_data` has written.
-
-    Raises:
-      DataError: there are none.
-    """
-    facts = read_json(folder / "data.json")
-    check(facts, _SHAPE, folder / "data.json")
     return TableData(folder, facts)
 
 

@@ -58,7 +58,7 @@ def plan_stages(config: Config, params: Params, *, epoch_size: int) -> list[Trai
                 config=stage,
                 start=start,
                 stop=start + steps,
-                image_size=stage.image_size or config.data.image_size,
+                image_size=image_size_of(config, stage),
                 schedule=schedule,
                 optimizer=create_optimizer(stage.optimizer, schedule, distances),
                 mask=trainable_mask(params, stage.trainable),
@@ -69,9 +69,14 @@ def plan_stages(config: Config, params: Params, *, epoch_size: int) -> list[Trai
     return stages
 
 
+def image_size_of(config: Config, stage: StageConfig) -> int:
+    """Return the side of the images that a stage shows the network, in pixels."""
+    return stage.image_size or config.data.image_size
+
+
 def size_warning(config: Config) -> str | None:
     """Return what is wrong if the run ends on smaller images than those that it is evaluated on; None: nothing."""
-    last, evaluated = config.stages[-1].image_size or config.data.image_size, config.data.image_size
+    last, evaluated = image_size_of(config, config.stages[-1]), config.data.image_size
     if last == evaluated:
         return None
     return (

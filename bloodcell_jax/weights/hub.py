@@ -6,7 +6,6 @@ The package huggingface_hub (extra `[hub]`) does the work. It finds the user's t
 
 import contextlib
 import functools
-import importlib.util
 import logging
 import re
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.extras import check_extra
 from bloodcell_jax.weights.info import MODEL_NAME
 
 logger = logging.getLogger(__name__)
@@ -58,8 +58,7 @@ def import_hub(what: str) -> Any:
     Raises:
       UsageError: it is not installed.
     """
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise UsageError(f"{what}: needs huggingface_hub; run pip install 'bloodcell_jax[hub]'")
+    check_extra(what, "huggingface_hub", "hub")
     import huggingface_hub  # pyright: ignore[reportMissingImports]
 
     return huggingface_hub

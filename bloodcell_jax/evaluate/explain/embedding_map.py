@@ -1,6 +1,5 @@
 """A map of a split in two dimensions: images that the network sees alike lie near each other."""
 
-import importlib.util
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.evaluator import Outputs
 from bloodcell_jax.evaluate.out_of_distribution import unit_length
+from bloodcell_jax.extras import check_extra
 
 # Images on a map: more points hide each other, and the coordinates of so many take a second.
 MOST_POINTS = 2_000
@@ -55,11 +55,9 @@ def check_method(method: str) -> None:
     """
     if method not in METHODS:
         raise UsageError(f"--embedding_map={method}: must be one of {', '.join(METHODS)}")
-    if method == "umap" and importlib.util.find_spec("umap") is None:
-        raise UsageError(
-            "--embedding_map=umap: needs the package umap-learn, which is not installed; run pip install "
-            "'bloodcell_jax[umap]', or leave the flag unset for pca"
-        )
+    if method == "umap":
+        otherwise = "leave the flag unset for pca"
+        check_extra("--embedding_map=umap", "umap", "umap", package="umap-learn", otherwise=otherwise)
 
 
 def embedding_map(pooled: np.ndarray, method: str = "pca") -> dict[str, Any]:

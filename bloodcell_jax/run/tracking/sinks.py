@@ -1,12 +1,12 @@
 """What a sink of metrics is, and which there are."""
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bloodcell_jax.config import Config
 from bloodcell_jax.errors import UsageError
+from bloodcell_jax.extras import check_extra
 from bloodcell_jax.run.tracking.mlflow_run import open_mlflow
 from bloodcell_jax.run.tracking.tensorboard import open_tensorboard
 from bloodcell_jax.run.tracking.wandb_run import open_wandb
@@ -64,8 +64,5 @@ def check_sinks(names: Sequence[str]) -> None:
         if name not in SINKS:
             raise UsageError(f"--log_to={name}: must be some of {', '.join(SINKS)}")
         package = SINKS[name].package
-        if package is not None and importlib.util.find_spec(package) is None:
-            raise UsageError(
-                f"--log_to={name}: needs the package {package}, which is not installed; run pip install "
-                f"'bloodcell_jax[{name}]', or leave {name} out"
-            )
+        if package is not None:
+            check_extra(f"--log_to={name}", package, name, otherwise=f"leave {name} out")
