@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo docs test test-browser test-exhaustive test-faults test-fuzz test-lowest test-parity test-plan test-real test-wheel lint format clean
+.PHONY: demo docs test test-browser test-docs test-exhaustive test-faults test-fuzz test-lowest test-parity test-plan test-real test-wheel lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python launch.py train --config=quickstart --workdir=runs/demo
@@ -22,10 +22,15 @@ docs:
 	build/docs/bin/python -m mkdocs build --strict
 	@echo "Open $(CURDIR)/build/site/start.html in a browser."
 
+test-docs: $(VENV)/.installed-test
+	# Leaves the executed tutorial in build/tutorial.ipynb.
+	$(BIN)/python -m pip install --quiet --editable '.[test,docs]'
+	$(BIN)/python -m pytest -m docs
+
 test-exhaustive: $(VENV)/.installed-test
 	# Every case of every kind, and all programs compiled as users have them.
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder \
-		-m "not parity and not real and not faults and not fuzz and not browser"
+		-m "not parity and not real and not faults and not fuzz and not browser and not docs"
 
 test-browser: $(VENV)/.installed-test
 	# With Chromium of this machine, or with Playwright's own, which is downloaded.
@@ -52,8 +57,8 @@ test-real: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m real
 
 test-wheel:
-	# The run of `make demo` and its report from the wheel alone, outside the checkout. The wheel is built from the
-	# sdist, so both are complete.
+	# The run of `make demo`, its report and the tests from the wheel alone, outside the checkout. The wheel is built
+	# from the sdist, so both are complete.
 	rm -rf build/wheel dist
 	$(PYTHON) -m venv build/wheel/build
 	build/wheel/build/bin/python -m pip install --quiet build
@@ -63,6 +68,12 @@ test-wheel:
 	folder=$$(mktemp -d) && cd $$folder && \
 		$(CURDIR)/build/wheel/use/bin/bloodcell train --config=quickstart --workdir=demo && \
 		$(CURDIR)/build/wheel/use/bin/bloodcell report --workdir=demo && rm -r $$folder
+	# The tests come in a copy of the checkout without the package.
+	build/wheel/use/bin/python -m pip install --quiet "$$(echo dist/*.whl)[test]"
+	build/wheel/use/bin/python -m pip install --quiet --no-deps timm==1.0.31
+	folder=$$(mktemp -d) && git ls-files -z | grep -zv ^bloodcell_jax/ | tar -c --null -T - | tar -x -C $$folder && \
+		cd $$folder && $(CURDIR)/build/wheel/use/bin/python -m pytest --numprocesses=2 --dist=loadfile \
+			--no-loadscope-reorder --ignore=tests/test_layout.py --ignore=tests/test_packaging.py && rm -r $$folder
 
 test-faults: $(VENV)/.installed-test
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m faults -s

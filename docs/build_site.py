@@ -34,8 +34,8 @@ LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
 
 
 def pages() -> dict[Path, str]:
-    """Return the place on the site of each page of the repository."""
-    own = {path: path.name for path in sorted((ROOT / "docs").glob("*.md"))}
+    """Return the place on the site of each page of the repository, notebooks among them."""
+    own = {path: path.name for pattern in ("*.md", "*.ipynb") for path in sorted((ROOT / "docs").glob(pattern))}
     return own | {ROOT / name: place for name, place in ELSEWHERE.items()}
 
 
@@ -127,7 +127,8 @@ def linked(page: Path, text: str, places: dict[Path, str], files: set[Path]) -> 
     def place(match: re.Match[str]) -> str:
         target = Path(os.path.normpath(page.parent / match[1]))
         if target in places:
-            return places[target]
+            # MkDocs turns links into those of its pages, but not the ones inside a notebook.
+            return places[target] if page.suffix == ".md" else str(Path(places[target]).with_suffix(".html"))
         if not target.is_file():
             return match[1]
         files.add(target)

@@ -24,7 +24,11 @@ def site(tmp_path_factory):
         delattr(flags.FLAGS, name)
     folder = tmp_path_factory.mktemp("site")
     write_site(folder)
-    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.md")}
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.suffix in (".md", ".ipynb")
+    }
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -48,12 +52,18 @@ def test_every_public_name_has_its_heading(site):
 
 def test_every_page_is_in_the_table_of_contents(site):
     contents = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
-    assert sorted(re.findall(r"[\w/]+\.md", contents)) == sorted(page for page in site if "repository" not in page)
+    assert sorted(re.findall(r"[\w/]+\.(?:md|ipynb)", contents)) == sorted(
+        page for page in site if "repository" not in page
+    )
 
 
 def test_links_between_pages_lead_to_pages(site):
     for place, text in site.items():
-        for target in re.findall(r"\]\(([^)#:\s]+\.md)", text):
+        if place.endswith(".ipynb"):
+            # It is no page of Markdown whose links MkDocs turns into those of the site.
+            assert not re.search(r"\]\([^)\s]+\.md", text)
+            text = re.sub(r"(\]\([^)\s]+)\.html", r"\1.md", text)
+        for target in re.findall(r"\]\(([^)#:\s]+\.(?:md|ipynb))", text):
             assert str(Path(place).parent / target) in site, f"{place}: {target}"
 
 
