@@ -33,7 +33,7 @@ def config_of(cells):
             )
         ],
         train=TrainConfig(batch_size=16, jsd=12.0, log_every=1),
-        evaluate=EvaluateConfig(batch_size=32),
+        evaluate=EvaluateConfig(batch_size=32, explain=0),
     )
 
 

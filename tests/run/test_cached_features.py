@@ -63,7 +63,7 @@ def config_of(cells, *, views=2, policy=POLICY, drop_path=0.3):
             StageConfig(name="last-stage", steps=2, trainable=("stage_3/.*", *HEAD), optimizer=ADAMW),
         ],
         train=TrainConfig(batch_size=16, label_smoothing=0.1, log_every=1, evaluate_every=100, checkpoint_every=4),
-        evaluate=EvaluateConfig(batch_size=32),
+        evaluate=EvaluateConfig(batch_size=32, explain=0),
     )
 
 

@@ -32,7 +32,7 @@ CONFIG = """
                 StageConfig(name="late", steps=6, trainable=("(head|stage_3).*", "!.*"), optimizer=optimizer()),
             ],
             train=TrainConfig(batch_size=16, ema_decay=0.8, log_every=2, evaluate_every=8, checkpoint_every=4),
-            evaluate=EvaluateConfig(batch_size=32),
+            evaluate=EvaluateConfig(batch_size=32, explain=0),
         )
 """
 
