@@ -27,7 +27,6 @@ from bloodcell_jax.workdir.json_files import read_json
 
 FOLDER = Path(__file__).resolve().parent
 LAUNCH = FOLDER.parent / "launch.py"
-BATCH, EPOCHS = 64, 10.0
 MILD = "d4|brightness:delta=0.2|contrast:delta=0.2|saturation:delta=0.2|hue:delta=0.02"
 
 # What a trial sets beside the baseline, by its name; `config` is another configuration than `pbc_48px`.
@@ -75,15 +74,20 @@ flags.DEFINE_multi_enum("trial", list(TRIALS), list(TRIALS), "what is tried; may
 flags.DEFINE_string("output", None, "JSON file to write, and to go on from", required=True)
 
 
-def run_trial(name: str, fields: dict[str, Any]) -> dict[str, Any]:
+def fields_of(name: str, source: str) -> tuple[str, dict[str, Any]]:
+    """Return the configuration of a trial and the fields that it overrides."""
+    fields = {"train.batch_size": 64, "stages[0].epochs": 10.0, "data.source": f"zip:{source}"} | TRIALS[name]
+    return fields.pop("config", "pbc_48px"), fields
+
+
+def run_trial(name: str) -> dict[str, Any]:
     """Train and evaluate one trial, and return its entry in the results.
 
     Raises:
       SystemExit: a command failed.
     """
     workdir = Path(FLAGS.workdir) / name.replace(" ", "_")
-    fields = {"train.batch_size": BATCH, "stages[0].epochs": EPOCHS, "data.source": f"zip:{FLAGS.source}"} | fields
-    config = fields.pop("config", "pbc_48px")
+    config, fields = fields_of(name, FLAGS.source)
     call("train", workdir, f"--config={config}", *(f"--config.{field}={value}" for field, value in fields.items()))
     call("evaluate", workdir, "--split=val", "--explain=0", "--tta", f"--output={workdir}/tta")
     call("evaluate", workdir, "--split=val", "--explain=0", "--suite=chains")
@@ -118,7 +122,7 @@ def main(argv: list[str]) -> None:
     results = read_json(output) if output.exists() else {"environment": describe_machine(), "trials": {}}
     for name in FLAGS.trial:
         if name not in results["trials"]:
-            results["trials"][name] = run_trial(name, TRIALS[name])
+            results["trials"][name] = run_trial(name)
             output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
