@@ -32,7 +32,7 @@ MILD = "d4|brightness:delta=0.2|contrast:delta=0.2|saturation:delta=0.2|hue:delt
 # What a trial sets beside the baseline, by its name; `config` is another configuration than `pbc_48px`.
 TRIALS: dict[str, dict[str, Any]] = {
     "baseline": {},
-    "no moving average": {"train.ema_decay": "none"},
+    "no moving average": {"train.ema_decay": "none", "train.ema_warmup": False},
     "muon": {"stages[0].optimizer.name": "muon"},
     "lion": {
         "stages[0].optimizer.name": "lion",
