@@ -100,6 +100,8 @@ def _find(inputs: list[str], archives: ExitStack, strict: bool) -> InputFiles:
         )
     if not found.files:
         held = f"; it holds {by_suffix(found.others)}" if found.others else ""
+        if ".zip" in found.others:
+            held += ", and a zip is read if it is the input itself"
         raise DataError(f"--input={' '.join(inputs)}: holds no image ({', '.join(sorted(SUFFIXES))}){held}")
     return found
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 
 import numpy as np
@@ -101,3 +102,10 @@ def test_an_input_that_never_ends_is_no_image(trained, tmp_path, capsys, kind):
     command = ["bloodcell", "predict", f"--workdir={trained}", f"--output={tmp_path / 'cells.csv'}"]
     assert cli.main([*command, f"--input={path}"]) == 3
     assert f"(a {kind})" in capsys.readouterr().err
+
+
+def test_a_folder_of_zips_says_that_a_zip_is_an_input(tmp_path, capsys):
+    (tmp_path / "cells.zip").touch()
+    command = ["bloodcell", "predict", "--model=pbc_atto", f"--input={tmp_path}", f"--output={tmp_path / 'cells.csv'}"]
+    assert cli.main(command) == 3
+    assert re.search(r"\.zip: 1\b.*\bzip\b", capsys.readouterr().err)
