@@ -1,7 +1,7 @@
 """Forward passes over many images, every one of them exactly once."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -40,6 +40,38 @@ class Outputs(NamedTuple):
     appearance: np.ndarray
 
 
+@functools.lru_cache(maxsize=8)
+def _programs(
+    model: Network, mean: tuple[float, ...], std: tuple[float, ...], parallel: DataParallel, tta: bool
+) -> tuple[Callable, Callable]:
+    """Return the jitted forward pass and Grad-CAM of a network; the arguments are those of `Evaluator`.
+
+    The same arguments give the same functions, so that the folds of a cross-validation, and the models of one run, are
+    traced once.
+    """
+
+    def forward(params: Params, images: jax.Array) -> tuple[jax.Array, ...]:
+        logits, features = model.apply({"params": params}, normalize(to_unit(images), mean, std), train=False)
+        pooled = features["pooled"].astype(jnp.float32)
+        return logits.astype(jnp.float32), pooled, _appearance(features), features[_LAST_MAP]
+
+    def forward_all_orientations(params: Params, images: jax.Array) -> tuple[jax.Array, ...]:
+        logits, *others = forward(params, images)
+
+        def add(number: int, total: jax.Array) -> jax.Array:
+            return total + jax.nn.softmax(forward(params, jax.vmap(symmetry, (0, None))(images, number))[0])
+
+        total = jax.lax.fori_loop(1, SYMMETRIES, add, jax.nn.softmax(logits))
+        return jnp.log(total / SYMMETRIES), *others
+
+    whole, rows = parallel.replicated, parallel.split_rows
+    each = parallel.on_each_device(forward_all_orientations if tta else forward, (WHOLE, ROWS), (ROWS,) * 4)
+    return (
+        jax.jit(each, in_shardings=(whole, rows), out_shardings=whole),
+        jax.jit(functools.partial(grad_cam, model), out_shardings=whole),
+    )
+
+
 class Evaluator:
     """What a network says of images, in batches of one compiled shape, each cut over the devices.
 
@@ -71,25 +103,7 @@ class Evaluator:
         devices = parallel.mesh.size
         self.batch_size = -(-batch_size // devices) * devices
         self._parallel, self._batches = parallel, ImageBatches(parallel, self.batch_size)
-
-        def forward(params: Params, images: jax.Array) -> tuple[jax.Array, ...]:
-            logits, features = model.apply({"params": params}, normalize(to_unit(images), mean, std), train=False)
-            pooled = features["pooled"].astype(jnp.float32)
-            return logits.astype(jnp.float32), pooled, _appearance(features), features[_LAST_MAP]
-
-        def forward_all_orientations(params: Params, images: jax.Array) -> tuple[jax.Array, ...]:
-            logits, *others = forward(params, images)
-
-            def add(number: int, total: jax.Array) -> jax.Array:
-                return total + jax.nn.softmax(forward(params, jax.vmap(symmetry, (0, None))(images, number))[0])
-
-            total = jax.lax.fori_loop(1, SYMMETRIES, add, jax.nn.softmax(logits))
-            return jnp.log(total / SYMMETRIES), *others
-
-        whole, rows = parallel.replicated, parallel.split_rows
-        each = parallel.on_each_device(forward_all_orientations if tta else forward, (WHOLE, ROWS), (ROWS,) * 4)
-        self.forward = jax.jit(each, in_shardings=(whole, rows), out_shardings=whole)
-        self._grad_cam = jax.jit(partial(grad_cam, model), out_shardings=whole)
+        self.forward, self._grad_cam = _programs(model, mean, std, parallel, tta)
 
     def outputs(
         self,
