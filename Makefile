@@ -73,7 +73,8 @@ test-wheel:
 	build/wheel/use/bin/python -m pip install --quiet --no-deps timm==1.0.31
 	folder=$$(mktemp -d) && git ls-files -z | grep -zv ^bloodcell_jax/ | tar -c --null -T - | tar -x -C $$folder && \
 		cd $$folder && $(CURDIR)/build/wheel/use/bin/python -m pytest --numprocesses=2 --dist=loadfile \
-			--no-loadscope-reorder --ignore=tests/test_layout.py --ignore=tests/test_packaging.py && rm -r $$folder
+			--no-loadscope-reorder --ignore=tests/test_layout.py \
+			--ignore=tests/test_packaging.py --ignore=tests/test_documentation.py && rm -r $$folder
 
 test-faults: $(VENV)/.installed-test
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m faults -s
