@@ -2,6 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# XLA compiles a small program on one core, so two workers take little more than half the time of one. In the order
+# of the folders long files come neither first nor last.
+PARALLEL := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+# timm would bring torchvision and CUDA; its models need torch alone, and the tests stand in for the rest.
+TIMM := --no-deps timm==1.0.31
 
 .PHONY: demo docs test test-browser test-docs test-exhaustive test-faults test-fuzz test-lowest test-parity test-plan test-real test-wheel lint format clean
 
@@ -10,9 +15,7 @@ demo: $(VENV)/.installed
 	@echo "Open $(CURDIR)/runs/demo/report/index.html in a browser."
 
 test: lint
-	# XLA compiles a small program on one core, so two workers take little more than half the time of one. In the order
-	# of the folders long files come neither first nor last.
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest $(PARALLEL)
 
 docs:
 	# In an environment of its own. Strict: a link that leads nowhere ends it.
@@ -29,7 +32,7 @@ test-docs: $(VENV)/.installed-test
 
 test-exhaustive: $(VENV)/.installed-test
 	# Every case of every kind, and all programs compiled as users have them.
-	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder \
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest $(PARALLEL) \
 		-m "not parity and not real and not faults and not fuzz and not browser and not docs"
 
 test-browser: $(VENV)/.installed-test
@@ -50,7 +53,7 @@ test-plan: $(VENV)/.installed-test
 	# Compilers for TPUs and GPUs, in an environment of their own: they make themselves known in every use of JAX.
 	$(PYTHON) -m venv build/plan
 	build/plan/bin/python -m pip install --quiet --editable '.[test,plan-tpu,plan-gpu]'
-	build/plan/bin/python -m pip install --quiet --no-deps timm==1.0.31
+	build/plan/bin/python -m pip install --quiet $(TIMM)
 	build/plan/bin/python -m pytest -m "plan or not plan" tests/plan
 
 test-real: $(VENV)/.installed-test
@@ -70,11 +73,10 @@ test-wheel:
 		$(CURDIR)/build/wheel/use/bin/bloodcell report --workdir=demo && rm -r $$folder
 	# The tests come in a copy of the checkout without the package.
 	build/wheel/use/bin/python -m pip install --quiet "$$(echo dist/*.whl)[test]"
-	build/wheel/use/bin/python -m pip install --quiet --no-deps timm==1.0.31
+	build/wheel/use/bin/python -m pip install --quiet $(TIMM)
 	folder=$$(mktemp -d) && git ls-files -z | grep -zv ^bloodcell_jax/ | tar -c --null -T - | tar -x -C $$folder && \
-		cd $$folder && $(CURDIR)/build/wheel/use/bin/python -m pytest --numprocesses=2 --dist=loadfile \
-			--no-loadscope-reorder --ignore=tests/test_layout.py \
-			--ignore=tests/test_packaging.py --ignore=tests/test_documentation.py && rm -r $$folder
+		cd $$folder && $(CURDIR)/build/wheel/use/bin/python -m pytest $(PARALLEL) \
+			--ignore=tests/test_layout.py --ignore=tests/test_packaging.py --ignore=tests/test_documentation.py && rm -r $$folder
 
 test-faults: $(VENV)/.installed-test
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m faults -s
@@ -84,9 +86,9 @@ test-lowest:
 	$(PYTHON) -m venv build/lowest
 	build/lowest/bin/python -m pip install --quiet uv
 	build/lowest/bin/uv pip install --python=build/lowest/bin/python --resolution=lowest-direct --editable '.[test]'
-	build/lowest/bin/python -m pip install --quiet --no-deps timm==1.0.31
+	build/lowest/bin/python -m pip install --quiet $(TIMM)
 	# Old versions call what newer ones warn of.
-	build/lowest/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder \
+	build/lowest/bin/python -m pytest $(PARALLEL) \
 		-W "ignore::DeprecationWarning"
 
 lint: $(VENV)/.installed-test
@@ -114,8 +116,7 @@ $(VENV)/.installed: setup.cfg | $(VENV)/bin/python
 $(VENV)/.installed-test: setup.cfg | $(VENV)/bin/python
 	@echo "Installing the library and what its tests need into $(VENV): with PyTorch, once."
 	$(BIN)/python -m pip install --editable '.[test]'
-	# timm would bring torchvision and CUDA; its models need torch alone, and the tests stand in for the rest.
-	$(BIN)/python -m pip install --quiet --no-deps timm==1.0.31
+	$(BIN)/python -m pip install --quiet $(TIMM)
 	@touch $@ $(VENV)/.installed
 
 clean:

@@ -21,13 +21,14 @@ from typing import Any
 
 from absl import app, flags
 
+from bloodcell_jax.config import AugmentConfig
 from bloodcell_jax.run.environment import describe_machine
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.json_files import read_json
 
 FOLDER = Path(__file__).resolve().parent
 LAUNCH = FOLDER.parent / "launch.py"
-MILD = "d4|brightness:delta=0.2|contrast:delta=0.2|saturation:delta=0.2|hue:delta=0.02"
+MILD = AugmentConfig().policy
 
 # What a trial sets beside the baseline, by its name; `config` is another configuration than `pbc_48px`.
 TRIALS: dict[str, dict[str, Any]] = {
