@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 # XLA compiles a small program on one core, so two workers take little more than half the time of one. In the order
 # of the folders long files come neither first nor last.
 PARALLEL := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
-# timm would bring torchvision and CUDA; its models need torch alone, and the tests stand in for the rest.
-TIMM := --no-deps timm==1.0.31
+# `make test CUDA=yes` installs PyTorch for the parity tests even where it brings gigabytes of CUDA.
+CUDA ?=
+INSTALL_PYTORCH := tests/install_pytorch.py $(if $(CUDA),--cuda)
 
 .PHONY: demo docs test test-browser test-docs test-exhaustive test-faults test-fuzz test-lowest test-parity test-plan test-real test-wheel lint format clean
 
@@ -53,7 +54,7 @@ test-plan: $(VENV)/.installed-test
 	# Compilers for TPUs and GPUs, in an environment of their own: they make themselves known in every use of JAX.
 	$(PYTHON) -m venv build/plan
 	build/plan/bin/python -m pip install --quiet --editable '.[test,plan-tpu,plan-gpu]'
-	build/plan/bin/python -m pip install --quiet $(TIMM)
+	build/plan/bin/python $(INSTALL_PYTORCH)
 	build/plan/bin/python -m pytest -m "plan or not plan" tests/plan
 
 test-real: $(VENV)/.installed-test
@@ -73,7 +74,7 @@ test-wheel:
 		$(CURDIR)/build/wheel/use/bin/bloodcell report --workdir=demo && rm -r $$folder
 	# The tests come in a copy of the checkout without the package.
 	build/wheel/use/bin/python -m pip install --quiet "$$(echo dist/*.whl)[test]"
-	build/wheel/use/bin/python -m pip install --quiet $(TIMM)
+	build/wheel/use/bin/python $(INSTALL_PYTORCH)
 	folder=$$(mktemp -d) && git ls-files -z | grep -zv ^bloodcell_jax/ | tar -c --null -T - | tar -x -C $$folder && \
 		cd $$folder && $(CURDIR)/build/wheel/use/bin/python -m pytest $(PARALLEL) \
 			--ignore=tests/test_layout.py --ignore=tests/test_packaging.py --ignore=tests/test_documentation.py && rm -r $$folder
@@ -86,7 +87,7 @@ test-lowest:
 	$(PYTHON) -m venv build/lowest
 	build/lowest/bin/python -m pip install --quiet uv
 	build/lowest/bin/uv pip install --python=build/lowest/bin/python --resolution=lowest-direct --editable '.[test]'
-	build/lowest/bin/python -m pip install --quiet $(TIMM)
+	build/lowest/bin/python $(INSTALL_PYTORCH)
 	# Old versions call what newer ones warn of.
 	build/lowest/bin/python -m pytest $(PARALLEL) \
 		-W "ignore::DeprecationWarning"
@@ -113,10 +114,10 @@ $(VENV)/.installed: setup.cfg | $(VENV)/bin/python
 	$(BIN)/python -m pip install --editable .
 	@touch $@
 
-$(VENV)/.installed-test: setup.cfg | $(VENV)/bin/python
-	@echo "Installing the library and what its tests need into $(VENV): with PyTorch, once."
+$(VENV)/.installed-test: setup.cfg tests/install_pytorch.py | $(VENV)/bin/python
+	@echo "Installing the library and what its tests need into $(VENV): once."
 	$(BIN)/python -m pip install --editable '.[test]'
-	$(BIN)/python -m pip install --quiet $(TIMM)
+	$(BIN)/python $(INSTALL_PYTORCH)
 	@touch $@ $(VENV)/.installed
 
 clean:

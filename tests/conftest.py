@@ -174,7 +174,7 @@ def start(config_file):
 
 @pytest.fixture(scope="session")
 def torch():
-    return pytest.importorskip("torch", reason="PyTorch is not installed (extra `test`)")
+    return pytest.importorskip("torch", reason="PyTorch is not installed (tests/install_pytorch.py)")
 
 
 @pytest.fixture(scope="session")
@@ -184,7 +184,7 @@ def timm(torch):
 
     with torchvision_stand_in(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pytest.importorskip("timm", reason="timm is not installed (extra `test`)")
+        return pytest.importorskip("timm", reason="timm is not installed (tests/install_pytorch.py)")
 
 
 @pytest.fixture(scope="session")

@@ -118,7 +118,7 @@ def test_both_sides_get_the_same_task(speedrun, tmp_path):
 
 @pytest.mark.exhaustive
 def test_both_sides_run_and_are_stopped_at_the_target(speedrun, tmp_path):
-    pytest.importorskip("timm", reason="timm is not installed (extra `test`)")
+    pytest.importorskip("timm", reason="timm is not installed (tests/install_pytorch.py)")
     images, labels = draw_cells(120, seed=1, size=32)
     archive = tmp_path / "cells.zip"
     with zipfile.ZipFile(archive, "w") as file:
