@@ -1,16 +1,15 @@
 """The verb `serve`."""
 
-import importlib.util
-
 from absl import flags
 
 from bloodcell_jax.cli.model_flags import define_model, load_classifier
 from bloodcell_jax.cli.verb import Verb, say, value_of
 from bloodcell_jax.devices.process_end import end_process
 from bloodcell_jax.errors import UsageError
+from bloodcell_jax.extras import check_extra
 
-# What the extra [serve] brings, as it is imported.
-_PACKAGES = ("starlette", "uvicorn", "python_multipart")
+# What the extra [serve] brings, and the package that holds each module.
+_MODULES = {"starlette": "starlette", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
 
 
 def _define_serve(values: flags.FlagValues) -> None:
@@ -43,7 +42,8 @@ def _define_serve(values: flags.FlagValues) -> None:
 
 
 def _serve(values: flags.FlagValues) -> None:
-    _check_installed()
+    for module, package in _MODULES.items():
+        check_extra("serve", module, "serve", package=package)
     from bloodcell_jax.serve.limits import Limits
     from bloodcell_jax.serve.server import open_listener, serve
 
@@ -56,12 +56,6 @@ def _serve(values: flags.FlagValues) -> None:
         has_ended = serve(load_classifier(values), listener, host, limits, say)
     if not has_ended:
         end_process(0)
-
-
-def _check_installed() -> None:
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError(f"serve: needs {', '.join(missing)}; run pip install 'bloodcell_jax[serve]'")
 
 
 SERVE = Verb(

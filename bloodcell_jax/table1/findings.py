@@ -50,8 +50,7 @@ def _answer(comparison: Mapping[str, Any]) -> str:
 
 def _effect(compared: Mapping[str, Any], on: str) -> str:
     points, (low, high) = 100 * compared["difference"], compared["ci95"]
-    verdict = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
-    return f"{verdict} on {on} images ({points:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{compared['verdict']} on {on} images ({points:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _named(run: Mapping[str, Any]) -> str:
