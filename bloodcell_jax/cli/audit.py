@@ -31,7 +31,7 @@ def _audit(values: flags.FlagValues) -> dict[str, Any]:
     check_folder(output, files, config.source, [predictions] if predictions else [])
     folder = create_output(output)
     dataset = load_data(config).in_memory()
-    say(data_summary(dataset, dataset.splits, crop=config.crop))
+    say(data_summary(dataset, dataset.splits))
     found = audit(dataset, predictions=predictions)
     page = write_audit(found, folder, config)
     say("\n".join(found.summary))

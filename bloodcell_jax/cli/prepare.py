@@ -4,6 +4,7 @@ from absl import flags
 
 from bloodcell_jax.cli.data_flags import data_config, define_source, help_of
 from bloodcell_jax.cli.verb import Verb, required, say, value_of
+from bloodcell_jax.config import DataConfig, as_text
 
 
 def _define_prepare(values: flags.FlagValues) -> None:
@@ -25,9 +26,16 @@ def _prepare(values: flags.FlagValues) -> None:
     if dataset.columns:
         say(f"not kept, because a prepared dataset has no columns but the group: {', '.join(dataset.columns)}")
     say(f"{len(dataset):,} images of {len(dataset.class_names)} classes; train on them with")
-    say(f"  --config.data.source=tfds:{name} --config.data.data_dir={data_dir}")
+    say(f"  --config.data.source=tfds:{name} --config.data.data_dir={data_dir}{_geometry_flags(config)}")
     if dataset.groups is not None:
         say(f"{len(set(dataset.groups)):,} groups are kept; leave data.group_regex unset")
+
+
+def _geometry_flags(config: DataConfig) -> str:
+    """Return the flags of what was looked at of image files, which the models of a prepared dataset keep."""
+    fields = {name: getattr(config, name) for name in ("crop", "microns_per_pixel")}
+    given = {name: value for name, value in fields.items() if value != getattr(DataConfig, name)}
+    return "".join(f" --config.data.{name}={as_text(value)}" for name, value in given.items())
 
 
 PREPARE = Verb(

@@ -17,7 +17,7 @@ from bloodcell_jax.config.fields import (
     TrainConfig,
 )
 from bloodcell_jax.config.option import leaves
-from bloodcell_jax.config.serialization import from_dict, from_text, to_dict
+from bloodcell_jax.config.serialization import as_text, from_dict, from_text, to_dict
 from bloodcell_jax.config.validation import group_pattern, power_range, validate
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "OptimizerConfig",
     "StageConfig",
     "TrainConfig",
+    "as_text",
     "from_dict",
     "from_text",
     "group_pattern",

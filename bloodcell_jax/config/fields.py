@@ -166,7 +166,7 @@ class TrainConfig:
     logit_adjustment: str = option(
         "none",
         "class prior that predictions follow, whatever the sampler and the class weights show: natural, the training "
-        "split's own; balanced, all classes alike; none, what training shows",
+        "split's own; balanced, all classes alike; none, what training shows; of loss=cross_entropy alone",
         choices=("none", "natural", "balanced"),
     )
     loss: str = option(

@@ -70,3 +70,8 @@ def from_text(kind: Any, text: str) -> Any:
             if option in options:
                 return option(text)
     raise ValueError(text)
+
+
+def as_text(value: float | str | None) -> str:
+    """Return the text of which `from_text` makes this value."""
+    return "none" if value is None else str(value)

@@ -36,6 +36,12 @@ def validate(config: Config) -> None:
         _check_stage(f"config.stages[{i}]", stage, config.data.image_size)
     if config.train.ema_warmup and config.train.ema_decay is None:
         raise UsageError("config.train.ema_warmup=True: there is no average; set config.train.ema_decay, such as 0.999")
+    train = config.train
+    if train.logit_adjustment != "none" and train.loss != "cross_entropy":
+        raise UsageError(
+            f"config.train.logit_adjustment={train.logit_adjustment}: moves the prior of loss=cross_entropy; with "
+            f"config.train.loss={train.loss}, predictions would follow another one. Unset one of them"
+        )
     for name in ("mean", "std"):
         value = getattr(config.model, name)
         if value and (len(value) != 3 or (name == "std" and min(value) <= 0)):

@@ -120,18 +120,38 @@ def _levels(paths: Sequence[PurePosixPath], source: str, config: DataConfig) -> 
     named = parse_split_folders(config.split_folders)
     if config.class_level is not None:
         above = {path.parts[config.class_level - 2] for path in paths if len(path.parts) > config.class_level > 1}
-        split_of = splits_of(above, named)
-        return (split_of if split_of.keys() == above else {}), config.class_level
+        return _splits_above(above, named, source, level=config.class_level), config.class_level
     top = _wrapping_folders(paths, named)
     first = {path.parts[top] for path in paths if len(path.parts) > top + 1}
     split_of = splits_of(first, named)
-    if absent := sorted(set(named) - first):
-        raise DataError(f"{source}: data.split_folders names {_list(absent)}; the folders are {_list(sorted(first))}")
+    _check_there(named, first, source)
     if split_of:
         _check_splits(split_of, first, source, level=top + 1)
         top += 1
     _check_no_repeated_names(paths, top, source)
     return split_of, top + 1
+
+
+def _splits_above(above: set[str], named: dict[str, str], source: str, *, level: int) -> dict[str, str]:
+    """Return which of the folders above the classes are which splits; none if they are no splits, or not all of them.
+
+    Raises:
+      DataError: splits that the user named are not there, or not the only folders.
+    """
+    split_of = splits_of(above, named)
+    if named:
+        _check_there(named, above, source)
+        _check_splits(split_of, above, source, level=level - 1)
+    elif split_of and split_of.keys() != above:
+        logger.warning("%s: the folders above the classes are taken as no splits: %s", source, _list(sorted(above)))
+        return {}
+    return split_of
+
+
+def _check_there(named: dict[str, str], folders: set[str], source: str) -> None:
+    if absent := sorted(set(named) - folders):
+        there = _list(sorted(folders)) if folders else "all classes"
+        raise DataError(f"{source}: data.split_folders names {_list(absent)}; the folders are {there}")
 
 
 def parse_split_folders(text: str | None) -> dict[str, str]:

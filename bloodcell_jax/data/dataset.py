@@ -7,6 +7,7 @@ from itertools import compress
 
 import numpy as np
 
+from bloodcell_jax.data.geometry import FileGeometry, View, view_of
 from bloodcell_jax.data.stored_images import StoredImages
 from bloodcell_jax.errors import DataError
 
@@ -30,6 +31,7 @@ class Dataset:
         arrays.
       sides: side of the centered square of each file that is looked at, in pixels of the file, int32 [n]; None for
         arrays.
+      file_geometry: what is looked at of image files, or was when they were prepared; None: not known, or arrays.
       left_out: how many files were not read, by reason.
       groups: the group of each example, such as its patient or slide; None if the source says none.
       columns: what else the source says of each example, by name: values to slice an evaluation by.
@@ -45,6 +47,7 @@ class Dataset:
     skipped: dict[str, str] = field(default_factory=dict)
     original_sizes: np.ndarray | None = None
     sides: np.ndarray | None = None
+    file_geometry: FileGeometry | None = None
     left_out: dict[str, int] = field(default_factory=dict)
     groups: tuple[str, ...] | None = None
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -52,6 +55,13 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def view(self) -> View | None:
+        """What is looked at of image files; None: the source holds arrays of unknown origin."""
+        if self.original_sizes is not None and self.sides is not None:
+            return view_of(self.original_sizes, self.sides)
+        return self.file_geometry.view if self.file_geometry else None
 
     def image_array(self) -> np.ndarray:
         """Return all images as one array in memory, uint8 [n, h, w, 3].

@@ -14,7 +14,7 @@ from bloodcell_jax.data.class_tree import Entry
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.decoding_pool import map_ahead
 from bloodcell_jax.data.file_trees import FileTree, UnreadableFile, example_id, is_hidden, printable
-from bloodcell_jax.data.geometry import Geometry
+from bloodcell_jax.data.geometry import FileGeometry, Geometry, view_of
 from bloodcell_jax.devices.host import check_fits
 from bloodcell_jax.errors import DataError
 
@@ -71,6 +71,7 @@ def decode_dataset(
         skipped=skipped,
         original_sizes=sizes[:, :2],
         sides=sizes[:, 2],
+        file_geometry=FileGeometry(config.crop, config.microns_per_pixel, view_of(sizes[:, :2], sizes[:, 2])),
         left_out=left_out,
         groups=groups,
         columns=dict(columns or {}),

@@ -1,6 +1,6 @@
 """Geometry: which square of an image file is looked at, and whether that fits what a model was trained on."""
 
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -70,6 +70,43 @@ class View(NamedTuple):
         return f"{self.shorter_side} pixels wide and " + ("whole" if whole else f"cropped to {self.side}")
 
 
+class FileGeometry(NamedTuple):
+    """What a prepared dataset says of the image files that it was made from.
+
+    Attributes:
+      crop: as `data.crop` said it.
+      microns_per_pixel: as `data.microns_per_pixel` said it: a number, the column of a manifest, or None.
+      view: what was looked at.
+    """
+
+    crop: Crop
+    microns_per_pixel: float | str | None
+    view: View
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
+        return self._asdict() | {"view": self.view._asdict()}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Return what `to_json` wrote.
+
+        Raises:
+          ValueError: it is something else.
+        """
+        try:
+            geometry = cls(**value)
+            view = View(**value["view"])
+        except (TypeError, KeyError) as error:
+            raise ValueError(str(error)) from error
+        numbers = (int, float, str, type(None))
+        if not (isinstance(geometry.crop, numbers) and isinstance(geometry.microns_per_pixel, numbers)):
+            raise ValueError(f"{value}")
+        if not all(type(pixels) is int and pixels > 0 for pixels in view):
+            raise ValueError(f"{value}")
+        return geometry._replace(view=view)
+
+
 def view_of(sizes: np.ndarray, sides: np.ndarray) -> View:
     """Return the view of files with (width, height) of int [n, 2], of which squares of int [n] are looked at."""
     return View(int(np.median(sizes.min(axis=1))), int(np.median(sides)))
@@ -90,18 +127,19 @@ def misfit(trained: View, here: View) -> str | None:
     )
 
 
-def describe(sizes: np.ndarray, sides: np.ndarray, geometry: Geometry) -> str:
+def describe(sizes: np.ndarray, sides: np.ndarray, geometry: Geometry | FileGeometry, image_size: int) -> str:
     """Say what becomes of files with (width, height) of int [n, 2], of which squares of int [n] are looked at."""
     short, long = sizes.min(axis=1), sizes.max(axis=1)
     cropped = sides < short
     squared = (short < long) & ~cropped
     steps = [f"center-cropped to {_most_common(sides[cropped, None])}"] * bool(cropped.any())
     steps += [f"{squared.sum():,} cropped to their centered square"] * bool(squared.any())
-    if geometry.crop == AUTO and (short[~cropped] > PUBLISHED_CROP).any():
+    by_width = geometry.crop == AUTO and geometry.microns_per_pixel is None
+    if by_width and (short[~cropped] > PUBLISHED_CROP).any():
         steps.append(f"crop=auto cuts {PUBLISHED_CROP} pixels from files near {PUBLISHED_SIDE} pixels wide alone")
     if (sides < long).any():
         steps.append(f"{100 * np.median(sides**2 / sizes.prod(axis=1)):.3g} % of their area (median) is looked at")
-    steps.append(f"all resized to {geometry.image_size}x{geometry.image_size}")
+    steps.append(f"all resized to {image_size}x{image_size}")
     return f"files of {_most_common(sizes)} pixels: {'; '.join(steps)}"
 
 

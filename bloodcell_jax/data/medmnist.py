@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bloodcell_jax.config import DataConfig
+from bloodcell_jax.data.class_order import in_given_order
 from bloodcell_jax.data.dataset import SPLITS, Dataset, index_ids
 from bloodcell_jax.data.image_files import resize_arrays
 from bloodcell_jax.data.npz import check_images, check_labels, open_npz, read_array
@@ -38,7 +39,7 @@ def load_medmnist(place: str, source: str, config: DataConfig) -> Dataset:
       config: how it is read.
     """
     path = _find(place, source, config.data_dir)
-    class_names = config.class_names or names_of(str(path))
+    stored_names = names_of(str(path))
     with open_npz(path, source) as archive:
         _check_keys(archive.files, path, source)
         parts = [read_array(archive, f"{split}_labels", source) for split in SPLITS]
@@ -46,9 +47,11 @@ def load_medmnist(place: str, source: str, config: DataConfig) -> Dataset:
         images = np.empty((bounds[-1], config.image_size, config.image_size, 3), np.uint8)
         for i, split in enumerate(SPLITS):
             part = check_images(_as_color(read_array(archive, f"{split}_images", source)), source, f"{split}_images")
-            parts[i] = check_labels(parts[i], len(part), source, class_names)
+            parts[i] = check_labels(parts[i], len(part), source, stored_names or config.class_names)
             images[bounds[i] : bounds[i + 1]] = resize_arrays(part, config.image_size)
-    labels = np.concatenate(parts)
+    labels, class_names = np.concatenate(parts), config.class_names
+    if stored_names:
+        labels, class_names = in_given_order(labels, stored_names, class_names, source)
     return Dataset(
         images=images,
         labels=labels,

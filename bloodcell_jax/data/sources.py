@@ -109,7 +109,8 @@ def read_source(source: str, config: DataConfig) -> Dataset:
     if path is not None and not os.path.isdir(path) and (fault := fault_of_file(path)):
         raise DataError(f"{source}: {fault}; check data.source")
     given = [name for name in _OF_MANIFESTS if getattr(config, name) is not None]
-    given += ["microns_per_pixel"] * isinstance(config.microns_per_pixel, str)
+    # A prepared dataset keeps what its manifest said.
+    given += ["microns_per_pixel"] * (isinstance(config.microns_per_pixel, str) and kind != "tfds")
     if given and kind != "csv":
         value = getattr(config, given[0])
         raise UsageError(f"{source}: data.{given[0]}={value} is about manifests alone; give csv:PATH, or leave it out")

@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from bloodcell_jax.config import DataConfig
+from bloodcell_jax.config import DataConfig, as_text
+from bloodcell_jax.data.class_order import in_given_order
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.decoding_pool import DECODING_THREADS, map_ahead
 from bloodcell_jax.data.example_index import ExampleIndex, Names
+from bloodcell_jax.data.geometry import FileGeometry
 from bloodcell_jax.data.stored_images import StoredImages, damage_named
 from bloodcell_jax.data.tfds_files import check_prepared_files
 from bloodcell_jax.download import cache_folder
@@ -49,12 +51,6 @@ def load_tfds(place: str, source: str, config: DataConfig) -> Dataset:
     info = builder.info
     image_key, label_key = _find_features(info.features, info.supervised_keys, source)
     stored_names = tuple(info.features[label_key].names)
-    names = config.class_names or stored_names
-    if len(names) != len(stored_names):
-        raise DataError(
-            f"{source}: has the {len(stored_names)} classes {', '.join(stored_names)}; data.class_names has "
-            f"{len(names)}"
-        )
     parts = [_Records(builder, split, image_key, label_key, source) for split in _in_order(list(info.splits))]
     fingerprint = _fingerprint(builder, source)
     index = _example_index(parts, Path(info.data_dir), fingerprint, source)
@@ -63,21 +59,51 @@ def load_tfds(place: str, source: str, config: DataConfig) -> Dataset:
             f"{source}: {(index.labels < 0).sum():,} examples have no label, as in unlabeled test splits; prepare it "
             "without them"
         )
-    if len(index.labels) and index.labels.max() >= len(names):
+    if len(index.labels) and index.labels.max() >= len(stored_names):
         raise DataError(f"{source}: label {index.labels.max()} is of no class; its files are damaged, prepare it again")
+    labels, names = in_given_order(index.labels, stored_names, config.class_names, source)
     metadata = info.metadata or {}
+    file_geometry = _file_geometry(metadata, config, source)
+    as_prepared = labels is index.labels and info.features[image_key].shape[0] == config.image_size
     return Dataset(
         images=StoredImages(parts, config.image_size, source, fingerprint),
-        labels=index.labels,
+        labels=labels,
         class_names=names,
         ids=index.ids,
         source=source,
         splits=_splits(parts),
+        file_geometry=file_geometry,
         groups=index.groups,
         skipped=dict(metadata.get("skipped", {})),
-        # The hash is that of the images as they were prepared.
-        known_sha256=metadata.get("sha256") if info.features[image_key].shape[0] == config.image_size else None,
+        # The hash is that of the images and labels as they were prepared.
+        known_sha256=metadata.get("sha256") if as_prepared else None,
     )
+
+
+def _file_geometry(metadata: Mapping[str, Any], config: DataConfig, source: str) -> FileGeometry | None:
+    """Return what was looked at of the files that a dataset was prepared from; None: it does not say it.
+
+    Raises:
+      DataError: the configuration says another geometry. A model takes it from there, and would look at other parts of
+        files than those that it learned from.
+    """
+    try:
+        prepared = FileGeometry.from_json(metadata["file_geometry"]) if "file_geometry" in metadata else None
+    except ValueError as error:
+        raise DataError(f"{source}: its file_geometry is damaged ({error}); prepare it again") from error
+    if prepared is None and isinstance(config.microns_per_pixel, str):
+        raise DataError(
+            f"{source}: data.microns_per_pixel={config.microns_per_pixel}: it was not prepared with such a column; "
+            "leave it out"
+        )
+    for name in ("crop", "microns_per_pixel") if prepared else ():
+        was, now = getattr(prepared, name), getattr(config, name)
+        if was != now:
+            raise DataError(
+                f"{source}: was prepared with {name}={as_text(was)}, and data.{name} is {as_text(now)}; set "
+                f"data.{name}={as_text(was)} as well, because the model keeps it for files that it will see"
+            )
+    return prepared
 
 
 def import_tfds() -> Any:

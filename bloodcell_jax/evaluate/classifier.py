@@ -168,7 +168,7 @@ class Classifier:
         if sizes is None or sides is None or len(sizes) == 0:
             return
         if (sides < sizes.max(axis=1)).any():
-            logger.info("%s", describe(sizes, sides, self.geometry))
+            logger.info("%s", describe(sizes, sides, self.geometry, self.geometry.image_size))
         if reason := self.misfit(sizes, sides):
             logger.warning("%s", reason)
 

@@ -77,7 +77,7 @@ def evaluate_source(
       UsageError, DataError: as for training.
     """
     chosen = [suite_of(name) for name in dict.fromkeys(suites)]
-    _check_asked(source, split, output, class_map, chosen, embedding_method)
+    _check_asked(classifier, source, split, output, class_map, chosen, embedding_method)
     examples = find_examples(classifier, source, split, class_map or {}, reading)
     of_examples = read_slices(examples.dataset, slices or (classifier.config.evaluate.slices if not source else ()))
     learned_from = examples.dataset if source is None else None
@@ -104,6 +104,7 @@ def evaluate_source(
 
 
 def _check_asked(
+    classifier: Classifier,
     source: str | None,
     split: str | None,
     output: str | None,
@@ -118,6 +119,11 @@ def _check_asked(
         raise UsageError("--output: missing; with --source the results need a folder of their own")
     if suites and split is not None and split.endswith(AUGMENTED):
         raise UsageError(f"--split={split}: a suite corrupts images as they are; name {split.removesuffix(AUGMENTED)}")
+    if classifier.workdir is None and split is not None and split.endswith(AUGMENTED):
+        raise UsageError(
+            f"--split={split}: a model's file does not say which augmentation its run used; give --workdir, or "
+            f"--split={split.removesuffix(AUGMENTED)}"
+        )
     check_method(embedding_method)
 
 

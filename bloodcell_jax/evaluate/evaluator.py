@@ -62,7 +62,8 @@ def _programs(
             return total + jax.nn.softmax(forward(params, jax.vmap(symmetry, (0, None))(images, number))[0])
 
         total = jax.lax.fori_loop(1, SYMMETRIES, add, jax.nn.softmax(logits))
-        return jnp.log(total / SYMMETRIES), *others
+        # The softmax is that of the mean, and the energy, by which images are known, that of the image as it is.
+        return jnp.log(total / SYMMETRIES) + jax.nn.logsumexp(logits, axis=-1, keepdims=True), *others
 
     whole, rows = parallel.replicated, parallel.split_rows
     each = parallel.on_each_device(forward_all_orientations if tta else forward, (WHOLE, ROWS), (ROWS,) * 4)
@@ -97,8 +98,8 @@ class Evaluator:
           mean, std: of the images in [0, 1], per channel.
           batch_size: images of one forward pass, rounded up to a multiple of the devices.
           parallel: the devices.
-          tta: test-time augmentation: the logits are the logarithms of the mean probabilities of an image in its 8
-            orientations. The other outputs are those of the image as it is.
+          tta: test-time augmentation: the logits give the mean probabilities of an image in its 8 orientations, and
+            have the sum of exponentials of the image as it is. The other outputs are those of the image as it is.
         """
         devices = parallel.mesh.size
         self.batch_size = -(-batch_size // devices) * devices

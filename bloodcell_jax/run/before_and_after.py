@@ -6,16 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.evaluator import Evaluator
 from bloodcell_jax.evaluate.image_batches import Images
 from bloodcell_jax.evaluate.metrics import classification_metrics
 from bloodcell_jax.models.registry import build_model
 from bloodcell_jax.report.text_table import aligned
 from bloodcell_jax.run.run import Run
-from bloodcell_jax.weights.catalog import find_part
 from bloodcell_jax.weights.loading import rows_by_name
-from bloodcell_jax.weights.model_file import read_model_file, read_model_record
+from bloodcell_jax.weights.model_file import read_model_file, record_of_start
 
 
 def start_of(run: Run) -> Path | None:
@@ -25,14 +23,14 @@ def start_of(run: Run) -> Path | None:
     """
     if run.config.model.weights is None:
         return None
-    path, _ = find_part(run.config.model.weights)
-    try:
-        record = read_model_record(path)
-    except DataError:  # Weights that are no classifier of cells.
+    start = record_of_start(run.config.model.weights)
+    if start is None:
         return None
+    path, record = start
     known = rows_by_name(record.config.data.class_names, run.dataset.class_names)
     then, now = record.config.data, run.config.data
-    alike = (then.image_size, then.crop) == (now.image_size, now.crop)
+    scaled = [data.microns_per_pixel is not None for data in (then, now)]
+    alike = (then.image_size, then.crop, scaled[0]) == (now.image_size, now.crop, scaled[1])
     return path if alike and any(row is not None for row in known) else None
 
 

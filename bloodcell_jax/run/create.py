@@ -29,6 +29,7 @@ from bloodcell_jax.run.run import Run
 from bloodcell_jax.train.stages import plan_stages
 from bloodcell_jax.weights import WeightsInfo, read_weights_info
 from bloodcell_jax.weights.info import IMAGENET_MEAN, IMAGENET_STD
+from bloodcell_jax.weights.model_file import record_of_start
 
 logger = logging.getLogger(__name__)
 
@@ -207,6 +208,7 @@ def resolve(config: Config, dataset: Dataset, weights_info: WeightsInfo | None) 
     if weights_info is not None:
         config.model = _resolve_weights(config.model, weights_info)
         _say_other_size(config, weights_info)
+        _check_scale(config, dataset)
     config.model = replace(
         config.model,
         num_classes=len(dataset.class_names),
@@ -227,6 +229,23 @@ def _say_other_size(config: Config, info: WeightsInfo) -> None:
             trained_with,
             asked,
             trained_with,
+        )
+
+
+def _check_scale(config: Config, dataset: Dataset) -> None:
+    """Check that the scale of files is known if the run's start learned from files of known scale.
+
+    Raises:
+      UsageError: it is not. A crop then has other pixels, and shows cells in another size.
+    """
+    if config.data.microns_per_pixel is not None or dataset.file_geometry is None or config.model.weights is None:
+        return
+    start = record_of_start(config.model.weights)
+    scale = None if start is None else start[1].config.data.microns_per_pixel
+    if scale is not None:
+        raise UsageError(
+            f"config.data.microns_per_pixel: missing; {config.model.weights} learned from files of known scale "
+            f"({scale}), so give that of these files"
         )
 
 

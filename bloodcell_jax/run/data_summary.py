@@ -4,23 +4,21 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bloodcell_jax.config import Crop
 from bloodcell_jax.data.audit.geometry import warnings_of
 from bloodcell_jax.data.dataset import Dataset
-from bloodcell_jax.data.geometry import Geometry, describe
+from bloodcell_jax.data.geometry import describe
 from bloodcell_jax.data.grouping import count_groups
 from bloodcell_jax.report.text_table import aligned
 from bloodcell_jax.run.run import Run
 
 
-def data_summary(dataset: Dataset, splits: Mapping[str, np.ndarray], *, crop: Crop) -> str:
+def data_summary(dataset: Dataset, splits: Mapping[str, np.ndarray]) -> str:
     """Return the images, the classes and groups with their counts per split, what geometry does, and what was left out.
 
     Warnings follow if a group is in several splits, or if the sizes of the images suggest another geometry.
 
     Args:
       splits: example indices by split; empty: the dataset is not split.
-      crop: as `data.crop` says it.
     """
     splits = splits or {"all": np.arange(len(dataset))}
     counts = [dataset.class_counts(indices) for indices in splits.values()]
@@ -35,7 +33,7 @@ def data_summary(dataset: Dataset, splits: Mapping[str, np.ndarray], *, crop: Cr
     if groups is not None:
         lines.append(str(groups))
         warnings = [groups.warning] * bool(groups.warning) + warnings
-    lines.append(_geometry(dataset, crop))
+    lines.append(_geometry(dataset))
     left_out = dict(dataset.left_out)
     if dataset.skipped:
         left_out["not readable"] = len(dataset.skipped)
@@ -55,9 +53,9 @@ def unused_labels(run: Run) -> str:
     return f"training sees {seen:,} of {there:,} labels ({counts}); the other {there - seen:,} are unused"
 
 
-def _geometry(dataset: Dataset, crop: Crop) -> str:
+def _geometry(dataset: Dataset) -> str:
     """Say what becomes of the images' sizes."""
     height, width = dataset.images.shape[1:3]
-    if dataset.original_sizes is None or dataset.sides is None:
+    if dataset.original_sizes is None or dataset.sides is None or dataset.file_geometry is None:
         return f"images of {width}x{height} pixels"
-    return describe(dataset.original_sizes, dataset.sides, Geometry(width, crop))
+    return describe(dataset.original_sizes, dataset.sides, dataset.file_geometry, width)

@@ -39,7 +39,7 @@ class DryRun:
     def __str__(self) -> str:
         """The data, the time, the cost of each stage, and the long table of parameters last."""
         run = self.run
-        data = data_summary(run.dataset, run.splits, crop=run.config.data.crop)
+        data = data_summary(run.dataset, run.splits)
         warning = size_warning(run.config)
         parts = [data, unused_labels(run), warning and f"warning: {warning}"]
         parts += [self._time(), _cost_table(self.costs), parameter_table(run)]

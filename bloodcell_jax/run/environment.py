@@ -8,8 +8,6 @@ from pathlib import Path
 
 import jax
 
-from bloodcell_jax.data.dataset import Dataset
-from bloodcell_jax.data.geometry import view_of
 from bloodcell_jax.devices.host import usable_cores
 from bloodcell_jax.models.registry import count_parameters
 from bloodcell_jax.run.run import Run
@@ -30,7 +28,7 @@ def describe_environment(run: Run) -> dict:
             "sha256": run.data_hash,
             "n": len(run.dataset),
             "image_size": config.data.image_size,
-            "view": _view(run.dataset),
+            "view": run.dataset.view and run.dataset.view._asdict(),
             "class_names": list(run.dataset.class_names),
             "splits": {
                 name: {
@@ -53,13 +51,6 @@ def describe_environment(run: Run) -> dict:
             },
         },
     }
-
-
-def _view(dataset: Dataset) -> dict[str, int] | None:
-    """Return what is looked at of image files, so that prediction can say if other files are seen in another way."""
-    if dataset.original_sizes is None or dataset.sides is None:
-        return None
-    return view_of(dataset.original_sizes, dataset.sides)._asdict()
 
 
 def describe_machine() -> dict:

@@ -124,7 +124,7 @@ def _begun(run: Run, workdir: Workdir, *, overwrite: bool) -> Iterator[None]:
         if is_main:
             _describe(run, workdir)
             write_json(workdir.splits, splits)
-            logger.info("%s", data_summary(run.dataset, run.splits, crop=run.config.data.crop))
+            logger.info("%s", data_summary(run.dataset, run.splits))
             if unused := unused_labels(run):
                 logger.info("%s", unused)
             if warning := size_warning(run.config):

@@ -207,6 +207,8 @@ class Run:
     def _logit_offsets(self, positions: np.ndarray) -> np.ndarray:
         """Return the offset of each position of the sampler, [n, classes]: the mix may change from epoch to epoch."""
         epochs, rows = np.unique(positions // self.sampler.epoch_size, return_inverse=True)
-        target, counts, weights = self.config.train.logit_adjustment, self.sampler.counts, self._class_weights()
+        # The prior is that of the split, also where the sampler shows a few labels of each class.
+        counts = self.dataset.class_counts(self.splits["train"])
+        target, weights = self.config.train.logit_adjustment, self._class_weights()
         mixes = [self.sampler.quotas(epoch) for epoch in epochs]
         return np.stack([logit_offset(target, counts, mix / mix.sum(), weights) for mix in mixes])[rows]

@@ -84,6 +84,7 @@ def comparisons_of(
 def _compared(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
     right = [(predicted == labels[:, None]).ravel() for predicted in (first, second)]
     result = compare_paired(*right, groups=None if first.shape[1] == 1 else _images(first))
+    assert result.interval is not None  # It is for a single image alone.
     low, high = result.interval
     verdict = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
     return {"difference": result.difference, "ci95": result.interval, "verdict": verdict}

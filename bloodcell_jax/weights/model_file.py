@@ -17,6 +17,7 @@ from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.models.network import Params, leaves_by_path
 from bloodcell_jax.models.registry import build_model, param_shapes
 from bloodcell_jax.weights.calibration import PREFIX, Calibration, calibration_from, calibration_values
+from bloodcell_jax.weights.catalog import find_part
 from bloodcell_jax.weights.files import StoredWeights, read_file
 from bloodcell_jax.weights.info import WeightsInfo
 from bloodcell_jax.weights.safetensors_file import write_safetensors
@@ -95,6 +96,15 @@ def read_model_info(path: Path) -> tuple[ModelRecord, WeightsInfo | None]:
     """
     stored, record = _read(path)
     return record, stored.info
+
+
+def record_of_start(weights: str) -> tuple[Path, ModelRecord] | None:
+    """Return the file that `model.weights` names and what it says of its run; None: it is no classifier of cells."""
+    path, _ = find_part(weights)
+    try:
+        return path, read_model_record(path)
+    except DataError:
+        return None
 
 
 def _config_values(config: Config) -> dict[str, Any]:

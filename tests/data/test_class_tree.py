@@ -105,6 +105,12 @@ DECIDED = {
         ("all", "hem"),
         {"train": 6, "val": 6, "test": 6},
     ),
+    "folds are splits above the classes": (
+        AMBIGUOUS["C-NMC's folds"][0],
+        {"class_level": 2, "split_folders": "train=fold_0,val=fold_1,test=fold_2"},
+        ("all", "hem"),
+        {"train": 6, "val": 6, "test": 6},
+    ),
     "folds in train are merged": (
         AMBIGUOUS["folds in train"][0],
         {"class_level": 3},
@@ -127,6 +133,20 @@ DECIDED = {
     ),
     "the group is a class": (AMBIGUOUS["two depths"][0], {"class_level": 1}, ("basophil", "granulocytes"), {}),
 }
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("train=fold_0,test=fold_9", ["fold_9", "fold_0, fold_1, fold_2"]),
+        ("train=fold_0,test=fold_1", ["fold_0 is train", "fold_2 stands beside"]),
+    ],
+)
+def test_splits_that_were_named_above_the_classes_are_not_forgotten(named, words, tmp_path):
+    with pytest.raises(DataError) as refused:
+        read(plant(tmp_path / "in", AMBIGUOUS["C-NMC's folds"][0]), class_level=2, split_folders=named)
+    for word in words:
+        assert word in str(refused.value)
 
 
 @pytest.mark.parametrize("decision", DECIDED)

@@ -62,6 +62,7 @@ def test_cnmc_has_folds_and_a_table(manifest, tmp_path):
     manifest.write(
         tmp_path / "folds.csv", "file,label,fold\n" + "".join(f"{f},{f.split('/')[1]},{f[:6]}\n" for f in folds)
     )
+    manifest.refused(f"csv:{tmp_path}/folds.csv", "split=COLUMN", split_folders="train=fold_0,test=fold_1")
     named = {"columns": "split=fold"}
     manifest.refused(f"csv:{tmp_path}/folds.csv", "fold_0 (2 rows)", "data.split_folders=train=fold_0", **named)
     data = manifest.read(f"csv:{tmp_path}/folds.csv", split_folders="train=fold_0,train=fold_1,val=fold_2", **named)

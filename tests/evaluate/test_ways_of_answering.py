@@ -41,11 +41,20 @@ def test_test_time_augmentation_is_the_mean_over_8_orientations(trained, cells):
 def test_what_it_is_known_by_does_not_change(trained, cells):
     images = np.load(cells)["images"][:6]
     alone, together = (bc.Classifier.from_workdir(trained, tta=tta).answer(images) for tta in (False, True))
-    # The energy is of the logits; features are those of the image as it is.
-    np.testing.assert_allclose(alone.scores[:, 1:], together.scores[:, 1:], atol=1e-4)
+    np.testing.assert_allclose(alone.scores, together.scores, atol=1e-4)
+    np.testing.assert_array_equal(alone.known, together.known)
 
 
-def test_evaluate_with_tta_has_a_folder_of_its_own(trained_copy, capsys):
+def test_a_models_file_has_no_augmented_split(trained, cells, tmp_path, capsys):
+    command = ["bloodcell", "evaluate", f"--model={trained / 'model.safetensors'}", f"--source=npz:{cells}"]
+    assert cli.main([*command, "--split=all_aug", f"--output={tmp_path / 'out'}"]) == 2
+    said = capsys.readouterr().err
+    assert "--split=all_aug" in said
+    assert "--workdir" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_evaluate_with_tta_has_a_folder_of_its_own(trained_copy):
     plain = (trained_copy / "eval/test/metrics.json").read_bytes()
     assert cli.main(["bloodcell", "evaluate", f"--workdir={trained_copy}", "--tta"]) == 0
     assert (trained_copy / "eval/test/metrics.json").read_bytes() == plain

@@ -2,16 +2,22 @@
 
 import json
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import bloodcell_jax as bc
 from bloodcell_jax import cli
 from bloodcell_jax.config import validate
-from bloodcell_jax.run.before_and_after import before_and_after, forced_choice
-from bloodcell_jax.run.create import check_blocks, create_augmentation
+from bloodcell_jax.data.geometry import View
+from bloodcell_jax.errors import UsageError
+from bloodcell_jax.run.before_and_after import before_and_after, forced_choice, start_of
+from bloodcell_jax.run.create import check_blocks, create_augmentation, create_run
+from bloodcell_jax.weights import read_weights_info
+from bloodcell_jax.weights.model_file import read_model_file, write_model_file
 from bloodcell_jax.workdir import Workdir
 
 CONFIG = Path(__file__).parents[2] / "configs" / "adapt.py"
@@ -54,7 +60,6 @@ def test_it_gains_and_shows_what_it_gained(adapted):
 def test_training_sees_no_more_labels_than_were_asked_for(trained, lab, capsys):
     config = ADAPT["get_config"](str(trained))
     config.data.source, config.data.samples_per_class = f"npz:{lab}", 5
-    from bloodcell_jax.run.create import create_run
     from bloodcell_jax.run.data_summary import unused_labels
 
     run = create_run(config)
@@ -62,6 +67,30 @@ def test_training_sees_no_more_labels_than_were_asked_for(trained, lab, capsys):
     seen = np.unique(run.sampler.indices(0, run.total_steps * config.train.batch_size))
     assert sorted(seen) == sorted(np.concatenate(run.sampler.members))
     assert "15 of 84 labels" in unused_labels(run)
+
+
+def test_a_model_of_files_of_known_scale_asks_for_the_scale_of_others(trained, lab, tmp_path):
+    params, record = read_model_file(trained / "model.safetensors")
+    scaled = replace(record.config, data=replace(record.config.data, microns_per_pixel=0.05))
+    path = tmp_path / "scaled.safetensors"
+    write_model_file(path, params, replace(record, config=scaled), read_weights_info(trained, "test_convnext"))
+    rng = np.random.default_rng(0)
+    for name in "rgb":
+        (tmp_path / "files" / name).mkdir(parents=True)
+        for i in range(8):
+            Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(
+                tmp_path / "files" / name / f"{i}.png"
+            )
+    config = ADAPT["get_config"](str(path))
+    config.data.source = f"folder:{tmp_path / 'files'}"
+    with pytest.raises(UsageError, match=r"microns_per_pixel: missing.*0\.05"):
+        create_run(config)
+    config.data.microns_per_pixel = 0.1
+    assert create_run(config).dataset.view == View(40, 40)
+    # Arrays are not cropped; but cells may have another size, so before and after are no pair.
+    config.data.microns_per_pixel, config.data.source = None, f"npz:{lab}"
+    config.data.class_names = ("blue", "green", "red")
+    assert start_of(create_run(config)) is None
 
 
 def test_it_leaves_a_model_of_its_own(adapted, lab):

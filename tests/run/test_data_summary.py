@@ -25,7 +25,7 @@ def test_files(tmp_path):
     (tmp_path / "train" / "a" / "bad.png").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("")
     data = load_source(f"folder:{tmp_path}", image_size=32, crop=50, skip_bad=True, exclude="*.tif")
-    first, *lines = data_summary(data, data.splits, crop=50).splitlines()
+    first, *lines = data_summary(data, data.splits).splitlines()
     assert first == f"folder:{tmp_path}: 11 images, 2 classes"
     assert [line.split() for line in lines[:4]] == [
         ["class", "train", "val"],
@@ -46,11 +46,11 @@ def test_auto_says_what_it_does(tmp_path):
     for seed, (width, height) in enumerate([(363, 360), (366, 369), (575, 575), (96, 96)]):
         save(tmp_path / "ab"[seed % 2] / f"{seed}.png", width, height, seed)
     data = load_source(f"folder:{tmp_path}", image_size=32)
-    said = data_summary(data, {}, crop="auto").splitlines()[5]
+    said = data_summary(data, {}).splitlines()[5]
     assert "center-cropped to 200x200 (2); crop=auto cuts 200 pixels from files near 360 pixels wide alone" in said
     assert data.sides.tolist() == [200, 575, 200, 96]
     data = load_source(f"folder:{tmp_path}", image_size=32, crop=0.5)
-    said = data_summary(data, {}, crop=0.5).splitlines()[5]
+    said = data_summary(data, {}).splitlines()[5]
     assert "center-cropped to 48x48 (1), 180x180 (1), 183x183 (1), 1 more sizes (1); 24.9 % of" in said
 
 
@@ -59,11 +59,11 @@ def test_groups_are_counted_and_those_in_two_splits_named(tmp_path):
         for seed, patient in enumerate(patients):
             save(tmp_path / split / "ab"[seed % 2] / f"{patient}_{seed}.png", 20, 20, seed)
     data = load_source(f"folder:{tmp_path}", image_size=16, group_regex=r"([a-z])_\d\.png")
-    lines = data_summary(data, data.splits, crop="auto").splitlines()
+    lines = data_summary(data, data.splits).splitlines()
     assert lines[5].split() == ["groups", "3", "2"]
     assert lines[6] == "groups: 4 of 1 to 3 images: p, q, r and 1 more"
     assert any(re.match(r"warning: 1 group is in more than one split \(q; 2 images\)", line) for line in lines)
-    assert "\ngroups" not in data_summary(replace(data, groups=None), data.splits, crop="auto")
+    assert "\ngroups" not in data_summary(replace(data, groups=None), data.splits)
 
 
 def test_a_selection_keeps_the_sizes_of_its_images(tmp_path):
@@ -74,6 +74,6 @@ def test_a_selection_keeps_the_sizes_of_its_images(tmp_path):
 
 
 def test_arrays():
-    text = data_summary(load_source("synthetic:24", image_size=16), {}, crop=200)
+    text = data_summary(load_source("synthetic:24", image_size=16), {})
     assert text.splitlines()[0] == "synthetic:24: 24 images, 8 classes"
     assert text.splitlines()[-1] == "images of 16x16 pixels"

@@ -1,5 +1,7 @@
 """Class weights and logit adjustment: the published formulas, and predictions under the prior that was asked for."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,9 @@ from bloodcell_jax.config import (
     OptimizerConfig,
     StageConfig,
     TrainConfig,
+    validate,
 )
+from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models.input import normalize
 from bloodcell_jax.run.compilation import compile_stage
 from bloodcell_jax.run.create import create_run
@@ -79,6 +83,32 @@ def test_what_is_learned_from_any_mix_follows_the_prior_that_was_asked_for(kind,
         np.testing.assert_allclose(offset, 0, atol=1e-6)
     else:
         assert abs(slope(optimum - offset)).max() > 1e-3
+
+
+@pytest.mark.parametrize("sampler", ["natural", "balanced", "under"])
+def test_a_few_labels_of_each_class_are_adjusted_to_the_frequencies_of_the_split(tmp_path, sampler):
+    images = np.random.default_rng(0).integers(0, 256, (90, 16, 16, 3), dtype=np.uint8)
+    labels = np.repeat(np.arange(3), (60, 20, 10))
+    np.savez(tmp_path / "cells.npz", images=images, labels=labels)
+    data = DataConfig(source=f"npz:{tmp_path / 'cells.npz'}", image_size=16, sampler=sampler, samples_per_class=3)
+    run = create_run(
+        Config(
+            data=replace(data, group_duplicates=False),
+            model=ModelConfig(variant="custom_cnn", dtype="float32"),
+            stages=[StageConfig(steps=1)],
+            train=TrainConfig(batch_size=8, logit_adjustment="natural"),
+        )
+    )
+    counts = run.dataset.class_counts(run.splits["train"])
+    assert counts[0] > 2 * counts[2]
+    offset = run.plan_batch(0)["logit_offset"][0]
+    np.testing.assert_allclose(offset, np.log(counts.sum() / 3 / counts), rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["focal", "binary"])
+def test_the_prior_of_another_loss_is_not_adjusted(loss):
+    with pytest.raises(UsageError, match=rf"logit_adjustment=natural.*loss={loss}"):
+        validate(Config(train=TrainConfig(loss=loss, logit_adjustment="natural")))
 
 
 def test_the_training_step_uses_both_epoch_by_epoch(tmp_path):

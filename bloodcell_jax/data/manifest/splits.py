@@ -71,6 +71,11 @@ def read_splits(table: Table, column: str | None, source: str, config: DataConfi
             )
         splits = said
     if splits is None:
+        if config.split_folders is not None:
+            raise DataError(
+                f"{source}: data.split_folders={config.split_folders}: it has no column of splits; name one by "
+                "data.columns=split=COLUMN, or leave split_folders out"
+            )
         return [""] * len(table)
     if "train" not in splits:
         raise DataError(
