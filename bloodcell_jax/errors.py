@@ -58,7 +58,7 @@ class MachineError(UserError):
 
 
 class StoppedError(UserError):
-    """A signal ended the run after its state was saved. The same command continues the run."""
+    """A signal ended the run. The same command continues it from what is saved."""
 
     exit_code = 75
 

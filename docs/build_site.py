@@ -41,7 +41,7 @@ def pages() -> dict[Path, str]:
 
 def verb_page(name: str) -> str:
     """Return the page of a verb: what `bloodcell VERB --help` prints. Fields and operations have pages of their own."""
-    text, configuration, _ = help_of(name, VERBS[name]).partition("\nConfiguration:\n")
+    text, configuration, _ = help_of(VERBS[name]).partition("\nConfiguration:\n")
     page = f"# {name}\n\n{_as_code(text)}\n"
     if configuration:
         page += (

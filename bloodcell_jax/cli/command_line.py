@@ -163,7 +163,7 @@ def _run(argv: list[str]) -> int:
         raise UsageError(f"{name}: no such verb; {f'{hint} There' if hint else 'there'} are {', '.join(VERBS)}")
     verb = VERBS[name]
     if any(word in ("-h", "--help") for word in rest):
-        print(help_of(name, verb, rest))
+        print(help_of(verb, rest))
         return 0
     verb.call(*_parse(verb, name, rest))
     return 0
@@ -197,7 +197,7 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-def help_of(name: str, verb: Verb, words: Sequence[str] = ()) -> str:
+def help_of(verb: Verb, words: Sequence[str] = ()) -> str:
     """Return what `VERB --help` prints; if `words` name a configuration, with what its file says and sets."""
     values = verb.create_flags()
     chosen = config_flags.chosen(words) if verb.has_config else config_flags.NOTHING_CHOSEN

@@ -29,7 +29,7 @@ def _convert(values: flags.FlagValues) -> None:
         complete_model(source)
     info = convert(source, target, value_of(values, "variant"))
     classes = "no head" if info.num_classes is None else f"{info.num_classes} classes"
-    say(f"{target}: {info.variant}, {classes}, licence {info.licence or 'not known'}, from {info.source}")
+    say(f"{target}: {info.variant}, {classes}, license {info.licence or 'not known'}, from {info.source}")
 
 
 CONVERT = Verb(

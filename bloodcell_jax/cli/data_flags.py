@@ -9,6 +9,7 @@ from absl import flags
 from bloodcell_jax.cli.verb import required, value_of
 from bloodcell_jax.config import DataConfig, from_text
 from bloodcell_jax.config.validation import check_geometry
+from bloodcell_jax.errors import UsageError
 
 # Fields of `DataConfig` that say how the files of any source are found; those of geometry belong to the model.
 _MANIFEST = ("columns", "root", "file_pattern")
@@ -35,6 +36,17 @@ def define_scale(values: flags.FlagValues) -> None:
     """Define the flags that look at another part of files than the model was trained on; unset: the same."""
     for name in _SCALE:
         flags.DEFINE_string(name, None, f"{help_of(name)} (unset: as in training)", flag_values=values)
+
+
+def check_no_column(values: flags.FlagValues) -> None:
+    """Check that the scale of files is a number, in a verb that reads no manifest.
+
+    Raises:
+      UsageError: it is the name of a column, which no file here has.
+    """
+    text = value_of(values, "microns_per_pixel")
+    if text is not None and isinstance(_as_field("microns_per_pixel", text), str):
+        raise UsageError(f"--microns_per_pixel={text}: give a number, or none; columns belong to manifests")
 
 
 def with_scale(values: flags.FlagValues, config: DataConfig) -> DataConfig:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from bloodcell_jax.cli.data_flags import check_no_column
 from bloodcell_jax.cli.model_flags import define_model, load_classifier, model_files
 from bloodcell_jax.cli.verb import Verb, define_raw_names, result_path, say, value_of
 from bloodcell_jax.errors import UsageError
@@ -72,6 +73,7 @@ def _predict(values: flags.FlagValues) -> dict[str, Any]:
     outputs = PredictionOutputs(result_path(values, "output"), page, value_of(values, "review"))
     if not inputs:
         raise UsageError("--input: missing; give an image, folder, zip or glob pattern")
+    check_no_column(values)
     outputs.check_unlike(model_files(values))
     with show_pass("predicting") as show:
         predictions = predict_files(

@@ -2,6 +2,7 @@
 
 from absl import flags
 
+from bloodcell_jax.cli.data_flags import check_no_column
 from bloodcell_jax.cli.model_flags import define_model, load_classifier
 from bloodcell_jax.cli.verb import Verb, say, value_of
 from bloodcell_jax.devices.process_end import end_process
@@ -44,6 +45,7 @@ def _define_serve(values: flags.FlagValues) -> None:
 def _serve(values: flags.FlagValues) -> None:
     for module, package in _MODULES.items():
         check_extra("serve", module, "serve", package=package)
+    check_no_column(values)
     from bloodcell_jax.serve.limits import Limits
     from bloodcell_jax.serve.server import open_listener, serve
 

@@ -75,7 +75,9 @@ SWEEP = Verb(
     """
   sweep --config=pbc_scratch --config.data.source=zip:pbc.zip --workdir=runs/sweep --trials=30 \\
     '--search=stages[0].optimizer.learning_rate:loguniform:1e-5:1e-2' --search=model.drop_path:uniform:0:0.3
-  sweep --config=quickstart --workdir=runs/sweep '--search=augment.policy:choice:["d4","d4|brightness:delta=0.2"]'""",
+  sweep --config=quickstart --workdir=runs/sweep '--search=augment.policy:choice:["d4","d4|brightness:delta=0.2"]'
+
+A trial counts by its best value of config.train.best_metric on val. --search is needed, and may be repeated.""",
     _define_sweep,
     _sweep,
     has_config=True,

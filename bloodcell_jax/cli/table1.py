@@ -67,7 +67,7 @@ def _accuracy(scores: dict | None) -> str:
 
 
 TABLE1 = Verb(
-    "train the report's table again, with rows of ours, on clean and corrupted test images",
+    "train the table of the student report that this library grew out of, with rows of ours",
     """
   table1 --source=npz:training_set.npz --workdir=runs/table1 --quick
   table1 --source=npz:training_set.npz --workdir=runs/table1 --weights=convnext_base.safetensors

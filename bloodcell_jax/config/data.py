@@ -16,7 +16,8 @@ GEOMETRY = ("image_size", "crop", "microns_per_pixel")
 class DataConfig:
     source: str | None = option(
         None,
-        "KIND:PLACE, which must be given; the kinds are listed under Sources. A bare path is recognized by what it is",
+        "KIND:PLACE, which must be given wherever images are read; `train --help` lists the kinds. A bare path is "
+        "recognized by what it is",
         may_change=True,  # the data hash must be equal
     )
     data_dir: str | None = option(

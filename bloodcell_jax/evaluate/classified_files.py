@@ -87,7 +87,7 @@ def classify_files(
     ahead, waiting = _BATCHES_AHEAD * classifier.batch_size, deque()
     decode = partial(_decode, geometry=classifier.geometry)
     with contextlib.closing(map_ahead(decode, files, ahead=ahead)) as decoded:
-        batches = _batches(_readable(files, decoded), classifier.batch_size)
+        batches = _batches(_readable(decoded), classifier.batch_size)
         for answers in classifier.answers_as_they_come(_pixels(batches, waiting)):
             batch = waiting.popleft()
             scores = [None] * len(batch) if answers.ood_score is None else answers.ood_score.tolist()
@@ -107,7 +107,7 @@ def _decode(file: InputFile, geometry: Geometry) -> _Decoded:
         return _Decoded(None, notes, str(error))
 
 
-def _readable(files: list[InputFile], decoded: Iterable[_Decoded]) -> Iterator[tuple[int, DecodedImage]]:
+def _readable(decoded: Iterable[_Decoded]) -> Iterator[tuple[int, DecodedImage]]:
     """Yield the number and the image of each readable file; say what is to be said of each file, in order."""
     for number, (image, notes, fault) in enumerate(decoded):
         for note in notes:

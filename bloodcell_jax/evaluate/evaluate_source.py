@@ -12,7 +12,7 @@ from bloodcell_jax.evaluate.answers import Answers
 from bloodcell_jax.evaluate.augmented_split import answer_augmented
 from bloodcell_jax.evaluate.class_map import ClassMap
 from bloodcell_jax.evaluate.classifier import Classifier
-from bloodcell_jax.evaluate.examples import AUGMENTED, Examples, find_examples
+from bloodcell_jax.evaluate.examples import Examples, find_examples
 from bloodcell_jax.evaluate.explain.embedding_map import EmbeddingSample, check_method
 from bloodcell_jax.evaluate.explain.explained_split import Explanations, explain_split
 from bloodcell_jax.evaluate.medmnist_results import write_medmnist_results
@@ -22,7 +22,7 @@ from bloodcell_jax.evaluate.robustness.evaluate_suites import evaluate_suites
 from bloodcell_jax.evaluate.robustness.suites import Suite, suite_of
 from bloodcell_jax.evaluate.slices import read_slices
 from bloodcell_jax.evaluate.training_images import training_images
-from bloodcell_jax.workdir.layout import EvaluationFolder
+from bloodcell_jax.workdir.layout import AUGMENTED, TTA, EvaluationFolder
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def _origin(classifier: Classifier, examples: Examples) -> dict[str, Any]:
 
 def _own_folder(classifier: Classifier, split: str) -> EvaluationFolder:
     """Return the folder of a split of the run; answers by test-time augmentation have one beside the plain ones."""
-    return classifier.run.evaluation(f"{split}_tta" if classifier.tta else split)
+    return classifier.run.evaluation(f"{split}{TTA}" if classifier.tta else split)
 
 
 def _model_name(classifier: Classifier) -> str:

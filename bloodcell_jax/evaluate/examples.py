@@ -17,11 +17,9 @@ from bloodcell_jax.evaluate.class_map import ClassMap, match_classes, relabel
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.medmnist_results import is_medmnist
 from bloodcell_jax.workdir import Workdir
+from bloodcell_jax.workdir.layout import AUGMENTED
 
 logger = logging.getLogger(__name__)
-
-# The end of the name of a split whose images are augmented, such as val_aug.
-AUGMENTED = "_aug"
 
 
 class Examples(NamedTuple):

@@ -95,7 +95,7 @@ def _ask(topology: Topology, request: dict[str, Any]) -> dict[str, Any]:
             text=True,
         )
         try:
-            return _answer_of(process, topology, request)
+            return _answer_of(process, request)
         except BrokenPipeError:
             pass
         finally:
@@ -112,7 +112,7 @@ def _ask(topology: Topology, request: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _answer_of(process: subprocess.Popen, topology: Topology, request: dict[str, Any]) -> dict[str, Any]:
+def _answer_of(process: subprocess.Popen, request: dict[str, Any]) -> dict[str, Any]:
     """Return the plan that a process answers with.
 
     Raises:

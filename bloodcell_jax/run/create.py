@@ -260,8 +260,8 @@ def _resolve_weights(config: ModelConfig, info: WeightsInfo) -> ModelConfig:
         assumed = unknown and trained_with in (IMAGENET_MEAN, IMAGENET_STD)
         if asked and trained_with and asked != trained_with and not assumed:
             raise UsageError(
-                f"config.model.{name}={asked}: {config.weights} was trained with {trained_with}; set that, or leave "
-                "it unset"
+                f"config.model.{name}={asked}: {config.weights} was trained with {trained_with}; set that"
+                + (", or leave it unset" if name != "variant" else "")
             )
         filled[name] = asked or trained_with
     return replace(config, **filled)

@@ -190,7 +190,7 @@ def _finish(
             checkpoints, best, run.param_shapes, run.config.train.ema_decay, run.parallel.replicated
         )
         if calibration is None:
-            calibration = _calibrate(run, params, evaluator, signals)
+            calibration = _calibrate(params, evaluator, signals)
             if jax.process_index() == 0:
                 record = {"step": best, "metrics": folders.record(best)["metrics"], "calibration": calibration}
                 write_model(workdir, run.config, params, run.weights_info, **record)
@@ -244,7 +244,7 @@ def _is_evaluated(workdir: Workdir, split: str, step: int, calibration: Calibrat
     return bool(metrics) and (metrics.get("step"), metrics.get("temperature")) == (step, calibration.temperature)
 
 
-def _calibrate(run: Run, params: Params, evaluator: RunEvaluator, signals: StopSignals) -> Calibration:
+def _calibrate(params: Params, evaluator: RunEvaluator, signals: StopSignals) -> Calibration:
     """Return what val says of the best checkpoint, and log it."""
     if jax.process_index() == 0:
         logger.info("calibrating on val")

@@ -1,4 +1,4 @@
-"""The rows of the table: the report's five, and ours, each of which changes one thing in one of them.
+"""The rows of the table: the report's five, and ours.
 
 The layers are those of KerasCV as the report ran them, faults included (`compat=kerascv`). The report gives neither its
 batch size nor its rates, so these values are ours.

@@ -50,7 +50,7 @@ def train_table(
     A run that diverges is said to have done so, and the next one begins.
 
     Args:
-      data: how the source is read; `image_size` and `crop` are those of the table.
+      data: how the source is read; `image_size` is that of the table.
       workdir: holds `data/`, `runs/NAME`, `corrupted/NAME.json`, `table1.json` and `index.html`.
       settings: how large the table is.
       entries: its runs, in its order.

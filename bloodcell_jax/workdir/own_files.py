@@ -8,10 +8,12 @@ from bloodcell_jax.data.dataset import SPLITS
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.whole_files import temporaries_of
 from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders
-from bloodcell_jax.workdir.layout import EVENTS_END, Workdir
+from bloodcell_jax.workdir.layout import AUGMENTED, EVENTS_END, TTA, Workdir
 
 # What `evaluate` may name a folder below eval/.
-_EVALUATED = (*SPLITS, "all")
+_EVALUATED = [
+    f"{split}{augmented}{tta}" for split in (*SPLITS, "all") for augmented in ("", AUGMENTED) for tta in ("", TTA)
+]
 
 
 def check_own(workdir: Workdir) -> None:

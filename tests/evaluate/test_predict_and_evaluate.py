@@ -172,9 +172,10 @@ def test_predict_says_how_much_of_large_images_it_looked_at(trained, image_folde
     assert cli.main([*command, f"--input={tmp_path}/x.png", "--microns_per_pixel=0.2"]) == 0
     assert "100x100 (1); 3.26 % of" in capsys.readouterr().err
     assert cli.main([*command, f"--input={tmp_path}/x.png", "--microns_per_pixel=0.2", "--crop=none"]) == 2
+    assert cli.main([*command, f"--input={tmp_path}/x.png", "--microns_per_pixel=scale"]) == 2
 
 
-def test_predict_and_evaluate_say_if_another_size_does_not_fit(trained, classifier, tmp_path, caplog):
+def test_predict_and_evaluate_say_if_another_size_does_not_fit(classifier, tmp_path, caplog):
     config = copy.deepcopy(classifier.config)
     seen = bc.Classifier(config, classifier._params, step=12, workdir=classifier.workdir, view=View(360, 200))
     rng = np.random.default_rng(0)

@@ -202,7 +202,7 @@ def test_training_on_other_data_is_refused(output, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_suggested_command_reads_the_source_as_the_audit_did(tmp_path):
+def test_the_suggested_command_reads_the_source_as_the_audit_did():
     config = DataConfig(
         source="folder:my cells",
         data_dir="my sets",

@@ -57,7 +57,7 @@ def test_it_gains_and_shows_what_it_gained(adapted):
     assert table[1].split()[1:] == [f"{100 * metrics['accuracy']:.1f}" for metrics in (before, after)]
 
 
-def test_training_sees_no_more_labels_than_were_asked_for(trained, lab, capsys):
+def test_training_sees_no_more_labels_than_were_asked_for(trained, lab):
     config = ADAPT["get_config"](str(trained))
     config.data.source, config.data.samples_per_class = f"npz:{lab}", 5
     from bloodcell_jax.run.data_summary import unused_labels

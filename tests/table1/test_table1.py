@@ -235,7 +235,7 @@ def test_near_runs_are_said_to_overlap():
 
 
 @pytest.mark.exhaustive
-def test_a_whole_table(source, tmp_path, caplog):
+def test_a_whole_table(source, tmp_path):
     """Three runs of a test network: results, page, what a second call does, and what it refuses."""
     tiny = replace(QUICK, variant="test_convnext2", image_size=SIDE, most_epochs=1.0, block=8)
     chosen = [Entry(ROWS["cnn"], cleaned=False), Entry(ROWS[BASE], cleaned=False), Entry(ROWS[BASE], cleaned=True)]

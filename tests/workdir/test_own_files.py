@@ -48,7 +48,9 @@ def workdir(tmp_path):
             events.write([log.write({"step": 1, "train/loss": 0.5})])
             events.close(finished=True)
     make(workdir.path, "checkpoints/4/record/metadata", "checkpoints/8.unfinished/a", "checkpoints/2.damaged/a")
-    make(workdir.path, "eval/test/metrics.json", "report/index.html", ".config.json.0123abcd.tmp", "model.safetensors")
+    for name in ("test", "val_tta", "val_aug", "all_aug_tta"):
+        make(workdir.path, f"eval/{name}/metrics.json")
+    make(workdir.path, "report/index.html", ".config.json.0123abcd.tmp", "model.safetensors")
     return workdir
 
 

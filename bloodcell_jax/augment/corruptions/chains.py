@@ -8,8 +8,6 @@ import jax.numpy as jnp
 from bloodcell_jax.augment import color, compression, enhance, filters, geometry, levels, masks
 from bloodcell_jax.augment.pixels import Scalar
 
-MOST_LINKS = 3
-
 # One image [h, w, 3] at a strength from 0 to 1, which may be traced.
 Distortion = Callable[[jax.Array, jax.Array, Scalar], jax.Array]
 

@@ -79,7 +79,7 @@ def test_training_images_that_are_not_at_hand_are_said_to_be_missing(trained, ce
     assert "gone.npz" in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_an_unknown_map_is_refused_before_anything_is_read(trained, tmp_path, capsys):
+def test_an_unknown_map_is_refused_before_anything_is_read(trained, capsys):
     assert cli.main(["bloodcell", "evaluate", f"--workdir={trained}", "--embedding_map=tsne"]) == 2
     assert "pca, umap" in capsys.readouterr().err.splitlines()[-1]
 
