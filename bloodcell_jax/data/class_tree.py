@@ -4,7 +4,6 @@ A tree that can be read in two ways is refused with both readings and the option
 wrong labels without a word.
 """
 
-import fnmatch
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.dataset import SPLITS
 from bloodcell_jax.data.file_trees import class_name_of, printable
 from bloodcell_jax.data.mask_files import check_no_masks
+from bloodcell_jax.data.path_patterns import matches_any, patterns_of, select_paths
 from bloodcell_jax.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -81,45 +81,12 @@ def sorted_class_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names))
 
 
-def select_paths(paths: Sequence[PurePosixPath], source: str, config: DataConfig) -> list[PurePosixPath]:
-    """Return the paths that `include` and `exclude` leave; the log says how many they leave out."""
-    include, exclude = patterns_of(config.include), patterns_of(config.exclude)
-    kept = [p for p in paths if (not include or matches_any(p, include)) and not matches_any(p, exclude)]
-    if len(kept) < len(paths):
-        logger.info(
-            "%s: data.include and data.exclude leave out %s of %s images",
-            source,
-            f"{len(paths) - len(kept):,}",
-            f"{len(paths):,}",
-        )
-    if not kept:
-        raise DataError(
-            f"{source}: data.include={config.include} and data.exclude={config.exclude} leave none of "
-            f"{len(paths):,} images; patterns such as '*.bmp' or 'unlabeled/**' match paths inside the source"
-        )
-    return kept
-
-
-def patterns_of(text: str | None) -> list[str]:
-    """Return the patterns of `data.include` or `data.exclude`, which commas join."""
-    return [pattern.strip() for pattern in text.split(",") if pattern.strip()] if text else []
-
-
-def matches_any(path: PurePosixPath, patterns: list[str]) -> bool:
-    """Return whether a path, its name or a folder above it matches a pattern; `*` matches `/`, `**/` also nothing."""
-    if not patterns:
-        return False
-    names = [str(path), path.name, *map(str, path.parents)]
-    below = {pattern.removesuffix("/**") for pattern in patterns}
-    anywhere = below | {pattern.removeprefix("**/") for pattern in below}
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in anywhere for name in names)
-
-
 def _levels(paths: Sequence[PurePosixPath], source: str, config: DataConfig) -> tuple[dict[str, str], int]:
     """Return which folders above the classes are which splits, and the level of the class folders from 1 on."""
     named = parse_split_folders(config.split_folders)
     if config.class_level is not None:
         above = {path.parts[config.class_level - 2] for path in paths if len(path.parts) > config.class_level > 1}
+        _warn_of_other_splits(paths, config.class_level, source)
         return _splits_above(above, named, source, level=config.class_level), config.class_level
     top = _wrapping_folders(paths, named)
     first = {path.parts[top] for path in paths if len(path.parts) > top + 1}
@@ -142,10 +109,21 @@ def _splits_above(above: set[str], named: dict[str, str], source: str, *, level:
     if named:
         _check_there(named, above, source)
         _check_splits(split_of, above, source, level=level - 1)
-    elif split_of and split_of.keys() != above:
+    elif split_of and split_of.keys() == above:
+        _check_splits(split_of, above, source, level=level - 1)
+    elif split_of:
         logger.warning("%s: the folders above the classes are taken as no splits: %s", source, _list(sorted(above)))
         return {}
     return split_of
+
+
+def _warn_of_other_splits(paths: Sequence[PurePosixPath], class_level: int, source: str) -> None:
+    """Warn of folders that `data.class_level` makes no splits, although they have the usual names of splits."""
+    for level in range(1, max(len(path.parts) for path in paths)):
+        folders = {path.parts[level - 1] for path in paths if len(path.parts) > level}
+        split_of = splits_of(folders, {})
+        if level != class_level - 1 and split_of.keys() == folders and "train" in split_of.values():
+            logger.warning("%s: level %d is taken as no splits: %s", source, level, _list(sorted(folders)))
 
 
 def _check_there(named: dict[str, str], folders: set[str], source: str) -> None:

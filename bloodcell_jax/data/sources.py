@@ -24,8 +24,11 @@ from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.regular_files import fault_of_file
 
 _HELP_WIDTH = 110
-# Fields of `DataConfig` that another kind of source would ignore, so that groups or labels were not what the user said.
-_OF_MANIFESTS = ("columns", "root", "file_pattern")
+# Fields of `DataConfig` -> the kinds of sources that read them. Another would ignore them: examples, labels
+# or groups would not be what the user said.
+_READ_BY = dict.fromkeys(("columns", "root", "file_pattern"), ("csv",))
+_READ_BY |= dict.fromkeys(("include", "exclude", "split_folders"), ("folder", "zip", "csv"))
+_READ_BY |= {"class_level": ("folder", "zip")}
 
 
 @dataclass(frozen=True)
@@ -108,12 +111,15 @@ def read_source(source: str, config: DataConfig) -> Dataset:
     path = source_path(source)
     if path is not None and not os.path.isdir(path) and (fault := fault_of_file(path)):
         raise DataError(f"{source}: {fault}; check data.source")
-    given = [name for name in _OF_MANIFESTS if getattr(config, name) is not None]
-    # A prepared dataset keeps what its manifest said.
-    given += ["microns_per_pixel"] * (isinstance(config.microns_per_pixel, str) and kind != "tfds")
-    if given and kind != "csv":
-        value = getattr(config, given[0])
-        raise UsageError(f"{source}: data.{given[0]}={value} is about manifests alone; give csv:PATH, or leave it out")
+    read_by = {name: kinds for name, kinds in _READ_BY.items() if getattr(config, name) is not None}
+    if isinstance(config.microns_per_pixel, str):
+        read_by["microns_per_pixel"] = ("csv", "tfds")  # A prepared dataset keeps what its manifest said.
+    for name, kinds in read_by.items():
+        if kind not in kinds:
+            raise UsageError(
+                f"{source}: data.{name}={getattr(config, name)} means nothing to {kind}:, only to "
+                f"{', '.join(f'{each}:' for each in kinds)}; leave it out"
+            )
     if not SOURCES[kind].knows_names(place):
         _check_numbered_names(config.class_names, source)
     dataset = SOURCES[kind].load(place, source, config)

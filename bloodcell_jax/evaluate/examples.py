@@ -56,7 +56,9 @@ def find_examples(
     split += ending
     published = is_medmnist(dataset.source, split) and dataset.class_names == classifier.class_names
     if source is None:
-        return Examples(dataset, indices, split, {}, published)
+        official = dataset.splits.get(split, np.zeros(0, np.int32))
+        whole = classifier.config.data.clean is None and np.array_equal(indices, official)
+        return Examples(dataset, indices, split, {}, published and whole)
     dataset, left, mapped = _under_model_names(dataset, indices, classifier.class_names, class_map)
     return Examples(dataset, left, split, mapped, published and len(left) == len(indices))
 

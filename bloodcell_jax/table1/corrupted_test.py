@@ -9,6 +9,7 @@ import numpy as np
 
 from bloodcell_jax.augment.corruptions.chains import chain
 from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.download import file_hash
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.robustness.corrupted import changes_of
@@ -57,8 +58,10 @@ def corrupted_answers(
     Raises:
       DataError: the file is damaged, or a probability is not finite.
     """
-    step = read_json(run.evaluation("test").metrics)["step"]
-    asked = {"suite": suite.name, "version": suite.version, "step": step, "n": len(indices), "passes": suite.passes}
+    evaluation = run.evaluation("test")
+    # The answers to images as they are tell one model from another of the same step.
+    asked = {"suite": suite.name, "version": suite.version, "n": len(indices), "passes": suite.passes}
+    asked |= {"step": read_json(evaluation.metrics)["step"], "model": file_hash(evaluation.predictions, "sha256")}
     kept = read_json_if_present(path)
     if isinstance(kept, dict) and {name: kept.get(name) for name in asked} == asked:
         check(kept, {"predicted": [INDICES]}, path)

@@ -7,6 +7,7 @@ be right on it; raw training and validation images hold it.
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,8 @@ def prepare_data(config: DataConfig, folder: Path, *, seed: int = 0) -> TableDat
     found = audit(dataset)
     logger.info("%s", found.verdict)
     write_audit(found, folder / "audit", config)
-    prepared, removals = cut(dataset, found.removals, fractions=config.splits, seed=seed)
+    copies = [cluster.indices for cluster in found.clusters]
+    prepared, removals = cut(dataset, found.removals, copies, fractions=config.splits, seed=seed)
     arrays = {}
     for name in SPLITS:
         rows = prepared.splits[name]
@@ -101,18 +103,32 @@ _SHAPE |= {"removed": Each(value=COUNT), "raw": _OF_DATA, "cleaned": _OF_DATA}
 
 
 def cut(
-    dataset: Dataset, removals: list[Removal], *, fractions: tuple[float, ...], seed: int
+    dataset: Dataset,
+    removals: list[Removal],
+    copies: Sequence[Sequence[int]],
+    *,
+    fractions: tuple[float, ...],
+    seed: int,
 ) -> tuple[Dataset, list[Removal]]:
     """Return the examples in the order train, val, test with these splits, and the removals under their new indices.
 
     Test holds none of the removals. Splits of the source are kept; what would be removed from its test is left out. A
-    source without splits is cut without the removals, which are then dealt out to train and val as the other images.
+    source without splits is cut without the removals, which are then dealt out to train and val as the other images,
+    but for copies of what test holds.
+
+    Args:
+      dataset: the examples.
+      removals: what cleaned data do not have.
+      copies: the examples that show the same cell, in lists.
+      fractions, seed: as of `split_dataset`.
     """
     removed = np.zeros(len(dataset), bool)
     removed[[removal.index for removal in removals]] = True
     kept = np.flatnonzero(~removed)
     splits = {name: kept[rows] for name, rows in split_dataset(dataset.select(~removed), fractions, seed=seed).items()}
-    splits |= _dealt_out(dataset, splits, np.flatnonzero(removed), seed)
+    test = set(splits["test"].tolist())
+    of_test = [index for same in copies if not test.isdisjoint(same) for index in same]
+    splits |= _dealt_out(dataset, splits, np.setdiff1d(np.flatnonzero(removed), of_test), seed)
     order = np.concatenate([splits[name] for name in SPLITS])
     ends = np.cumsum([len(splits[name]) for name in SPLITS])
     places = {int(old): new for new, old in enumerate(order)}

@@ -135,6 +135,25 @@ DECIDED = {
 }
 
 
+def test_two_folders_for_one_split_are_refused_above_the_classes_too(tmp_path):
+    source = plant(tmp_path / "in", below(["train", "training", "val"], ("all", "hem")))
+    for options in ({}, {"class_level": 2}):
+        with pytest.raises(DataError, match=r"both train"):
+            read(source, **options)
+
+
+@pytest.mark.parametrize(
+    ("paths", "level", "words"),
+    [
+        (below(["all", "hem"], ("train", "test")), 1, "test, train"),
+        (below(["train/f1", "val/f1"], ("all", "hem")), 3, "train, val"),
+    ],
+)
+def test_splits_that_the_level_of_the_classes_hides_are_named(paths, level, words, tmp_path, caplog):
+    assert read(plant(tmp_path / "in", paths), class_level=level).splits == {}
+    assert words in caplog.text
+
+
 @pytest.mark.parametrize(
     ("named", "words"),
     [

@@ -64,6 +64,13 @@ def test_an_id_that_matches_in_two_ways_is_refused_with_both():
         with_groups(dataset(["fold_0/12.png", "fold_3/3.png"]), r"(\d+)")
 
 
+def test_two_spellings_of_one_group_are_refused():
+    with pytest.raises(DataError, match=r"P07 and P7|P7 and p7"):
+        with_groups(dataset(["P7_1.png", "p7_2.png", "P8_1.png"]), r"([Pp]\d+)_")
+    with pytest.raises(DataError, match=r"07 and 7"):
+        with_groups(dataset(["07_1.png", "7_2.png", "8_1.png"]), r"(\d+)_")
+
+
 def test_a_source_that_names_groups_takes_no_regex():
     data = replace(dataset(["p1.png", "p2.png"]), groups=("left", "right"))
     with pytest.raises(UsageError, match=r"2 groups itself \(left, right\).*group_regex=\(p\\d\) finds 2 .*\(p1, p2\)"):

@@ -156,6 +156,30 @@ def test_a_source_of_no_kind_is_answered_with_the_kinds(source, tmp_path, monkey
     assert all(f" {name}:{kind.place}" in str(error.value) for name, kind in SOURCES.items())
 
 
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        ("npz", {"exclude": "*_bad.png"}),
+        ("synthetic", {"include": "*.png"}),
+        ("tfds", {"split_folders": "train=a"}),
+        ("medmnist", {"class_level": 2}),
+        ("csv", {"class_level": 2}),
+        ("folder", {"columns": "label=a"}),
+    ],
+)
+def test_what_a_kind_does_not_read_is_refused(kind, named, tmp_path):
+    np.savez(tmp_path / "cells.npz", images=np.zeros((2, 16, 16, 3), np.uint8), labels=np.arange(2))
+    (tmp_path / "cells.csv").write_text("file,label\n")
+    place = {"npz": tmp_path / "cells.npz", "csv": tmp_path / "cells.csv", "folder": tmp_path, "synthetic": 24}
+    with pytest.raises(UsageError, match=rf"data\.{next(iter(named))}=.* means nothing to {kind}:"):
+        load_source(f"{kind}:{place.get(kind, 'cells')}", **named)
+
+
+def test_a_pattern_that_matches_nothing_is_named(folder, caplog):
+    load_source(f"folder:{folder}", image_size=16, exclude="*_BAD.png")
+    assert "'*_BAD.png'" in caplog.text
+
+
 @pytest.mark.parametrize("source", ["npz:absent.npz", "absent.npz", "zip:absent.zip", "ABSENT.ZIP", "folder:absent"])
 def test_a_path_that_does_not_exist_is_named(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -82,13 +82,30 @@ def test_splits_of_the_source_stay_and_its_test_loses_what_nobody_can_be_right_o
     images[[0, 40]], labels[[0, 40]] = images[20], (0, 1)  # one image in train, val and test, under two labels
     parts = {"train": np.arange(20), "val": np.arange(20, 30), "test": np.arange(30, 48)}
     dataset = Dataset(images, labels.astype(np.int32), index_ids(8), index_ids(48), "npz:x", splits=parts)
-    removals = audit(dataset).removals
+    found = audit(dataset)
+    removals, copies = found.removals, [cluster.indices for cluster in found.clusters]
     assert {0, 20, 40} <= {removal.index for removal in removals}
-    cut_data, moved = cut(dataset, removals, fractions=(0.7, 0.15, 0.15), seed=0)
+    cut_data, moved = cut(dataset, removals, copies, fractions=(0.7, 0.15, 0.15), seed=0)
     assert [len(cut_data.splits[name]) for name in parts] == [20, 10, 18 - sum(r.index >= 30 for r in removals)]
     np.testing.assert_array_equal(cut_data.images[cut_data.splits["train"]], images[:20])
     assert {0, 20} <= {removal.index for removal in moved}
     assert all(removal.index < 30 and removal.id == str(removal.index) for removal in moved)
+
+
+def test_no_copy_of_a_test_image_is_learned_from():
+    images, labels = draw_cells(120, size=SIDE)[:2]
+    images = np.concatenate([images, images[:60, :, ::-1]])
+    labels = np.concatenate([labels, labels[:60]]).astype(np.int32)
+    dataset = Dataset(images, labels, index_ids(8), index_ids(180), "npz:x")
+    found = audit(dataset)
+    assert len(found.removals) >= 60
+    copies = [cluster.indices for cluster in found.clusters]
+    data, moved = cut(dataset, found.removals, copies, fractions=(0.6, 0.2, 0.2), seed=0)
+    test, learned = data.images[data.splits["test"]], data.images[: data.splits["test"][0]]
+    shown = {image.tobytes() for image in learned} | {image.tobytes() for image in learned[:, :, ::-1]}
+    assert not shown & {image.tobytes() for image in test}
+    assert moved
+    assert len(data) < 180
 
 
 def test_a_source_without_test_or_with_groups_is_refused(tmp_path):

@@ -29,6 +29,8 @@ def torch_programs(model: nn.Module, task: Task, *, compiled: bool = False, **ve
     """
     torch.set_num_threads(task.threads)
     torch.manual_seed(task.seed)
+    # JAX multiplies float32 in TF32 on GPUs that have it, and PyTorch does so only if it is told to.
+    torch.set_float32_matmul_precision("high")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # PyTorch's stub of this method lacks memory_format.
     model = model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from bloodcell_jax.config import DataConfig
-from bloodcell_jax.data.class_tree import Entry, example_order, select_paths
+from bloodcell_jax.data.class_tree import Entry, example_order
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.decoded_files import decode_dataset, is_image, not_images
 from bloodcell_jax.data.file_trees import FileTree, example_id, printable
@@ -19,6 +19,7 @@ from bloodcell_jax.data.manifest.labels import Labels, check_spelling, is_empty,
 from bloodcell_jax.data.manifest.root import open_root
 from bloodcell_jax.data.manifest.splits import read_splits, read_tables
 from bloodcell_jax.data.manifest.table import NAMED, SUFFIXES, Table, shown
+from bloodcell_jax.data.path_patterns import select_paths
 from bloodcell_jax.errors import DataError
 
 logger = logging.getLogger(__name__)

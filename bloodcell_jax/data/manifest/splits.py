@@ -5,9 +5,10 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from bloodcell_jax.config import DataConfig
-from bloodcell_jax.data.class_tree import matches_any, parse_split_folders, patterns_of, splits_of
+from bloodcell_jax.data.class_tree import parse_split_folders, splits_of
 from bloodcell_jax.data.manifest.labels import is_empty
 from bloodcell_jax.data.manifest.table import SUFFIXES, Table, joined, read_table, shown
+from bloodcell_jax.data.path_patterns import matches_any, patterns_of
 from bloodcell_jax.errors import DataError
 
 
