@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags
+from bloodcell_jax.configs.pbc_robust import POLICY
 
 from bloodcell_jax.config import AugmentConfig
 from bloodcell_jax.run.environment import describe_machine
@@ -30,7 +31,7 @@ FOLDER = Path(__file__).resolve().parent
 LAUNCH = FOLDER.parent / "launch.py"
 MILD = AugmentConfig().policy
 
-# What a trial sets beside the baseline, by its name; `config` is another configuration than `pbc_48px`.
+# What a trial sets beside the baseline, by its name.
 TRIALS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "no moving average": {"train.ema_decay": "none", "train.ema_warmup": False},
@@ -53,7 +54,7 @@ TRIALS: dict[str, dict[str, Any]] = {
         "augment.policy": f"{MILD}|gaussian_blur:sigma=0..1.5,radius=5,p=0.2|gaussian_noise:sigma=0.2,p=0.2"
         "|jpeg:quality=5..80,p=0.2"
     },
-    "policy of pbc_robust": {"config": "pbc_robust"},
+    "policy of pbc_robust": {"augment.policy": POLICY},
     "focal loss": {"train.loss": "focal", "train.label_smoothing": 0.0},
     "no drop path": {"model.drop_path": 0.0},
     "layer scale 1e-6": {"model.layer_scale": 1e-6},
@@ -75,10 +76,9 @@ flags.DEFINE_multi_enum("trial", list(TRIALS), list(TRIALS), "what is tried; may
 flags.DEFINE_string("output", None, "JSON file to write, and to go on from", required=True)
 
 
-def fields_of(name: str, source: str) -> tuple[str, dict[str, Any]]:
-    """Return the configuration of a trial and the fields that it overrides."""
-    fields = {"train.batch_size": 64, "stages[0].epochs": 10.0, "data.source": f"zip:{source}"} | TRIALS[name]
-    return fields.pop("config", "pbc_48px"), fields
+def fields_of(name: str, source: str) -> dict[str, Any]:
+    """Return the fields of `pbc_48px` that a trial overrides."""
+    return {"train.batch_size": 64, "stages[0].epochs": 10.0, "data.source": f"zip:{source}"} | TRIALS[name]
 
 
 def run_trial(name: str) -> dict[str, Any]:
@@ -88,15 +88,14 @@ def run_trial(name: str) -> dict[str, Any]:
       SystemExit: a command failed.
     """
     workdir = Path(FLAGS.workdir) / name.replace(" ", "_")
-    config, fields = fields_of(name, FLAGS.source)
-    call("train", workdir, f"--config={config}", *(f"--config.{field}={value}" for field, value in fields.items()))
+    fields = fields_of(name, FLAGS.source)
+    call("train", workdir, "--config=pbc_48px", *(f"--config.{field}={value}" for field, value in fields.items()))
     call("evaluate", workdir, "--split=val", "--explain=0", "--tta", f"--output={workdir}/tta")
     call("evaluate", workdir, "--split=val", "--explain=0", "--suite=chains")
     evaluation = Workdir(workdir).evaluation("val")
     metrics, tta = read_json(evaluation.metrics), read_json(workdir / "tta" / "metrics.json")
     return {
         "epochs": fields["stages[0].epochs"],
-        "config": config,
         "fields": {field: value for field, value in fields.items() if field != "data.source"},
         "val": {score: metrics[score] for score in _SCORES},
         "val_tta": {score: tta[score] for score in _SCORES},

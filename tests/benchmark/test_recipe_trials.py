@@ -27,8 +27,8 @@ SCRIPT = script()
 
 
 def config_of(name):
-    config, fields = SCRIPT["fields_of"](name, "cells.zip")
-    words = [f"--config={config}", *(f"--config.{field}={value}" for field, value in fields.items())]
+    fields = SCRIPT["fields_of"](name, "cells.zip")
+    words = ["--config=pbc_48px", *(f"--config.{field}={value}" for field, value in fields.items())]
     _, parsed = parse(flags.FlagValues(), ["bloodcell", *words])
     return parsed
 
