@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from bloodcell_jax.augment import search_spaces
 from bloodcell_jax.augment.assignment import Group, apply_groups, assign, block_numbers, slot_keys
-from bloodcell_jax.augment.declaration import operation
+from bloodcell_jax.augment.declaration import operation, without_effect
 from bloodcell_jax.augment.geometry import FILLS
 from bloodcell_jax.augment.options import COMPAT, Number, Word
 from bloodcell_jax.augment.randaugment import LayerPlan, apply_operations, assign_operation
@@ -17,6 +17,7 @@ MAX_DEPTH = 3
 
 
 @operation(
+    check=without_effect("compat=kerascv", ("ops",)),
     severity=Number(0.1, 10),
     width=Number(1, 10, whole=True),
     depth=Number(0, 3, whole=True),

@@ -8,7 +8,7 @@ itself, and its positional arguments say what kind of operation it is. `operatio
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, TypeVar
@@ -17,6 +17,8 @@ from bloodcell_jax.augment.options import Option, Value
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Kind = Literal["image", "batch", "mix"]
+# Takes the options that a policy gives, and returns what is wrong with them together, or None.
+Check = Callable[[Mapping[str, Value]], str | None]
 
 _KINDS: dict[tuple[str, ...], Kind] = {
     ("image",): "image",
@@ -42,6 +44,7 @@ class Operation:
       help: the first line of the function's docstring.
       cheap: the operation costs no more on the device than sorting out the images that go through it.
       random: the function takes a key.
+      check: of options that are legal one by one; None: all go together.
     """
 
     name: str
@@ -52,21 +55,36 @@ class Operation:
     help: str
     cheap: bool
     random: bool
+    check: Check | None = None
 
 
-def operation(*, cheap: bool = False, **options: Option) -> Callable[[Function], Function]:
+def operation(*, cheap: bool = False, check: Check | None = None, **options: Option) -> Callable[[Function], Function]:
     """Declare a function as an operation, and return the function itself.
 
     Args:
       cheap: the operation costs no more on the device than sorting out the images that go through it.
+      check: says what is wrong with options that are legal one by one.
       options: the legal values of each keyword argument.
     """
 
     def declare(function: Function) -> Function:
-        setattr(function, _DECLARATION, _describe(function, cheap, options))
+        setattr(function, _DECLARATION, _describe(function, cheap, check, options))
         return function
 
     return declare
+
+
+def without_effect(chosen: str, ignored: tuple[str, ...]) -> Check:
+    """Return a check that refuses options which an option, such as `preset=kerascv` or `timm`, makes meaningless."""
+    key, _, value = chosen.partition("=")
+
+    def check(given: Mapping[str, Value]) -> str | None:
+        idle = [name for name in ignored if name in given]
+        if key in given and value in ("", given[key]) and idle:
+            return f"{', '.join(idle)} {'do' if len(idle) > 1 else 'does'} nothing beside {chosen}; leave it out"
+        return None
+
+    return check
 
 
 def declared_in(module: ModuleType) -> list[Operation]:
@@ -76,7 +94,7 @@ def declared_in(module: ModuleType) -> list[Operation]:
     return [each for each in found if isinstance(each, Operation) and each.function.__module__ == module.__name__]
 
 
-def _describe(function: Callable[..., Any], cheap: bool, options: dict[str, Option]) -> Operation:
+def _describe(function: Callable[..., Any], cheap: bool, check: Check | None, options: dict[str, Option]) -> Operation:
     """Return the declaration of a function.
 
     Raises:
@@ -94,4 +112,4 @@ def _describe(function: Callable[..., Any], cheap: bool, options: dict[str, Opti
     if defaults.keys() != options.keys():
         raise TypeError(f"{name}: its options are {list(defaults)}, but {list(options)} are declared; make them equal")
     first_line = (inspect.getdoc(function) or "").partition("\n")[0]
-    return Operation(name, _KINDS[arguments], function, options, defaults, first_line, cheap, "key" in arguments)
+    return Operation(name, _KINDS[arguments], function, options, defaults, first_line, cheap, "key" in arguments, check)

@@ -5,16 +5,27 @@ dm-pix's `gaussian_blur` pads with zeros, which darkens the border, and refuses 
 
 import functools
 import operator
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
 from bloodcell_jax.augment.declaration import operation
-from bloodcell_jax.augment.options import Number
+from bloodcell_jax.augment.options import Number, Value
 from bloodcell_jax.augment.pixels import Scalar, Strength, draw_amount, draw_normal, to_float32, to_unit_range
 
 
-@operation(sigma=Number(0, 16, drawn=True), radius=Number(1, 64, whole=True))
+def _check_radius(given: Mapping[str, Value]) -> str | None:
+    sigma, radius = given.get("sigma", 1.0), given.get("radius", 4.0)
+    largest = sigma[1] if isinstance(sigma, tuple) else sigma
+    assert not isinstance(largest, str)
+    assert isinstance(radius, float | int)
+    if 2 * largest > radius:
+        return f"radius={radius:g} cuts off a Gaussian of sigma={largest:g}; give radius={4 * largest:.0f}"
+    return None
+
+
+@operation(check=_check_radius, sigma=Number(0, 16, drawn=True), radius=Number(1, 64, whole=True))
 def gaussian_blur(key: jax.Array, image: jax.Array, *, sigma: Strength = 1.0, radius: int = 4) -> jax.Array:
     """Blur an image with a Gaussian of sigma pixels. The border is repeated outside.
 

@@ -84,6 +84,8 @@ def _parse_operation(text: str, known: dict[str, Operation]) -> tuple[str, tuple
         if key in options:
             raise UsageError(f"{operation.name}: {key} is given twice; keep one")
         options[key] = value
+    if operation.check is not None and (fault := operation.check(options)):
+        raise UsageError(f"{operation.name}: {fault}")
     return operation.name, tuple(options.items())
 
 

@@ -5,7 +5,7 @@ Both apply layers of operations from `search_spaces`. In a layer each image gets
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -13,9 +13,9 @@ import jax.numpy as jnp
 
 from bloodcell_jax.augment import search_spaces
 from bloodcell_jax.augment.assignment import PARTS, Assignment, Group, apply_groups, assign, block_numbers, slot_keys
-from bloodcell_jax.augment.declaration import operation
+from bloodcell_jax.augment.declaration import operation, without_effect
 from bloodcell_jax.augment.geometry import FILLS
-from bloodcell_jax.augment.options import Number, Text, Word
+from bloodcell_jax.augment.options import Number, Text, Value, Word
 from bloodcell_jax.augment.search_spaces import Space
 from bloodcell_jax.errors import UsageError
 
@@ -65,6 +65,8 @@ def parse_timm(text: str) -> LayerPlan:
     largest, magnitude, deviation = values["mmax"], values["m"], values["mstd"]
     if not (values["n"] == int(values["n"]) and 1 <= values["n"] <= 10 and values["p"] <= 1 and 0 < largest <= 10):
         raise UsageError(f"timm={text}: n must be 1 to 10, p at most 1 and mmax above 0 and at most 10")
+    if values["inc"] not in (0, 1) or magnitude > largest:
+        raise UsageError(f"timm={text}: inc must be 0 or 1, and m at most mmax, which is {largest:g}")
 
     def draw_level(key: jax.Array) -> jax.Array:
         if deviation > 100:
@@ -76,7 +78,12 @@ def parse_timm(text: str) -> LayerPlan:
     return LayerPlan(search_spaces.timm(increasing=values["inc"] == 1), values["p"], draw_level, int(values["n"]))
 
 
+def _check(given: Mapping[str, Value]) -> str | None:
+    return without_effect("timm", ("n", "m", "preset"))(given) or without_effect("preset=kerascv", ("n", "m"))(given)
+
+
 @operation(
+    check=_check,
     n=Number(1, 10, whole=True),
     m=Number(0, 30),
     preset=Word(("paper", "kerascv")),
