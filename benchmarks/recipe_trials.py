@@ -14,13 +14,13 @@ No trial is looked at on another laboratory's cells: those are for the final loo
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags
-from bloodcell_jax.configs.pbc_robust import POLICY
 
 from bloodcell_jax.config import AugmentConfig
 from bloodcell_jax.run.environment import describe_machine
@@ -30,6 +30,7 @@ from bloodcell_jax.workdir.json_files import read_json
 FOLDER = Path(__file__).resolve().parent
 LAUNCH = FOLDER.parent / "launch.py"
 MILD = AugmentConfig().policy
+STRONG = runpy.run_path(str(FOLDER.parent / "configs" / "pbc_robust.py"))["POLICY"]
 
 # What a trial sets beside the baseline, by its name.
 TRIALS: dict[str, dict[str, Any]] = {
@@ -54,7 +55,7 @@ TRIALS: dict[str, dict[str, Any]] = {
         "augment.policy": f"{MILD}|gaussian_blur:sigma=0..1.5,radius=5,p=0.2|gaussian_noise:sigma=0.2,p=0.2"
         "|jpeg:quality=5..80,p=0.2"
     },
-    "policy of pbc_robust": {"augment.policy": POLICY},
+    "policy of pbc_robust": {"augment.policy": STRONG},
     "focal loss": {"train.loss": "focal", "train.label_smoothing": 0.0},
     "no drop path": {"model.drop_path": 0.0},
     "layer scale 1e-6": {"model.layer_scale": 1e-6},
