@@ -19,15 +19,7 @@ The 72 epochs took 115 minutes on one x86-64 core, while other programs used bot
 float32). Two free cores should need about half of that, which is an estimate.
 """
 
-from bloodcell_jax.config import (
-    AugmentConfig,
-    Config,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    StageConfig,
-    TrainConfig,
-)
+from bloodcell_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, TrainConfig, recipes
 
 # Each image goes through about four of these operations, most of them stronger than one laboratory's images differ.
 POLICY = "|".join(
@@ -56,13 +48,10 @@ POLICY = "|".join(
 
 def get_config(arg: str = "") -> Config:
     """Return the configuration; `arg` is not used."""
-    muon = OptimizerConfig(
-        name="muon", learning_rate=2.5e-3, schedule="linear", warmup_epochs=1.0, weight_decay=0.05, clip_norm=1.0
-    )
     return Config(
         data=DataConfig(image_size=64),
         model=ModelConfig(variant="convnext_atto", dtype="float32", drop_path=0.1, layer_scale=0.1),
         augment=AugmentConfig(policy=POLICY),
-        stages=[StageConfig(epochs=72.0, optimizer=muon)],
+        stages=recipes.from_scratch(epochs=72.0, schedule="linear", optimizer="muon", learning_rate=2.5e-3),
         train=TrainConfig(batch_size=128, label_smoothing=0.1, ema_decay=0.999, ema_warmup=True),
     )

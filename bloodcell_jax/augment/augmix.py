@@ -17,7 +17,7 @@ MAX_DEPTH = 3
 
 
 @operation(
-    check=without_effect("compat=kerascv", ("ops",)),
+    check=without_effect({"compat=kerascv": ("ops",)}),
     severity=Number(0.1, 10),
     width=Number(1, 10, whole=True),
     depth=Number(0, 3, whole=True),

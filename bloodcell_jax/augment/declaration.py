@@ -74,14 +74,15 @@ def operation(*, cheap: bool = False, check: Check | None = None, **options: Opt
     return declare
 
 
-def without_effect(chosen: str, ignored: tuple[str, ...]) -> Check:
+def without_effect(ignored_by: Mapping[str, tuple[str, ...]]) -> Check:
     """Return a check that refuses options which an option, such as `preset=kerascv` or `timm`, makes meaningless."""
-    key, _, value = chosen.partition("=")
 
     def check(given: Mapping[str, Value]) -> str | None:
-        idle = [name for name in ignored if name in given]
-        if key in given and value in ("", given[key]) and idle:
-            return f"{', '.join(idle)} {'do' if len(idle) > 1 else 'does'} nothing beside {chosen}; leave it out"
+        for chosen, ignored in ignored_by.items():
+            key, _, value = chosen.partition("=")
+            idle = [name for name in ignored if name in given]
+            if key in given and value in ("", given[key]) and idle:
+                return f"{', '.join(idle)} {'do' if len(idle) > 1 else 'does'} nothing beside {chosen}; leave it out"
         return None
 
     return check

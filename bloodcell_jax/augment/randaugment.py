@@ -5,7 +5,7 @@ Both apply layers of operations from `search_spaces`. In a layer each image gets
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -15,7 +15,7 @@ from bloodcell_jax.augment import search_spaces
 from bloodcell_jax.augment.assignment import PARTS, Assignment, Group, apply_groups, assign, block_numbers, slot_keys
 from bloodcell_jax.augment.declaration import operation, without_effect
 from bloodcell_jax.augment.geometry import FILLS
-from bloodcell_jax.augment.options import Number, Text, Value, Word
+from bloodcell_jax.augment.options import Number, Text, Word
 from bloodcell_jax.augment.search_spaces import Space
 from bloodcell_jax.errors import UsageError
 
@@ -78,12 +78,8 @@ def parse_timm(text: str) -> LayerPlan:
     return LayerPlan(search_spaces.timm(increasing=values["inc"] == 1), values["p"], draw_level, int(values["n"]))
 
 
-def _check(given: Mapping[str, Value]) -> str | None:
-    return without_effect("timm", ("n", "m", "preset"))(given) or without_effect("preset=kerascv", ("n", "m"))(given)
-
-
 @operation(
-    check=_check,
+    check=without_effect({"timm": ("n", "m", "preset"), "preset=kerascv": ("n", "m")}),
     n=Number(1, 10, whole=True),
     m=Number(0, 30),
     preset=Word(("paper", "kerascv")),

@@ -8,15 +8,14 @@ from absl import flags
 
 from bloodcell_jax.cli.verb import required, value_of
 from bloodcell_jax.config import DataConfig, from_text
+from bloodcell_jax.config.data import SCALE
 from bloodcell_jax.config.validation import check_geometry
 from bloodcell_jax.errors import UsageError
 
 # Fields of `DataConfig` that say how the files of any source are found; those of geometry belong to the model.
 _MANIFEST = ("columns", "root", "file_pattern")
 _FINDING = (*_MANIFEST, "include", "exclude", "class_level", "split_folders", "group_regex", "skip_bad")
-# Fields that say which part of a file is looked at.
-_SCALE = ("crop", "microns_per_pixel")
-_SOURCE = ("data_dir", "image_size", *_SCALE, "class_names", *_FINDING)
+_SOURCE = ("data_dir", "image_size", *SCALE, "class_names", *_FINDING)
 _FIELDS = {field.name: field for field in dataclasses.fields(DataConfig)}
 
 
@@ -34,7 +33,7 @@ def data_config(values: flags.FlagValues) -> DataConfig:
 
 def define_scale(values: flags.FlagValues) -> None:
     """Define the flags that look at another part of files than the model was trained on; unset: the same."""
-    for name in _SCALE:
+    for name in SCALE:
         flags.DEFINE_string(name, None, f"{help_of(name)} (unset: as in training)", flag_values=values)
 
 
@@ -51,7 +50,7 @@ def check_no_column(values: flags.FlagValues) -> None:
 
 def with_scale(values: flags.FlagValues, config: DataConfig) -> DataConfig:
     """Return a model's configuration of the data with what the flags of `define_scale` say."""
-    given = {name: text for name in _SCALE if (text := value_of(values, name)) is not None}
+    given = {name: text for name in SCALE if (text := value_of(values, name)) is not None}
     changed = dataclasses.replace(config, **{name: _as_field(name, text) for name, text in given.items()})
     check_geometry(changed, "--")
     return changed
@@ -90,7 +89,7 @@ def fields_of(values: flags.FlagValues, names: Sequence[str]) -> dict[str, Any]:
 def _as_field(name: str, value: Any) -> Any:
     if isinstance(value, list):
         return tuple(value)
-    return from_text(_FIELDS[name].type, value) if isinstance(value, str) and name in _SCALE else value
+    return from_text(_FIELDS[name].type, value) if isinstance(value, str) and name in SCALE else value
 
 
 def help_of(name: str) -> str:

@@ -5,6 +5,7 @@ from absl import flags
 from bloodcell_jax.cli.data_flags import data_config, define_source, help_of
 from bloodcell_jax.cli.verb import Verb, required, say, value_of
 from bloodcell_jax.config import DataConfig, as_text
+from bloodcell_jax.config.data import SCALE
 
 
 def _define_prepare(values: flags.FlagValues) -> None:
@@ -33,7 +34,7 @@ def _prepare(values: flags.FlagValues) -> None:
 
 def _geometry_flags(config: DataConfig) -> str:
     """Return the flags of what was looked at of image files, which the models of a prepared dataset keep."""
-    fields = {name: getattr(config, name) for name in ("crop", "microns_per_pixel")}
+    fields = {name: getattr(config, name) for name in SCALE}
     given = {name: value for name, value in fields.items() if value != getattr(DataConfig, name)}
     return "".join(f" --config.data.{name}={as_text(value)}" for name, value in given.items())
 

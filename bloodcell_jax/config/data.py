@@ -8,8 +8,10 @@ from bloodcell_jax.config.option import option
 Crop = int | float | str | None
 AUTO = "auto"
 
-# Fields that say how an image becomes what the network sees: a model that leaves its run takes them along.
-GEOMETRY = ("image_size", "crop", "microns_per_pixel")
+# Fields that say which part of a file is looked at, and how an image becomes what the network sees: a model that
+# leaves its run takes them along.
+SCALE = ("crop", "microns_per_pixel")
+GEOMETRY = ("image_size", *SCALE)
 
 
 @dataclass(kw_only=True)

@@ -112,7 +112,9 @@ def winner() -> list[StageConfig]:
     ]
 
 
-def from_scratch(*, epochs: float = 10.0, schedule: str = "cosine") -> list[StageConfig]:
+def from_scratch(
+    *, epochs: float = 10.0, schedule: str = "cosine", optimizer: str = "adamw", learning_rate: float = 2e-3
+) -> list[StageConfig]:
     """Train everything from random weights, as ConvNeXt was trained, at a rate for batches of 64.
 
     AdamW with a linear warm-up, a cosine and a weight decay of 0.05 (Liu et al. 2022, arXiv:2201.03545, appendix A.1).
@@ -120,8 +122,15 @@ def from_scratch(*, epochs: float = 10.0, schedule: str = "cosine") -> list[Stag
     Args:
       epochs: of the one stage.
       schedule: `linear` where `train.ema_decay` averages the parameters.
+      optimizer: `muon` takes rates of AdamW.
+      learning_rate: the highest.
     """
-    optimizer = OptimizerConfig(
-        name="adamw", learning_rate=2e-3, schedule=schedule, warmup_epochs=1.0, weight_decay=0.05, clip_norm=1.0
+    rule = OptimizerConfig(
+        name=optimizer,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        warmup_epochs=1.0,
+        weight_decay=0.05,
+        clip_norm=1.0,
     )
-    return [StageConfig(epochs=epochs, optimizer=optimizer)]
+    return [StageConfig(epochs=epochs, optimizer=rule)]

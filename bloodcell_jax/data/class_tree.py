@@ -247,6 +247,15 @@ def _check_spelling(names: set[str], source: str) -> None:
         )
 
 
+def check_spelling(names: Iterable[str], what: str, source: str) -> None:
+    """Refuse names that differ by case, blanks or leading zeros only."""
+    if alike := alike_names(set(names)):
+        listed = shown_alike(alike)
+        raise DataError(
+            f"{source}: {what} differ only by case, blanks or leading zeros: {listed}; write each in one way"
+        )
+
+
 def alike_names(names: Iterable[str]) -> list[list[str]]:
     """Return the names that differ by case, blanks or leading zeros only, those of each kind together."""
     alike = defaultdict(list)

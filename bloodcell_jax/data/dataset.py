@@ -59,8 +59,6 @@ class Dataset:
     @property
     def view(self) -> View | None:
         """What is looked at of image files; None: the source holds arrays of unknown origin."""
-        if self.original_sizes is not None and self.sides is not None:
-            return view_of(self.original_sizes, self.sides)
         return self.file_geometry.view if self.file_geometry else None
 
     def image_array(self) -> np.ndarray:
@@ -80,7 +78,9 @@ class Dataset:
 
     def select(self, kept: np.ndarray) -> "Dataset":
         """Return the examples of a mask, bool [n]; their ids, order and classes stay."""
-        place = np.cumsum(kept) - 1
+        place, file_geometry = np.cumsum(kept) - 1, self.file_geometry
+        if file_geometry is not None and self.original_sizes is not None and self.sides is not None and kept.any():
+            file_geometry = file_geometry._replace(view=view_of(self.original_sizes[kept], self.sides[kept]))
         splits = {name: place[indices[kept[indices]]].astype(np.int32) for name, indices in self.splits.items()}
         return replace(
             self,
@@ -90,6 +90,7 @@ class Dataset:
             splits={name: indices for name, indices in splits.items() if len(indices)},
             original_sizes=None if self.original_sizes is None else self.original_sizes[kept],
             sides=None if self.sides is None else self.sides[kept],
+            file_geometry=file_geometry,
             groups=None if self.groups is None else _kept(self.groups, kept),
             columns={name: _kept(values, kept) for name, values in self.columns.items()},
             known_sha256=None,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bloodcell_jax.config import group_pattern
-from bloodcell_jax.data.class_tree import alike_names, shown_alike
+from bloodcell_jax.data.class_tree import check_spelling
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.errors import DataError, UsageError
 
@@ -90,11 +90,7 @@ def with_groups(dataset: Dataset, regex: str) -> Dataset:
             r"[^/]*$ for the rest of the file name"
         )
     groups = tuple(names[0] for names in found)
-    if alike := alike_names(set(groups)):
-        raise DataError(
-            f"{dataset.source}: {setting} finds groups that differ only by case, blanks or leading zeros "
-            f"({shown_alike(alike)}); they would go to different splits. Rename the files, or change the expression"
-        )
+    check_spelling(groups, f"groups of {setting}", dataset.source)
     count = len(set(groups))
     if count == len(groups):
         _log.warning("warning: %s gives each image a group of its own, so it keeps nothing together", setting)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from bloodcell_jax.config import DataConfig, as_text
+from bloodcell_jax.config.data import SCALE
 from bloodcell_jax.data.class_order import in_given_order
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.decoding_pool import DECODING_THREADS, map_ahead
@@ -96,7 +97,7 @@ def _file_geometry(metadata: Mapping[str, Any], config: DataConfig, source: str)
             f"{source}: data.microns_per_pixel={config.microns_per_pixel}: it was not prepared with such a column; "
             "leave it out"
         )
-    for name in ("crop", "microns_per_pixel") if prepared else ():
+    for name in SCALE if prepared else ():
         was, now = getattr(prepared, name), getattr(config, name)
         if was != now:
             raise DataError(

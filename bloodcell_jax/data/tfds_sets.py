@@ -92,8 +92,7 @@ def _check_same(dataset: Dataset, data_dir: Path, full_name: str) -> None:
             f"{full_name}: the same images with other groups, or with none, are prepared under this name; give another "
             f"--name, or delete {data_dir / full_name}"
         )
-    view, geometry = dataset.view, dataset.file_geometry
-    now = geometry._replace(view=view).to_json() if geometry is not None and view is not None else None
+    now = dataset.file_geometry and dataset.file_geometry.to_json()
     if metadata.get("file_geometry") != now:
         raise UsageError(
             f"{full_name}: the same images, cut from files in another way, are prepared under this name "

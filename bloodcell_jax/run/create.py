@@ -208,7 +208,7 @@ def resolve(config: Config, dataset: Dataset, weights_info: WeightsInfo | None) 
     if weights_info is not None:
         config.model = _resolve_weights(config.model, weights_info)
         _say_other_size(config, weights_info)
-        _check_scale(config, dataset)
+        _check_scale(config, dataset, weights_info)
     config.model = replace(
         config.model,
         num_classes=len(dataset.class_names),
@@ -232,15 +232,15 @@ def _say_other_size(config: Config, info: WeightsInfo) -> None:
         )
 
 
-def _check_scale(config: Config, dataset: Dataset) -> None:
+def _check_scale(config: Config, dataset: Dataset, info: WeightsInfo) -> None:
     """Check that the scale of files is known if the run's start learned from files of known scale.
 
     Raises:
       UsageError: it is not. A crop then has other pixels, and shows cells in another size.
     """
-    if config.data.microns_per_pixel is not None or dataset.file_geometry is None or config.model.weights is None:
+    if config.data.microns_per_pixel is not None or dataset.file_geometry is None or not info.class_names:
         return
-    start = record_of_start(config.model.weights)
+    start = record_of_start(str(config.model.weights))
     scale = None if start is None else start[1].config.data.microns_per_pixel
     if scale is not None:
         raise UsageError(

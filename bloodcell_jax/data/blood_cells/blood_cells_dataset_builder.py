@@ -105,8 +105,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 def _provenance(data: Dataset) -> dict:
     provenance = {"source": data.source, "sha256": data.sha256(), "skipped": data.skipped}
-    if data.file_geometry is not None and data.view is not None:
-        provenance["file_geometry"] = data.file_geometry._replace(view=data.view).to_json()
+    if data.file_geometry is not None:
+        provenance["file_geometry"] = data.file_geometry.to_json()
     return provenance | ({} if data.groups is None else {"groups_sha256": digest_of(data.groups)})
 
 

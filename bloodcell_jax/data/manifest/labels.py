@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bloodcell_jax.data.class_tree import alike_names, shown_alike, sorted_class_names
+from bloodcell_jax.data.class_tree import check_spelling, sorted_class_names
 from bloodcell_jax.data.file_trees import class_name_of
 from bloodcell_jax.data.manifest.table import Table, read_table, shown
 from bloodcell_jax.errors import DataError
@@ -40,15 +40,6 @@ class Labels:
 def is_empty(cell: str) -> bool:
     """Return whether a cell has no value."""
     return cell.strip().lower() in _EMPTY
-
-
-def check_spelling(names: Iterable[str], what: str, source: str) -> None:
-    """Refuse names that differ by case, blanks or leading zeros only."""
-    if alike := alike_names(set(names)):
-        listed = shown_alike(alike)
-        raise DataError(
-            f"{source}: {what} differ only by case, blanks or leading zeros: {listed}; write each in one way"
-        )
 
 
 def read_labels(

@@ -9,13 +9,13 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from bloodcell_jax.config import DataConfig
-from bloodcell_jax.data.class_tree import Entry, example_order
+from bloodcell_jax.data.class_tree import Entry, check_spelling, example_order
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.decoded_files import decode_dataset, is_image, not_images
 from bloodcell_jax.data.file_trees import FileTree, example_id, printable
 from bloodcell_jax.data.manifest.columns import find_columns, parse_columns, parse_file_pattern
 from bloodcell_jax.data.manifest.files import FileFinder, Found, OutsideRoot
-from bloodcell_jax.data.manifest.labels import Labels, check_spelling, is_empty, plain_cell, read_labels
+from bloodcell_jax.data.manifest.labels import Labels, is_empty, plain_cell, read_labels
 from bloodcell_jax.data.manifest.root import open_root
 from bloodcell_jax.data.manifest.splits import read_splits, read_tables
 from bloodcell_jax.data.manifest.table import NAMED, SUFFIXES, Table, shown
