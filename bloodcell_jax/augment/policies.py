@@ -53,6 +53,11 @@ class Augmentation:
     block: int = DEFAULT_BLOCK
     views: bool = False
 
+    @property
+    def images_seen(self) -> int:
+        """How many images the network sees of each example in a step."""
+        return VIEWS if self.views else 1
+
     def __str__(self) -> str:
         mixed = f", mixed by {self.mix}" if self.mix.operations else ""
         return f"{self.policy}{mixed}"

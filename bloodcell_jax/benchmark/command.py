@@ -145,7 +145,8 @@ def _measure_steps(
     left_out: dict[str, str] = {}
     trains_all = all(jax.tree.leaves(run.stages[0].mask))
     forward = forward_flops(run.model, run.config.data.image_size)
-    measured = {"train": (step, 3 * forward if trains_all else None), "inference": (inference, forward)}
+    trained = 3 * forward * run.augmentation.images_seen if trains_all else None
+    measured = {"train": (step, trained), "inference": (inference, forward)}
     with _started(peers, run, left_out) as processes:
         results: dict[str, Any] = {}
         results["peers"] = {name: {"first_call_s": p.first_call_s} | p.description for name, p in processes.items()}

@@ -22,6 +22,7 @@ from bloodcell_jax.train.stages import image_size_of
 from bloodcell_jax.train.step import Batch, Metrics, training_batch
 
 _DEFAULT_CLASSES = 8
+_EXAMPLES_OF_CLASS = 10
 
 
 def random_examples(config: Config, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -54,8 +55,9 @@ def measured_config(config: Config) -> Config:
 
 def random_run(config: Config) -> Run:
     """Return the run to measure."""
-    # More images would change nothing: they lie on the device, and a step gathers its batch by index.
-    count = 2 * config.train.batch_size + 256
+    # More images would change nothing: they lie on the device, and a step gathers its batch by index. Each split needs
+    # some of each class.
+    count = max(2 * config.train.batch_size + 256, _EXAMPLES_OF_CLASS * _count_classes(config))
     config = measured_config(config)
     images, labels = random_examples(config, count)
     names = tuple(f"class {i}" for i in range(_count_classes(config)))

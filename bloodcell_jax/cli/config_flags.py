@@ -43,9 +43,10 @@ def parse(values: flags.FlagValues, command: list[str]) -> tuple[list[str], Conf
 def override(config: Config, values: flags.FlagValues, command: list[str]) -> tuple[list[str], Config]:
     """Return what `parse` returns of a command line without `--config`; `config` is changed."""
     kinds = {path: field.type for path, field, _ in leaves(config)}
-    parsed, left = {}, []
+    parsed, left, given = {}, [], set()
     for word in command:
         override = _OVERRIDE.fullmatch(word)
+        given.add(override[1].replace("stages[-1]", f"stages[{len(config.stages) - 1}]") if override else None)
         if override and _is_parsed_here(config, kinds.get(override[1]), override[1], override[2]):
             # A path may be spelled in several ways, such as stages[-1]; only `leaves` has one.
             none = override[2] == "none"
@@ -57,6 +58,12 @@ def override(config: Config, values: flags.FlagValues, command: list[str]) -> tu
     config = holder.value
     for path, parsed_value in parsed.items():
         config_path.set_value(path, config, parsed_value)
+    for i, stage in enumerate(config.stages):
+        if f"stages[{i}].epochs" in given and f"stages[{i}].steps" not in given and stage.steps is not None:
+            raise UsageError(
+                f"--config.stages[{i}].epochs={stage.epochs}: the configuration says steps={stage.steps}, which wins; "
+                f"add '--config.stages[{i}].steps=none'"
+            )
     validate(config)
     return left, config
 

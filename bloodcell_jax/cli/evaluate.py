@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags
 
-from bloodcell_jax.cli.data_flags import define_finding, finding
+from bloodcell_jax.cli.data_flags import define_fields, define_finding, fields_of, finding
 from bloodcell_jax.cli.model_flags import define_model, load_classifier, model_files
 from bloodcell_jax.cli.verb import Verb, define_raw_names, say, value_of
 
@@ -58,6 +58,7 @@ def _define_evaluate(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     define_finding(values)
+    define_fields(values, ("data_dir",))
     define_raw_names(values)
 
 
@@ -96,6 +97,7 @@ def _evaluate(values: flags.FlagValues) -> dict[str, Any]:
             raw_names=value_of(values, "raw_names"),
             show=show,
             **finding(values),
+            **fields_of(values, ("data_dir",)),
         )
     page = write_evaluation_page(folder, classifier.file or classifier.run)
     say(f"{folder.path}: {summary(scores)}")

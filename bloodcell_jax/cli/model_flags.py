@@ -8,6 +8,7 @@ from absl import flags
 
 from bloodcell_jax.cli.data_flags import define_scale, with_scale
 from bloodcell_jax.cli.verb import value_of
+from bloodcell_jax.config.data import SCALE
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.pretrained import SHIPPED
 
@@ -39,6 +40,12 @@ def define_model(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     define_scale(values)
+
+
+def model_words(values: flags.FlagValues) -> dict[str, str]:
+    """Return the flags of `define_model` that are set, and their values: what another command repeats."""
+    names = ("workdir", "model", "checkpoint", "tta", *SCALE)
+    return {name: str(value) for name in names if (value := value_of(values, name))}
 
 
 def model_files(values: flags.FlagValues) -> list[Path]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from bloodcell_jax.cli.data_flags import check_no_column
-from bloodcell_jax.cli.model_flags import define_model, load_classifier, model_files
+from bloodcell_jax.cli.model_flags import define_model, load_classifier, model_files, model_words
 from bloodcell_jax.cli.verb import Verb, define_raw_names, result_path, say, value_of
+from bloodcell_jax.devices.process_end import ending_on_sigterm
 from bloodcell_jax.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _predict(values: flags.FlagValues) -> dict[str, Any]:
         raise UsageError("--input: missing; give an image, folder, zip or glob pattern")
     check_no_column(values)
     outputs.check_unlike(model_files(values))
-    with show_pass("predicting") as show:
+    with ending_on_sigterm(), show_pass("predicting") as show:
         predictions = predict_files(
             lambda: load_classifier(values),
             inputs,
@@ -109,8 +110,7 @@ def _results(values: flags.FlagValues, outputs: "PredictionOutputs", predictions
         write_gallery_page(outputs.page, predictions, value_of(values, "input"), outputs.rows)
         yield f"page: {outputs.page}"
     if outputs.review is not None:
-        model = next((flag, value_of(values, flag)) for flag in ("workdir", "model") if value_of(values, flag))
-        root = write_review_page(outputs.review, predictions, model)
+        root = write_review_page(outputs.review, predictions, model_words(values))
         count = len(predictions.review)
         yield f"review: {outputs.review} has the {count} least certain cells; its corrections name files below {root}"
     yield f"{outputs.rows}: {predictions.count} images"

@@ -28,6 +28,11 @@ def validate(config: Config) -> None:
     _check_splits(config.data.splits)
     _check_fold(config.data)
     power_range(config.data.sampler_power)
+    if config.data.sampler_redraw and config.data.sampler != "under":
+        raise UsageError(
+            f"config.data.sampler_redraw=True: belongs to sampler=under, and config.data.sampler is "
+            f"{config.data.sampler}; unset it"
+        )
     if config.data.group_regex is not None:
         group_pattern(config.data.group_regex)
     if not config.stages:
@@ -189,6 +194,10 @@ def _check_stage(path: str, stage: StageConfig, image_size: int) -> None:
     optimizer = stage.optimizer
     if optimizer.name == "adam" and optimizer.weight_decay:
         raise UsageError(f"{path}.optimizer.weight_decay={optimizer.weight_decay}: adam has none; use name=adamw")
+    if optimizer.name == "sgd":
+        for name in ("b1", "b2"):
+            if (value := getattr(optimizer, name)) is not None:
+                raise UsageError(f"{path}.optimizer.{name}={value}: sgd has none; set momentum")
     if optimizer.schedule == "exponential" and not optimizer.final_scale:
         raise UsageError(f"{path}.optimizer.final_scale=0: schedule=exponential never gets there; give it above 0")
     if optimizer.schedule == "one_cycle":

@@ -4,6 +4,7 @@ Nothing is ever unpacked to disk. Entries that an archive may not hold are refus
 """
 
 import io
+import logging
 import mmap
 import os
 import stat
@@ -21,6 +22,8 @@ from typing import IO, cast
 from bloodcell_jax.errors import DataError
 from bloodcell_jax.names import visible
 from bloodcell_jax.regular_files import check_regular_file, fault_of_file
+
+logger = logging.getLogger(__name__)
 
 # The size of an uncompressed image of 5,900 x 5,900 pixels. Several such files are in memory at a time while an archive
 # is read.
@@ -84,22 +87,38 @@ def class_name_of(folder: str) -> str:
 
 
 def read_folder(root: Path) -> FileTree:
-    """List everything below a folder. Links are followed, because the folder's owner made them; loops are not.
+    """List everything below a folder. Links are followed, because the folder's owner made them.
+
+    A link to a folder whose files are read at their own place, or by another link, is not followed: a file has one
+    place. This ends loops as well.
 
     Raises:
       DataError: a folder cannot be listed.
     """
-    files, folders = [], set()
+    files, folders, seen, top = [], set(), set(), Path(os.path.realpath(root))
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_refuse_folder):
-        real, inside = os.path.realpath(folder), PurePosixPath(Path(folder).relative_to(root).as_posix())
-        for name in list(subfolders):
-            target = os.path.realpath(os.path.join(folder, name))
-            if real == target or real.startswith(target.rstrip(os.sep) + os.sep):
-                subfolders.remove(name)  # This link leads to a folder that it lies in.
+        real, inside = Path(os.path.realpath(folder)), PurePosixPath(Path(folder).relative_to(root).as_posix())
+        for name in sorted(subfolders):
+            path = Path(folder, name)
+            target = Path(os.path.realpath(path))
+            known = any(here.is_relative_to(target) for here in (real, top)) or _is_shown(target, top)
+            if target in seen or (path.is_symlink() and known):
+                where = printable(PurePosixPath(target))
+                logger.warning(
+                    "%s: left out, a link leads to %s, which is read already", printable(inside / name), where
+                )
+                subfolders.remove(name)
+            elif not is_hidden(inside / name):
+                seen.add(target)
         folders.update(inside / name for name in subfolders)
         files.extend(inside / name for name in names)
 
     return FileTree(sorted(files), folders, lambda path: read_file(root / path, printable(path)))
+
+
+def _is_shown(folder: Path, top: Path) -> bool:
+    """Return whether a folder lies below `top`, and no folder between them is hidden."""
+    return folder.is_relative_to(top) and not is_hidden(PurePosixPath(folder.relative_to(top)))
 
 
 def _refuse_folder(error: OSError) -> None:

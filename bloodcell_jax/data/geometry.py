@@ -112,18 +112,44 @@ def view_of(sizes: np.ndarray, sides: np.ndarray) -> View:
     return View(int(np.median(sizes.min(axis=1))), int(np.median(sides)))
 
 
-def misfit(trained: View, here: View) -> str | None:
-    """Return in which way the view of other files differs from the one that a model was trained with; None: it fits.
+def misfit(trained: View, sizes: np.ndarray, sides: np.ndarray) -> str | None:
+    """Return in which way files differ from what a model was trained with; None: all fit.
 
     Cells that are larger or smaller than those of training are other cells for a model.
+
+    Args:
+      trained: medians of the files of training.
+      sizes, sides: those of `view_of`, of the other files.
     """
-    shares = sorted(view.side / view.shorter_side for view in (trained, here))
-    sizes = sorted(view.shorter_side for view in (trained, here))
-    if shares[1] <= _OTHER_SHARE * shares[0] and sizes[1] <= _OTHER_SIZE * sizes[0]:
+    shorter = sizes.min(axis=1)
+    shares, of_training = sides / shorter, trained.side / trained.shorter_side
+    other = np.maximum(shares / of_training, of_training / shares) > _OTHER_SHARE
+    other |= np.maximum(shorter / trained.shorter_side, trained.shorter_side / shorter) > _OTHER_SIZE
+    if not other.any():
+        return None
+    which = "these images" if other.all() else f"{other.sum():,} of {len(other):,} images"
+    return (
+        f"{which} are {view_of(sizes[other], sides[other])}, those of training were {trained} (medians): cells may "
+        "have another size than the model knows. Compare with another --crop, or give --microns_per_pixel"
+    )
+
+
+def too_small(sizes: np.ndarray, geometry: Geometry | FileGeometry) -> str | None:
+    """Return which files of known scale, (width, height) of int [n, 2], do not hold the piece of the slide to look at.
+
+    They are looked at whole, so their cells look larger than those of the others; None: there are none.
+    """
+    scale, crop = geometry.microns_per_pixel, geometry.crop
+    if not isinstance(scale, float | int) or crop is None or isinstance(crop, float):
+        return None
+    wanted = round((PUBLISHED_CROP if crop == AUTO else int(crop)) * PUBLISHED_MICRONS / scale)
+    small = sizes.min(axis=1) * _OTHER_SHARE < wanted
+    if not small.any():
         return None
     return (
-        f"these images are {here}, those of training were {trained} (medians): cells may have another size than the "
-        "model knows. Compare with another --crop, or give --microns_per_pixel"
+        f"{small.sum():,} of {len(small):,} images are smaller than the {wanted} pixels of {scale:g} micrometers that "
+        f"are to be looked at (median {np.median(sizes[small].min(axis=1)):.0f}), so their cells look too large. "
+        "Compare the scale with that of the microscope, or give a smaller --crop"
     )
 
 

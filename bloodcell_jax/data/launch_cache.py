@@ -44,7 +44,9 @@ def cached_sha256(dataset: Dataset) -> str:
     """Return `dataset.sha256()`; for images on the disk, from the user's cache if these files were hashed before."""
     if isinstance(dataset.images, np.ndarray) or dataset.known_sha256 is not None:
         return dataset.sha256()
-    path = cache_folder("data") / "hashes" / f"{dataset.images.key[:32]}.txt"
+    # The same files may be read under another order of the classes, or other ids.
+    named = hashlib.sha256(dataset.images.key.encode() + dataset.labels.tobytes() + "\0".join(dataset.ids).encode())
+    path = cache_folder("data") / "hashes" / f"{named.hexdigest()[:32]}.txt"
     with contextlib.suppress(OSError, ValueError):
         known = path.read_text(encoding="ascii")
         if len(known) == 64:

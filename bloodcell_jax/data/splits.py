@@ -99,7 +99,7 @@ def split_rule(dataset: Dataset, splits: Mapping[str, np.ndarray], config: DataC
       config: what the dataset was read and split with.
     """
     by = {
-        "given": list(dataset.splits),
+        "given": [name for name in dataset.splits if config.folds is None or name == "test"],
         "duplicates": config.group_duplicates and cuts_anything(dataset, config),
         "groups": None,
     }

@@ -21,7 +21,7 @@ def choose_step(folders: CheckpointFolders, wanted: str, ranking: Ranking) -> in
     steps = folders.steps()
     if not steps:
         raise DataError(f"{folders.directory}: holds no finished checkpoint; train first, or wait for the first one")
-    newest_first = steps[::-1]
+    newest_first, wanted = steps[::-1], str(wanted)  # In Python, a step is a number.
     if wanted == "last":
         candidates = newest_first
     elif wanted == "best":

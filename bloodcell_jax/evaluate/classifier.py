@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 
 from bloodcell_jax.config import Config
-from bloodcell_jax.data.geometry import Geometry, View, describe, misfit, view_of
+from bloodcell_jax.data.geometry import Geometry, View, describe, misfit, too_small
 from bloodcell_jax.devices.parallel import create_parallel
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.answers import Answers, answers_to
@@ -137,6 +138,8 @@ class Classifier:
     def predict(self, images: np.ndarray | Sequence[GivenImage], *, cropped: bool = False) -> np.ndarray:
         """Return the probabilities [n, classes] of images, brought to the geometry that the model was trained with.
 
+        A warning says if cells of files or PIL images have another size than those of training.
+
         Args:
           images: uint8 [n, h, w, 3] of any size; or a list of uint8 arrays [h, w, 3], PIL images or paths of image
             files, of mixed sizes. Each is cropped and resized as `config.data` says, as `bloodcell predict` does.
@@ -150,8 +153,14 @@ class Classifier:
 
     def answer(self, images: np.ndarray | Sequence[GivenImage], *, cropped: bool = False) -> Answers:
         """Return the probabilities of images and whether the model knows such images; arguments as of `predict`."""
-        ready = to_model_size(images, self.geometry, cropped=cropped)
+        ready = self._to_model_size(images, cropped=cropped)
         return self.answer_examples(ready, np.arange(len(ready)))
+
+    def _to_model_size(self, images: np.ndarray | Sequence[GivenImage], *, cropped: bool) -> np.ndarray:
+        pixels, sizes, sides = to_model_size(images, self.geometry, cropped=cropped)
+        if len(sizes) and (reason := self.misfit(sizes, sides)):
+            warnings.warn(reason, stacklevel=4)
+        return pixels
 
     @property
     def geometry(self) -> Geometry:
@@ -176,14 +185,12 @@ class Classifier:
         """Return in which way files, sized as of `mention_geometry`, differ from those of training; None: they fit."""
         if isinstance(self.config.data.microns_per_pixel, str):
             return "the model was trained on images of known scale; give --microns_per_pixel of these as well"
-        if self.view is None or self.geometry.microns_per_pixel is not None:
-            return None
-        return misfit(self.view, view_of(sizes, sides))
+        if self.geometry.microns_per_pixel is not None:
+            return too_small(sizes, self.geometry)
+        return None if self.view is None else misfit(self.view, sizes, sides)
 
     def predict_examples(self, images: Images, indices: np.ndarray) -> np.ndarray:
-        """Return the probabilities [n, classes] of those at `indices` of images of the model's size.
-
-        They may be on the disk: they are read as they are needed.
+        """Return the probabilities [n, classes] of those at `indices` of images of the model's size, read as needed.
 
         Raises:
           DataError: a probability is not finite, because the run diverged before this checkpoint.
@@ -203,9 +210,8 @@ class Classifier:
     def answer_changed(self, images: Images, indices: np.ndarray, change: Change, *, batch_unit: int) -> Answers:
         """Return the answers to the same images after a change, in batches of a multiple of `batch_unit`."""
         size = -(-self.config.evaluate.batch_size // batch_unit) * batch_unit
-        return self._answers_to(
-            self._create_evaluator(size).outputs(self._params, images, indices, change=change) if len(indices) else ()
-        )
+        evaluator = self._create_evaluator(size)
+        return self._answers_to(evaluator.outputs(self._params, images, indices, change=change) if len(indices) else ())
 
     def _answers_to(self, batches: Iterable[Outputs]) -> Answers:
         answers = answers_to(batches, self.calibration, len(self.class_names))
@@ -258,7 +264,7 @@ class Classifier:
         Raises:
           UsageError, DataError: as `predict`; a class is unknown, or there is not one for each image.
         """
-        ready = to_model_size(images, self.geometry, cropped=cropped)
+        ready = self._to_model_size(images, cropped=cropped)
         wanted = None if classes is None else labels_of(classes, self.class_names)
         if not len(ready) or (wanted is not None and len(wanted) != len(ready)):
             given = "" if wanted is None else f" and {len(wanted)} classes"

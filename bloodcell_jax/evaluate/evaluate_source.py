@@ -22,7 +22,8 @@ from bloodcell_jax.evaluate.robustness.evaluate_suites import evaluate_suites
 from bloodcell_jax.evaluate.robustness.suites import Suite, suite_of
 from bloodcell_jax.evaluate.slices import read_slices
 from bloodcell_jax.evaluate.training_images import training_images
-from bloodcell_jax.workdir.layout import AUGMENTED, TTA, EvaluationFolder
+from bloodcell_jax.weights.model_file import read_model_record
+from bloodcell_jax.workdir.layout import AUGMENTED, STEP, TTA, EvaluationFolder
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +71,8 @@ def evaluate_source(
       embedding_method: of the map of the split, see `embedding_map`.
       raw_names: names in the CSVs are exact, even if a spreadsheet would run them as formulas.
       show: is told how many of all corrupted images are done.
-      **reading: fields of `DataConfig` that say how `source` is read: skip_bad, include, exclude, class_level,
-        split_folders, group_regex, columns, root and file_pattern. The run's own source is read as it was trained on.
+      **reading: fields of `DataConfig` that say how `source` is read: data_dir, skip_bad, include, exclude,
+        class_level, split_folders, group_regex, columns, root, file_pattern. The run's own is read as it was.
 
     Raises:
       UsageError, DataError: as for training.
@@ -91,7 +92,7 @@ def evaluate_source(
         answers,
         step=classifier.step,
         calibration=classifier.calibration,
-        holds_val=source is None and examples.split.removesuffix(AUGMENTED) in ("val", "all"),
+        holds_val=examples.seen.get("val", 0) > 0,
         origin=origin,
         slices=of_examples,
         raw_names=raw_names,
@@ -130,14 +131,22 @@ def _check_asked(
 def _origin(classifier: Classifier, examples: Examples) -> dict[str, Any]:
     """Return what `metrics.json` says of the examples, and of answers that are not those to the images as they are."""
     origin = {"source": examples.dataset.source, "split": examples.split} | examples.mapped
+    if trained_on := examples.seen.get("train"):
+        origin["seen_in_training"] = trained_on
     if examples.augmented:
         origin["augmented_by"] = classifier.config.augment.policy
     return origin | ({"tta": True} if classifier.tta else {})
 
 
 def _own_folder(classifier: Classifier, split: str) -> EvaluationFolder:
-    """Return the folder of a split of the run; answers by test-time augmentation have one beside the plain ones."""
-    return classifier.run.evaluation(f"{split}{TTA}" if classifier.tta else split)
+    """Return the folder of a split of the run.
+
+    Answers by test-time augmentation, and those of another checkpoint than the run's model, have folders of their own
+    beside the results that the run reports.
+    """
+    run = classifier.run
+    other = run.model.exists() and read_model_record(run.model).step != classifier.step
+    return run.evaluation(split + TTA * classifier.tta + f"{STEP}{classifier.step}" * other)
 
 
 def _model_name(classifier: Classifier) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bloodcell_jax.config import DataConfig
-from bloodcell_jax.config.data import GEOMETRY
+from bloodcell_jax.config.data import GEOMETRY, SCALE
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.launch_cache import cached_sha256
 from bloodcell_jax.data.loading import load_data
@@ -31,6 +31,7 @@ class Examples(NamedTuple):
       split: its name, with `_aug` at its end if its images are augmented.
       mapped: what became of the classes of another source.
       as_published: these are the whole split of a published MedMNIST set, under its class names.
+      seen: how many of the examples are of each split of the model's run; empty if that is not known.
     """
 
     dataset: Dataset
@@ -38,6 +39,7 @@ class Examples(NamedTuple):
     split: str
     mapped: dict[str, Any]
     as_published: bool
+    seen: dict[str, int]
 
     @property
     def augmented(self) -> bool:
@@ -50,17 +52,37 @@ def find_examples(
 ) -> Examples:
     """Return the examples to evaluate; the arguments and errors are those of `evaluate_source`."""
     dataset = load_examples(classifier, source, reading)
+    own_splits = _splits_of_run(classifier, dataset, source)
     ending = AUGMENTED if split is not None and split.endswith(AUGMENTED) else ""
     split = split.removesuffix(AUGMENTED) if split is not None else None
     split, indices = _split_of(classifier, dataset, None if source is None else dataset.splits, split)
+    seen = {name: int(np.isin(indices, own).sum()) for name, own in own_splits.items()}
+    if source is not None and (count := seen.get("train")):
+        logger.warning(
+            "%s: %s of %s images were in train of %s, so scores on them say nothing of other cells; without --source, "
+            "--split names the images that it has not seen",
+            source,
+            f"{count:,}",
+            f"{len(indices):,}",
+            classifier.run,
+        )
     split += ending
     published = is_medmnist(dataset.source, split) and dataset.class_names == classifier.class_names
     if source is None:
         official = dataset.splits.get(split, np.zeros(0, np.int32))
         whole = classifier.config.data.clean is None and np.array_equal(indices, official)
-        return Examples(dataset, indices, split, {}, published and whole)
+        return Examples(dataset, indices, split, {}, published and whole, seen)
     dataset, left, mapped = _under_model_names(dataset, indices, classifier.class_names, class_map)
-    return Examples(dataset, left, split, mapped, published and len(left) == len(indices))
+    return Examples(dataset, left, split, mapped, published and len(left) == len(indices), seen)
+
+
+def _splits_of_run(classifier: Classifier, dataset: Dataset, source: str | None) -> dict[str, np.ndarray]:
+    """Return the splits of the model's run if a dataset is what it was trained on, else none."""
+    if source is None:
+        return classifier.run.read_splits()
+    if classifier.workdir is None or cached_sha256(dataset) != classifier.run.read_environment()["data"]["sha256"]:
+        return {}
+    return classifier.run.read_splits()
 
 
 def _split_of(
@@ -92,7 +114,8 @@ def _under_model_names(
 
 def load_examples(classifier: Classifier, source: str | None, reading: dict[str, Any]) -> Dataset:
     """Return a source as `reading` says, or the run's own as it was trained on; the errors are those of training."""
-    config = replace(classifier.config.data, class_names=classifier.class_names)
+    data = classifier.config.data
+    config = replace(data, class_names=classifier.class_names, data_dir=reading.get("data_dir") or data.data_dir)
     if source is not None:
         named = knows_names(source)
         if not named:
@@ -101,17 +124,28 @@ def load_examples(classifier: Classifier, source: str | None, reading: dict[str,
         # Nothing that describes the tree of the run's own source holds for another one.
         own = DataConfig(
             source=source,
-            data_dir=config.data_dir,
             class_names=() if named else config.class_names,
             **{name: getattr(config, name) for name in GEOMETRY},
         )
-        dataset = load_data(replace(own, **reading))
-        classifier.mention_geometry(dataset.original_sizes, dataset.sides)
+        dataset = load_data(replace(own, **reading | {"data_dir": config.data_dir}))
+        _mention_geometry(classifier, dataset)
         return dataset
-    workdir = classifier.run
-    dataset = load_data(config)
-    _check_same_data(dataset, workdir)
-    return dataset
+    then = classifier.run.read_config().data
+    as_trained = replace(config, **{name: getattr(then, name) for name in SCALE})
+    dataset = load_data(as_trained)
+    _check_same_data(dataset, classifier.run)
+    return dataset if as_trained == config else load_data(config)
+
+
+def _mention_geometry(classifier: Classifier, dataset: Dataset) -> None:
+    """Log what is looked at of files and whether it fits the model; a prepared dataset knows the files it came from."""
+    classifier.mention_geometry(dataset.original_sizes, dataset.sides)
+    prepared = dataset.file_geometry if dataset.original_sizes is None else None
+    if prepared is None or prepared.microns_per_pixel is not None:
+        return
+    shorter, side = prepared.view
+    if reason := classifier.misfit(np.array([[shorter, shorter]]), np.array([side])):
+        logger.warning("%s: %s", dataset.source, reason)
 
 
 def _check_same_data(dataset: Dataset, workdir: Workdir) -> None:

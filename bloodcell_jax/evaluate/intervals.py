@@ -25,18 +25,18 @@ def ci95_by_examples(confusion: np.ndarray, seed: int) -> tuple[Interval, Interv
     """Return the percentile intervals of accuracy and macro F1.
 
     Both scores depend on the confusion matrix alone, and the matrix of n examples drawn with replacement is a
-    multinomial draw of its cells: the same distribution at the cost of k * k numbers instead of n.
+    multinomial draw of its cells: the same distribution at the cost of k * k numbers instead of n. The macro F1 of a
+    draw is the mean over the classes that it has, as that of the score is.
     Without a single error there is nothing to resample: the accuracy's interval is [1, 1], too narrow.
     """
     rng = np.random.default_rng(seed)
-    present = confusion.sum(axis=1) > 0
     cells = np.nonzero(confusion)
     n = confusion.sum()
     resample = np.zeros_like(confusion)
     scores = np.empty((RESAMPLES, 2))
     for i in range(RESAMPLES):
         resample[cells] = rng.multinomial(n, confusion[cells] / n)
-        scores[i] = np.trace(resample) / n, precision_recall_f1(resample)[2][present].mean()
+        scores[i] = np.trace(resample) / n, precision_recall_f1(resample)[2][resample.any(axis=1)].mean()
     accuracy, f1_macro = np.percentile(scores, [2.5, 97.5], axis=0).T.tolist()
     return accuracy, f1_macro
 
@@ -61,8 +61,8 @@ def ci95_by_groups(
     support, said, hits = _counts_by_group(labels, predicted, groups, num_classes)
     present = support.any(axis=0)
     accuracy = hits.sum(axis=1, keepdims=True), support.sum(axis=1, keepdims=True)
-    f1 = 2 * hits[:, present], (support + said)[:, present]
-    return _studentized(*accuracy, seed), _studentized(*f1, seed)
+    f1 = 2 * hits[:, present], (support + said)[:, present], support[:, present]
+    return _studentized(*accuracy, accuracy[1], seed), _studentized(*f1, seed)
 
 
 def ci95_of_difference(difference: np.ndarray, groups: np.ndarray | None, seed: int) -> Interval | None:
@@ -80,7 +80,7 @@ def ci95_of_difference(difference: np.ndarray, groups: np.ndarray | None, seed: 
         if (count := int(groups.max()) + 1) < 2:
             return None
         sums, sizes = (np.bincount(groups, weights, count)[:, None] for weights in (difference, None))
-        return _studentized(sums, sizes, seed, least=-1)
+        return _studentized(sums, sizes, sizes, seed, least=-1)
     shares = np.array([(difference == value).mean() for value in (-1, 0, 1)])
     draws = np.random.default_rng(seed).multinomial(n, shares, RESAMPLES)
     return np.percentile((draws[:, 2] - draws[:, 0]) / n, [2.5, 97.5]).tolist()
@@ -110,7 +110,8 @@ def class_ci95(
         if groups is None:
             return _wilson(int(right.sum()), int(among.sum()))
         rows = among > 0
-        return _studentized(right[rows, None], among[rows, None], seed) if rows.sum() > 1 else None
+        right, among = right[rows, None], among[rows, None]
+        return _studentized(right, among, among, seed) if len(right) > 1 else None
 
     sensitivity, specificity = (
         [interval(*columns) for columns in zip(right.T, among.T, strict=True)]
@@ -141,18 +142,21 @@ def _wilson(hits: int, count: int) -> Interval | None:
     return [max(low, 0.0), min(high, 1.0)]
 
 
-def _studentized(numerators: np.ndarray, denominators: np.ndarray, seed: int, least: float = 0) -> Interval:
+def _studentized(
+    numerators: np.ndarray, denominators: np.ndarray, support: np.ndarray, seed: int, least: float = 0
+) -> Interval:
     """Return the interval of the mean of ratios of sums, which are in [least, 1]; see `_mean_of_ratios`."""
     count = len(numerators)
-    (estimate,), (error,) = _mean_of_ratios(np.ones((1, count)), numerators, denominators)
+    sums = numerators, denominators, support
+    (estimate,), (error,) = _mean_of_ratios(np.ones((1, count)), *sums)
     if error < _NO_SPREAD:
         return [float(estimate), float(estimate)]
     rng = np.random.default_rng(seed)
-    batches = [_mean_of_ratios(_resample(count, rng), numerators, denominators) for _ in range(RESAMPLES // _BATCH)]
+    batches = [_mean_of_ratios(_resample(count, rng), *sums) for _ in range(RESAMPLES // _BATCH)]
     values, errors = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     spread = errors > _NO_SPREAD
     if spread.mean() < 0.975:
-        # Errors in a few groups alone: many resamples have none, so they say nothing of their own spread.
+        # Errors, or a class, in a few groups alone: many resamples have none, so they say nothing of their own spread.
         tail = 100 * expanded_tail(count)
         return np.percentile(values, [tail, 100 - tail]).tolist()
     low, high = np.percentile((values[spread] - estimate) / errors[spread], [2.5, 97.5])
@@ -166,23 +170,24 @@ def _resample(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _mean_of_ratios(
-    weights: np.ndarray, numerators: np.ndarray, denominators: np.ndarray
+    weights: np.ndarray, numerators: np.ndarray, denominators: np.ndarray, support: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean over j of sum(weight * numerator) / sum(weight * denominator), and its standard error, [b] each.
 
-    The standard error is that of the linearized mean, between groups. A ratio of nothing is 0.
+    The mean is over the j that a resample has support of: a class that it has no example of has no score. The standard
+    error is that of the linearized mean, between groups; 0 for a resample that lacks a j, which is the mean of others.
 
     Args:
       weights: how often each resample has each group, [b, groups].
-      numerators, denominators: of each group, [groups, j].
+      numerators, denominators, support: of each group, [groups, j].
     """
-    count, terms = numerators.shape
-    top, bottom = weights @ numerators, weights @ denominators
-    inverse = np.divide(1, bottom, out=np.zeros(bottom.shape), where=bottom > 0)
-    ratios = top * inverse
+    count = len(numerators)
+    top, bottom, present = weights @ numerators, weights @ denominators, weights @ support > 0
+    inverse = np.divide(1, bottom, out=np.zeros(bottom.shape), where=present)
+    ratios, terms = top * inverse, present.sum(axis=1)
     influence = numerators @ inverse.T - denominators @ (ratios * inverse).T
     variance = np.einsum("bg,gb->b", weights, influence**2) * count / (count - 1) / terms**2
-    return ratios.mean(axis=1), np.sqrt(variance)
+    return ratios.sum(axis=1) / terms, np.where(present.all(axis=1), np.sqrt(variance), 0)
 
 
 def expanded_tail(count: int) -> float:

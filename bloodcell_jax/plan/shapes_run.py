@@ -44,7 +44,8 @@ def _without_files(config: Config, dataset: Dataset, memory: int) -> Config:
     config.data = DataConfig(
         source=dataset.source,
         image_size=config.data.image_size,
-        sampler=config.data.sampler,
+        # Shapes have no groups, and the program is that of any order.
+        sampler="natural" if config.data.sampler == "groups" else config.data.sampler,
         samples_per_class=config.data.samples_per_class,
         sampler_power=config.data.sampler_power,
         group_duplicates=False,

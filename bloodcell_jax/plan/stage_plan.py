@@ -138,4 +138,5 @@ def _model_flops(run: Run, stage: TrainingStage) -> int | None:
     """Return the FLOPs of a step by formula; None if a part of the network is frozen, for which there is none."""
     if stage.config.cached_views is not None or not all(jax.tree.leaves(stage.mask)):
         return None
-    return 3 * forward_flops(run.model, stage.image_size) * run.config.train.batch_size
+    seen = run.config.train.batch_size * run.augmentation.images_seen
+    return 3 * forward_flops(run.model, stage.image_size) * seen

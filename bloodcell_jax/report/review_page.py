@@ -3,10 +3,11 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bloodcell_jax.config.data import SCALE
 from bloodcell_jax.data.file_trees import example_id
 from bloodcell_jax.evaluate.chosen_images import ReviewCell
 from bloodcell_jax.evaluate.input_files import InputFile
@@ -19,13 +20,13 @@ from bloodcell_jax.workdir.output_files import open_output
 _ANSWERS_SHOWN = 3
 
 
-def write_review_page(path: Path, predictions: FilePredictions, model: tuple[str, str]) -> PurePosixPath:
+def write_review_page(path: Path, predictions: FilePredictions, model: Mapping[str, str]) -> PurePosixPath:
     """Write the page, and return the folder or zip that the paths of its corrections begin in.
 
     Args:
       path: where it goes.
       predictions: what `predict` found.
-      model: flag that names the model, and its value, such as `("workdir", "runs/first")`.
+      model: flags that name the model and how it looks at images, and their values, such as `{"workdir": "runs/a"}`.
 
     Raises:
       MachineError: it cannot be written.
@@ -44,7 +45,7 @@ def write_review_page(path: Path, predictions: FilePredictions, model: tuple[str
         root=root,
         beside=str(root) == os.path.abspath(path.parent),
         marked=any(cell["mark"] for cell in cells),
-        commands=_commands(str(root), names, *model),
+        commands=_commands(str(root), names, model),
     )
     with open_output(path) as file:
         file.write(html)
@@ -107,18 +108,26 @@ def _key(cells: Sequence[dict[str, Any]]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
-def _commands(root: str, class_names: Sequence[str], flag: str, model: str) -> dict[str, str]:
+def _commands(root: str, class_names: Sequence[str], model: Mapping[str, str]) -> dict[str, str]:
     source = "csv:corrections.csv"
+    start = model.get("workdir") or model["model"]
+    scale = {name: model[name] for name in SCALE if name in model}
     words = {
-        "evaluate": [f"--{flag}={model}", f"--source={source}", f"--root={root}", "--output=corrected"],
+        "evaluate": [
+            *(f"--{flag}={value}" for flag, value in model.items()),
+            f"--source={source}",
+            f"--root={root}",
+            "--output=corrected",
+        ],
         "audit": [f"--source={source}", f"--root={root}", "--output=audit"],
         "train": [
-            f"--config=adapt:{model}",
+            f"--config=adapt:{start}",
             "--workdir=runs/corrected",
             f"--config.data.source={source}",
             f"--config.data.root={root}",
             # Without them, the new model would not know the classes that no corrected cell has.
             f"--config.data.class_names={tuple(class_names)}",
+            *(f"--config.data.{name}={value}" for name, value in scale.items()),
         ],
     }
     return {verb: " ".join(map(shell_word, ["bloodcell", verb, *rest])) for verb, rest in words.items()}

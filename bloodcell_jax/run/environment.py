@@ -11,6 +11,7 @@ import jax
 from bloodcell_jax.devices.host import usable_cores
 from bloodcell_jax.models.registry import count_parameters
 from bloodcell_jax.run.run import Run
+from bloodcell_jax.run.seen_by_start import seen_sentence
 from bloodcell_jax.train.freezing import partition
 from bloodcell_jax.weights.info import info_to_dict
 
@@ -67,16 +68,26 @@ def describe_machine() -> dict:
 
 
 def _split_notes(run: Run) -> list[str]:
-    given, clean = run.dataset.splits, run.config.data.clean
+    given, clean, data = run.splits_record["by"]["given"], run.config.data.clean, run.config.data
     together = ", images of the same cell kept together" if run.config.data.group_duplicates else ""
     together += ", groups kept whole" if run.dataset.groups is not None else ""
     notes = [f"The examples that {clean} names were left out."] if clean is not None else []
-    if not given:
-        return [*notes, f"The source names no splits; it was cut by data.splits, stratified by class{together}."]
-    notes += [f"The source's own splits were kept: {', '.join(given)}."]
-    if "val" not in given:
+    if seen := seen_sentence(run):
+        notes.append(seen)
+    if not run.dataset.splits:
+        notes.append(f"The source names no splits; it was cut by data.splits, stratified by class{together}.")
+    if data.folds is not None:
+        notes.append(
+            f"Train and val together were cut anew into {data.folds} folds, stratified by class{together}. Fold "
+            f"{data.fold} is val; the other folds are train."
+        )
+    if not run.dataset.splits:
+        return notes
+    if given:
+        notes.append(f"The source's own splits were kept: {', '.join(given)}.")
+    if "val" not in given and data.folds is None:
         notes.append(f"It has no val; one was cut from its train by data.splits, stratified by class{together}.")
-    if "test" not in given:
+    if "test" not in run.splits:
         notes.append("It has no test, and none was invented: results are on val, by which the checkpoint was chosen.")
     return notes
 

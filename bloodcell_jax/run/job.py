@@ -28,6 +28,7 @@ from bloodcell_jax.run.inputs import RunInputs
 from bloodcell_jax.run.loop import Loop
 from bloodcell_jax.run.preview import write_preview
 from bloodcell_jax.run.run import Run
+from bloodcell_jax.run.seen_by_start import seen_sentence
 from bloodcell_jax.run.tracking.feed import Feed
 from bloodcell_jax.run.tracking.sinks import DEFAULT_SINKS, check_sinks
 from bloodcell_jax.run.watch.preemption import StopSignals
@@ -127,7 +128,7 @@ def _begun(run: Run, workdir: Workdir, *, overwrite: bool) -> Iterator[None]:
             logger.info("%s", data_summary(run.dataset, run.splits))
             if unused := unused_labels(run):
                 logger.info("%s", unused)
-            if warning := size_warning(run.config):
+            for warning in filter(None, (size_warning(run.config), seen_sentence(run))):
                 logger.warning("%s", warning)
         yield
 

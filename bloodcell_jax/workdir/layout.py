@@ -20,8 +20,9 @@ from bloodcell_jax.workdir.records import check_environment, check_metrics_line,
 _MARK = "a run of bloodcell_jax\n"
 # The end of the names of a run's TensorBoard files, by which they are told from those of other programs.
 EVENTS_END = ".bloodcell"
-# Ends of the names of splits below eval/: images that were augmented, answers by test-time augmentation.
-AUGMENTED, TTA = "_aug", "_tta"
+# Ends of the names of splits below eval/: images that were augmented, answers by test-time augmentation, and those of
+# the checkpoint of a step that is not the run's model.
+AUGMENTED, TTA, STEP = "_aug", "_tta", "_step"
 # What `evaluate --suite` can score; evaluate/robustness/suites.py says what they are.
 SUITE_NAMES = ("blood96-c", "imagenet-c", "chains")
 _MEDMNIST = re.compile(r".+_(train|val|test)_\[AUC\][01]\.\d{3}_\[ACC\][01]\.\d{3}@.+\.csv")

@@ -1,5 +1,6 @@
 """What in a workdir belongs to its run, so that nothing of anybody else is overwritten or deleted."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +9,10 @@ from bloodcell_jax.data.dataset import SPLITS
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.whole_files import temporaries_of
 from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders
-from bloodcell_jax.workdir.layout import AUGMENTED, EVENTS_END, TTA, Workdir
+from bloodcell_jax.workdir.layout import AUGMENTED, EVENTS_END, STEP, TTA, EvaluationFolder, Workdir
 
 # What `evaluate` may name a folder below eval/.
-_EVALUATED = [
-    f"{split}{augmented}{tta}" for split in (*SPLITS, "all") for augmented in ("", AUGMENTED) for tta in ("", TTA)
-]
+_EVALUATED = re.compile(rf"({'|'.join((*SPLITS, 'all'))})({AUGMENTED})?({TTA})?({STEP}\d+)?")
 
 
 def check_own(workdir: Workdir) -> None:
@@ -72,8 +71,8 @@ def _has_own_config(workdir: Workdir) -> bool:
 def _files(workdir: Workdir) -> Iterator[Path]:
     """Yield the files that a run may write; they may be absent."""
     yield from workdir.files
-    for split in _EVALUATED:
-        yield from workdir.evaluation(split).files
+    for evaluation in _evaluations(workdir):
+        yield from evaluation.files
     yield from workdir.path.glob(f"{workdir.events.name}.out.tfevents.*{EVENTS_END}")
     for suffix in ("*.xplane.pb", "*.trace.json.gz"):
         yield from workdir.profile.glob(f"plugins/profile/*/{suffix}")
@@ -83,5 +82,12 @@ def _folders(workdir: Workdir) -> Iterator[Path]:
     """Yield the folders that a run makes, those inside others first."""
     yield from workdir.profile.glob("plugins/profile/*")
     yield from (workdir.profile / "plugins" / "profile", workdir.profile / "plugins", workdir.profile)
-    yield from (workdir.evaluation(split).path for split in _EVALUATED)
+    yield from (evaluation.path for evaluation in _evaluations(workdir))
     yield from (workdir.eval, workdir.checkpoints, workdir.report.parent)
+
+
+def _evaluations(workdir: Workdir) -> Iterator[EvaluationFolder]:
+    """Yield the folders below eval/ that have the names of evaluated splits."""
+    for path in sorted(workdir.eval.glob("*")):
+        if _EVALUATED.fullmatch(path.name):
+            yield workdir.evaluation(path.name)

@@ -177,6 +177,25 @@ def test_links_in_a_folder_are_followed_once(tmp_path):
     assert data.skipped == {"a/gone.png": "a link to nothing", "b/pipe.png": "a pipe"}
 
 
+def test_a_folder_that_several_links_lead_to_is_read_once(tmp_path, caplog):
+    fill(tmp_path / "cells")
+    (tmp_path / "cells" / "a" / "x").symlink_to("../b")
+    (tmp_path / "cells" / "b" / "y").symlink_to("../a")
+    fill(tmp_path / "store", ("c",))
+    (tmp_path / "cells" / "c").symlink_to(tmp_path / "store" / "c")
+    (tmp_path / "cells" / "c again").symlink_to(tmp_path / "store" / "c")
+    data = load(f"folder:{tmp_path / 'cells'}")
+    assert data.ids == tuple(f"{name}/{i}.png" for name in ("a", "b", "c") for i in range(4))
+    assert all(f"{name}: left out" in caplog.text for name in ("a/x", "b/y", "c again"))
+
+
+def test_a_link_to_a_hidden_folder_is_followed(tmp_path):
+    fill(tmp_path / "cells" / ".store")
+    for name in ("a", "b"):
+        (tmp_path / "cells" / name).symlink_to(f".store/{name}")
+    assert len(load(f"folder:{tmp_path / 'cells'}")) == 8
+
+
 def test_every_folder_that_differs_from_the_configuration_is_named(tmp_path):
     fill(tmp_path / "cells", ("a", "b", "c"))
     with pytest.raises(DataError, match=r"folders b, c are not .*data\.class_names \(a, B, C\).* B, C have no folder"):

@@ -1,10 +1,11 @@
 """Which square of a file is looked at, and whether it fits what a model was trained on."""
 
+import numpy as np
 import pytest
 
 from bloodcell_jax import cli
 from bloodcell_jax.config import Config, DataConfig, validate
-from bloodcell_jax.data.geometry import Geometry, View, misfit
+from bloodcell_jax.data.geometry import Geometry, View, misfit, too_small
 from bloodcell_jax.errors import UsageError
 
 PBC = [(360, 363), (366, 369), (359, 360), (362, 360)]  # All sizes of the published set, but for a handful.
@@ -73,13 +74,35 @@ def test_the_command_line_takes_every_form(text, value, tmp_path, capsys):
 
 def test_other_views_are_named():
     trained = View(360, 200)
-    assert misfit(trained, View(360, 200)) is None
-    assert misfit(trained, View(366, 200)) is None
-    assert misfit(trained, View(400, 222)) is None  # a fraction keeps the proportion
+    assert _misfit(trained, View(360, 200)) is None
+    assert _misfit(trained, View(366, 200)) is None
+    assert _misfit(trained, View(400, 222)) is None  # a fraction keeps the proportion
     for other in (View(575, 200), View(575, 575), View(96, 96), View(1200, 667)):
-        said = misfit(trained, other)
+        said = _misfit(trained, other)
         assert said is not None
         assert str(other.shorter_side) in said
         assert "360" in said
-    assert misfit(View(96, 96), View(120, 120)) is None
-    assert misfit(View(96, 96), View(480, 480)) is not None
+    assert _misfit(View(96, 96), View(120, 120)) is None
+    assert _misfit(View(96, 96), View(480, 480)) is not None
+
+
+def _misfit(trained: View, *others: View) -> str | None:
+    """Return what is said of square files with these views."""
+    sizes = np.array([[other.shorter_side, other.shorter_side + 3] for other in others])
+    return misfit(trained, sizes, np.array([other.side for other in others]))
+
+
+def test_a_few_files_of_another_size_are_counted():
+    said = _misfit(View(360, 200), *[View(360, 200)] * 19, *[View(96, 96)] * 18)
+    assert said is not None
+    assert "18 of 37" in said
+    assert str(View(96, 96)) in said
+
+
+def test_files_smaller_than_the_piece_of_the_slide_are_counted():
+    sizes = np.array([[200, 240], [420, 400], [90, 300]])
+    said = too_small(sizes, Geometry(96, "auto", 0.05))
+    assert said is not None
+    assert all(text in said for text in ("2 of 3", "400", "0.05"))
+    assert too_small(sizes, Geometry(96, 80, 0.1)) is None
+    assert too_small(sizes, Geometry(96, "auto", None)) is None

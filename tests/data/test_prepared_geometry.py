@@ -1,5 +1,7 @@
 """A prepared dataset knows what was looked at of its files, so that its models look at the same of others."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +11,8 @@ from bloodcell_jax.data.geometry import FileGeometry, View
 from bloodcell_jax.data.sources import load_source
 from bloodcell_jax.data.tfds_sets import prepare
 from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.workdir import Workdir
+from bloodcell_jax.workdir.json_files import read_json, write_json
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,22 @@ def test_prepare_prints_the_flags_and_the_dataset_asks_for_them(files, tmp_path,
     data = load_source("tfds:blood_cells/cells", image_size=16, data_dir=str(tmp_path), crop=value)
     assert data.file_geometry == FileGeometry(value, None, View(40, 40 if value is None else 20))
     assert data.view == load_source(f"folder:{files}", image_size=16, crop=value).view
+
+
+def test_evaluate_finds_a_prepared_dataset_and_says_that_its_files_are_others(files, trained, tmp_path, capsys):
+    """The model learned from arrays; it is told that they came from files."""
+    command = ["bloodcell", "prepare", f"--source=folder:{files}", f"--data_dir={tmp_path}", "--name=cells"]
+    assert cli.main([*command, "--image_size=32"]) == 0
+    workdir = Workdir(shutil.copytree(trained, tmp_path / "run"))
+    environment = read_json(workdir.environment)
+    environment["data"]["view"] = {"shorter_side": 360, "side": 200}
+    write_json(workdir.environment, environment)
+    flags = ["--source=tfds:blood_cells/cells", "--class_map=a=red,b=blue", f"--output={tmp_path / 'out'}"]
+    command = ["bloodcell", "evaluate", f"--workdir={workdir}", *flags, "--explain=0"]
+    assert cli.main([*command, f"--data_dir={tmp_path}"]) == 0
+    said = capsys.readouterr().err
+    assert "40 pixels wide and whole" in said
+    assert "360 pixels wide and cropped to 200" in said
 
 
 def test_the_scale_of_a_manifest_is_kept(files, tmp_path):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,9 @@ def test_an_unknown_hash_is_computed_once(prepared, caplog):
         assert cached_sha256(stored(folder, image_size=16)) == expected
         assert cached_sha256(stored(folder, image_size=16)) == expected
     assert sum("hashing 120 images" in record.message for record in caplog.records) <= 1
+    names = data.class_names[::-1]
+    other = replace(stored(folder, image_size=16), labels=data.labels[::-1].copy(), class_names=names)
+    assert cached_sha256(other) == other.sha256() != expected
     kept = data.labels != 2
     assert cached_sha256(stored(folder).select(kept)) == data.select(kept).sha256()
     assert stored(folder).select(kept).ids == data.select(kept).ids

@@ -13,6 +13,8 @@ from bloodcell_jax import cli
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.evaluate_source import evaluate_source
 from bloodcell_jax.report.evaluation_page import write_evaluation_page
+from bloodcell_jax.workdir import Workdir
+from bloodcell_jax.workdir.own_files import delete_run
 
 NAMES = ("red", "green", "blue")
 
@@ -31,6 +33,31 @@ def test_evaluate_the_run_s_own_splits(trained, tmp_path, capsys):
     page = (tmp_path / "all" / "index.html").read_text()
     assert "<article>" not in page
     assert "A map of all images" in page
+
+
+def test_another_checkpoint_leaves_the_results_of_the_run_as_they_are(trained, tmp_path):
+    workdir = Workdir(shutil.copytree(trained, tmp_path / "run"))
+    best = json.loads(workdir.evaluation("test").metrics.read_text())
+    other = next(step for step in ("32", "36") if int(step) != best["step"])
+    flags = [f"--workdir={workdir}", "--split=test", f"--checkpoint={other}", "--explain=0"]
+    assert cli.main(["bloodcell", "evaluate", *flags]) == 0
+    assert json.loads(workdir.evaluation("test").metrics.read_text()) == best
+    assert json.loads(workdir.evaluation(f"test_step{other}").metrics.read_text())["step"] == int(other)
+    delete_run(workdir)
+    assert not workdir.eval.exists()
+
+
+def test_images_that_the_run_learned_from_are_counted(trained, cells, tmp_path, capsys):
+    flags = ["bloodcell", "evaluate", f"--workdir={trained}", "--explain=0"]
+    assert cli.main([*flags, "--split=val", f"--output={tmp_path / 'val'}"]) == 0
+    assert "seen_in_training" not in json.loads((tmp_path / "val" / "metrics.json").read_text())
+    assert cli.main([*flags, f"--source=npz:{cells}", f"--output={tmp_path / 'all'}"]) == 0
+    metrics = json.loads((tmp_path / "all" / "metrics.json").read_text())
+    count = len(Workdir(trained).read_splits()["train"])
+    assert metrics["seen_in_training"] == count
+    assert metrics["calibration"]["holds_val"]
+    assert f"{count} of 120 images" in capsys.readouterr().err
+    assert f"{count} of these 120 images" in (tmp_path / "all" / "index.html").read_text()
 
 
 @pytest.fixture

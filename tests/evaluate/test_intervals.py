@@ -106,3 +106,20 @@ def test_expanded_levels_by_the_tables_of_the_t_distribution():
     # t(0.975, 9) = 2.2622, and Phi(-2.2622 * sqrt(10 / 9)) = 0.00855.
     assert expanded_tail(10) == pytest.approx(0.00855, abs=1e-5)
     assert expanded_tail(100_000) == pytest.approx(0.025, abs=1e-5)
+
+
+@pytest.mark.parametrize("patients_with_it", [1, 3])
+def test_a_class_of_few_patients_does_not_spread_the_interval(patients_with_it):
+    rng = np.random.default_rng(0)
+    labels, predicted, patients = (part.copy() for part in _draw_patients(rng, 30))
+    rare = np.repeat(np.arange(patients_with_it), 6)
+    labels, patients = np.r_[labels, np.full(len(rare), 2)], np.r_[patients, rare]
+    predicted = np.r_[predicted, np.where(rng.random(len(rare)) < 0.9, 2, 0)]
+    f1_macro = peer.f1_score(labels, predicted, average="macro")
+    low, high = ci95_by_groups(labels, predicted, patients, 3, seed=0)[1]
+    assert low < f1_macro < high < 1
+    assert f1_macro - 0.2 < low
+
+
+def test_a_draw_without_a_class_is_scored_on_the_others():
+    assert ci95_by_examples(np.diag([50, 60, 2]), seed=0) == ([1, 1], [1, 1])

@@ -4,6 +4,7 @@ import copy
 import csv
 import io
 import shutil
+import warnings
 import zipfile
 
 import jax
@@ -67,6 +68,37 @@ def test_arrays_that_show_nothing_are_refused(classifier, cells):
         classifier.predict((images / 255 + 0.5).astype(np.uint8))
 
 
+def test_one_image_that_shows_nothing_among_others_is_refused(classifier, cells):
+    with np.load(cells) as arrays:
+        images = arrays["images"][:3].copy()
+    for level in (0, 200):
+        images[1] = level
+        for given in (images, list(images)):
+            with pytest.raises(DataError, match="image 1"):
+                classifier.predict(given)
+
+
+def test_one_image_must_stand_in_a_list(classifier, image_folder):
+    path = image_folder / "0.png"
+    for image in (str(path), path, Image.new("RGB", (32, 32), "red")):
+        with pytest.raises(UsageError, match="list"):
+            classifier.predict(image)
+    one = classifier.predict([path])
+    np.testing.assert_array_equal(classifier.predict(iter([path])), one)
+
+
+def test_cells_of_another_size_are_warned_of(classifier, image_folder):
+    other = copy.copy(classifier)
+    other.view = View(360, 200)
+    path = image_folder / "0.png"
+    with pytest.warns(UserWarning, match="360"):
+        other.predict([path])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        other.predict([path], cropped=True)
+        classifier.predict([path])
+
+
 @pytest.fixture
 def diverged(classifier):
     """Return a classifier whose head holds NaN."""
@@ -94,6 +126,7 @@ def test_other_arrays_are_refused(classifier, images):
 def test_checkpoints_by_name(trained):
     assert bc.Classifier.from_workdir(trained, checkpoint="last").step == 36
     assert bc.Classifier.from_workdir(trained, checkpoint="32").step == 32
+    assert bc.Classifier.from_workdir(trained, checkpoint=32).step == 32
     with pytest.raises(UsageError, match="there are best, last, "):
         bc.Classifier.from_workdir(trained, checkpoint="7")
 

@@ -63,7 +63,7 @@ def predict(classifier, tmp_path):
         outputs = PredictionOutputs(tmp_path / folder / "cells.csv", tmp_path / folder / "cells.html", size)
         predictions = predict_files(lambda: classifier, list(map(str, inputs)), outputs, strict=True)
         write_gallery_page(outputs.page, predictions, list(map(str, inputs)), outputs.rows)
-        root = write_review_page(outputs.review, predictions, ("workdir", "runs/first"))
+        root = write_review_page(outputs.review, predictions, {"workdir": "runs/first"})
         with outputs.rows.open(newline="", encoding="utf-8") as file:
             return Page(outputs.page), Page(outputs.review), list(csv.DictReader(file)), root
 

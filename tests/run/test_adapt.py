@@ -16,6 +16,8 @@ from bloodcell_jax.data.geometry import View
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.run.before_and_after import before_and_after, forced_choice, start_of
 from bloodcell_jax.run.create import check_blocks, create_augmentation, create_run
+from bloodcell_jax.run.environment import describe_environment
+from bloodcell_jax.run.seen_by_start import seen_by_start, seen_sentence
 from bloodcell_jax.weights import read_weights_info
 from bloodcell_jax.weights.model_file import read_model_file, write_model_file
 from bloodcell_jax.workdir import Workdir
@@ -55,6 +57,27 @@ def test_it_gains_and_shows_what_it_gained(adapted):
     table = before_and_after(before, after).splitlines()
     assert [line.split()[0] for line in table] == ["before", "accuracy", "macro", "F1", "F1", "F1"]
     assert table[1].split()[1:] == [f"{100 * metrics['accuracy']:.1f}" for metrics in (before, after)]
+
+
+def test_held_out_images_that_the_start_learned_from_are_counted(trained, cells):
+    config = Workdir(trained).read_config()
+    config.model = replace(config.model, weights=str(trained))
+    assert seen_by_start(create_run(config)) == {}
+    config.data = replace(config.data, split_seed=config.seed + 1)
+    run = create_run(config)
+    learned = Workdir(trained).read_splits()["train"]
+    seen = {name: len(np.intersect1d(run.splits[name], learned)) for name in ("val", "test")}
+    assert seen_by_start(run) == seen
+    assert seen["test"] > 0
+    assert f"{seen['test']} of {len(run.splits['test'])} test images" in seen_sentence(run)
+    assert seen_sentence(run) in describe_environment(run)["data"]["notes"]
+
+
+def test_epochs_of_a_stage_of_steps_are_refused(trained, tmp_path, capsys):
+    command = ["bloodcell", "train", f"--config={CONFIG}:{trained}", f"--workdir={tmp_path / 'run'}", "--dry_run"]
+    assert cli.main([*command, "--config.stages[1].epochs=2"]) == 2
+    said = capsys.readouterr().err
+    assert all(text in said for text in ("stages[1].epochs=2", "steps=60", "steps=none"))
 
 
 def test_training_sees_no_more_labels_than_were_asked_for(trained, lab):

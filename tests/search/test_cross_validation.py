@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.ensemble import Ensemble
 from bloodcell_jax.evaluate.metrics import METRICS, classification_metrics
 from bloodcell_jax.run.create import create_run
+from bloodcell_jax.run.environment import describe_environment
 from bloodcell_jax.search.cross_validation import cross_validate, fold_config, spread_of
 from bloodcell_jax.search.fold_run import FoldRun
 from bloodcell_jax.search.soup import cook_soups, write_soup
@@ -41,6 +43,22 @@ def test_folds_cover_train_and_val_once_and_never_test(small_config):
         assert not set(splits["train"]) & set(splits["val"])
         held_out.append(splits["val"])
     np.testing.assert_array_equal(np.sort(np.concatenate(held_out)), np.setdiff1d(np.arange(120), whole["test"]))
+
+
+def test_a_fold_says_what_was_cut(validated, small_config):
+    run = Workdir(validated[0] / "runs" / "seed_3_fold_1")
+    notes = " ".join(run.read_environment()["data"]["notes"])
+    assert "cut by data.splits" in notes
+    assert "2 folds" in notes
+    assert "Fold 1 is val" in notes
+    config = fold_config(small_config, 3, 3, 0)
+    parts = np.split(np.random.default_rng(0).permutation(120).astype(np.int32), [90, 105])
+    given = dict(zip(("train", "val", "test"), map(np.sort, parts), strict=True))
+    of_fold = create_run(config, replace(load_data(config.data), splits=given))
+    assert of_fold.splits_record["by"]["given"] == ["test"]
+    notes = " ".join(describe_environment(of_fold)["data"]["notes"])
+    assert "kept: test." in notes
+    assert "Fold 0 is val" in notes
 
 
 def test_out_of_fold_answers_are_those_of_the_run_that_did_not_learn_from_the_image(validated):

@@ -5,7 +5,7 @@ import zipfile
 import numpy as np
 
 from bloodcell_jax.data.dataset import Dataset
-from bloodcell_jax.data.geometry import PUBLISHED_CROP, PUBLISHED_SIDE
+from bloodcell_jax.data.geometry import PUBLISHED_CROP, PUBLISHED_SIDE, too_small
 from bloodcell_jax.data.sources import source_path
 
 # A smaller share of the images may differ without a warning: a few always do in published sets.
@@ -45,7 +45,9 @@ def warnings_of(dataset: Dataset) -> list[str]:
     if found is None:
         return []
     sizes, are_files = found
-    return geometry_warnings(sizes, dataset.sides if are_files else None, image_size=dataset.images.shape[1])
+    warnings = geometry_warnings(sizes, dataset.sides if are_files else None, image_size=dataset.images.shape[1])
+    small = too_small(sizes, dataset.file_geometry) if are_files and dataset.file_geometry is not None else None
+    return warnings if small is None else [*warnings, small]
 
 
 def geometry_warnings(sizes: np.ndarray, sides: np.ndarray | None, *, image_size: int) -> list[str]:

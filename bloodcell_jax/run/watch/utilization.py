@@ -40,7 +40,7 @@ class Utilization:
         trains_all = all(jax.tree.leaves(stage.mask))
         forward = forward_flops(run.model, stage.image_size)
         rate = measure_matrix_rate(jnp.dtype(run.config.model.dtype)) * run.parallel.mesh.size
-        return cls(3 * forward if trains_all else None, rate)
+        return cls(3 * forward * run.augmentation.images_seen if trains_all else None, rate)
 
     def mfu(self, images_per_second: float) -> float | None:
         """Return model FLOPs utilization, 0 to 1."""
