@@ -186,6 +186,8 @@ def test_sources(here, capsys, source, code, words):
             ["--config.train.jsd=12", "--config.augment.policy=augmix", "--config.augment.mix=mixup"],
             ["config.train.jsd=12", "config.augment.mix='mixup'"],
         ),
+        (["--config.train.ema_decay=1"], ["ema_decay=1", "0.999"]),
+        (["--config.stages[0].optimizer.clip_norm=0"], ["stages[0].optimizer.clip_norm=0", "none"]),
         (["--config.data.sampler_redraw=true"], ["sampler_redraw=True", "sampler=under", "natural"]),
         (["--config.stages[0].optimizer.name=sgd", "--config.stages[0].optimizer.b1=0.8"], ["b1=0.8", "momentum"]),
         (["--config.model.variant=convnext_atoo"], ["convnext_atoo", "convnext_atto,"]),

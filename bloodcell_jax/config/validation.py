@@ -41,6 +41,8 @@ def validate(config: Config) -> None:
         _check_stage(f"config.stages[{i}]", stage, config.data.image_size)
     if config.train.ema_warmup and config.train.ema_decay is None:
         raise UsageError("config.train.ema_warmup=True: there is no average; set config.train.ema_decay, such as 0.999")
+    if config.train.ema_decay == 1:
+        raise UsageError("config.train.ema_decay=1: the average would stay as it began; give less, such as 0.999")
     train = config.train
     if train.logit_adjustment != "none" and train.loss != "cross_entropy":
         raise UsageError(
@@ -194,6 +196,10 @@ def _check_stage(path: str, stage: StageConfig, image_size: int) -> None:
     optimizer = stage.optimizer
     if optimizer.name == "adam" and optimizer.weight_decay:
         raise UsageError(f"{path}.optimizer.weight_decay={optimizer.weight_decay}: adam has none; use name=adamw")
+    if optimizer.clip_norm == 0:
+        raise UsageError(
+            f"{path}.optimizer.clip_norm=0: nothing would be learned; unset it by none, or give it above 0"
+        )
     if optimizer.name == "sgd":
         for name in ("b1", "b2"):
             if (value := getattr(optimizer, name)) is not None:

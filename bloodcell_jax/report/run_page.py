@@ -16,16 +16,18 @@ The page shows what the run has written so far. It reads these files of the work
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bloodcell_jax.errors import UsageError
-from bloodcell_jax.evaluate.metrics import METRICS
+from bloodcell_jax.evaluate.metrics import METRICS, Scores
 from bloodcell_jax.report.evaluation_view import evaluation_view, split_to_show
 from bloodcell_jax.report.model_view import run_view
 from bloodcell_jax.report.rendering import render, write_page
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.json_files import read_json, read_json_if_present
+from bloodcell_jax.workdir.layout import STEP
 from bloodcell_jax.workdir.records import check_scores
 
 _SPLITS = ("train", "val", "test")
@@ -69,8 +71,14 @@ def _evaluations(workdir: Workdir) -> dict[str, Any]:
         return {"metrics": {}, "on": None}
     before = read_json_if_present(evaluations[shown].before)
     return {
-        "metrics": {split: metrics[split] for split in splits},
+        "metrics": {_column_name(split, metrics, shown): metrics[split] for split in splits},
         "on": shown,
         "before": None if before is None else check_scores(before, evaluations[shown].before),
         **evaluation_view(evaluations[shown], metrics[shown]),
     }
+
+
+def _column_name(split: str, metrics: Mapping[str, Scores], shown: str) -> str:
+    """Return the name of a split; with its step if another checkpoint than that of the page was scored."""
+    step = metrics[split].get("step")
+    return split if step == metrics[shown].get("step") or split.endswith(f"{STEP}{step}") else f"{split} (step {step})"

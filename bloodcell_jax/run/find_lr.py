@@ -34,7 +34,7 @@ class Range:
     steps: int = 100
 
     def __post_init__(self):
-        if not 0 < self.lowest < self.highest:
+        if not 0 < self.lowest < self.highest < math.inf:
             raise UsageError(
                 f"--lowest={self.lowest:g}, --highest={self.highest:g}: give two rates above 0, the lower one first"
             )

@@ -38,7 +38,7 @@ from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoints import Checkpoints, restore_params
 from bloodcell_jax.workdir.json_files import read_json, read_json_if_present, update_json, write_json
 from bloodcell_jax.workdir.output_files import check_outside
-from bloodcell_jax.workdir.own_files import check_own, delete_run, delete_temporaries
+from bloodcell_jax.workdir.own_files import check_own, check_start_outside, delete_run, delete_temporaries
 from bloodcell_jax.workdir.resume import check_resumable, check_same_splits, step_to_resume
 
 logger = logging.getLogger(__name__)
@@ -95,6 +95,8 @@ def train_and_evaluate(
         check_outside("workdir", folder.path, config.data.source)
     check_new_folder(folder.path, config.model.weights)
     check_own(folder)
+    if overwrite:
+        check_start_outside(folder, config.model.weights)
     # The signals come first: one that arrives while the data load or a step compiles is answered all the same.
     with StopSignals() if signals is None else contextlib.nullcontext(signals) as signals:
         run = create_run(config)
@@ -134,11 +136,12 @@ def _begun(run: Run, workdir: Workdir, *, overwrite: bool) -> Iterator[None]:
 
 
 def _describe(run: Run, workdir: Workdir) -> None:
-    """Write what is run, on what, before the first step; a resumed run keeps its start."""
+    """Write what is run, on what, before the first step; a resumed run keeps its start, a trained one all of it."""
     write_json(workdir.config, to_dict(run.config))
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    earlier = read_json_if_present(workdir.environment)
-    write_json(workdir.environment, {"started": earlier["started"] if earlier else now} | describe_environment(run))
+    earlier = read_json_if_present(workdir.environment) or {}
+    if earlier.get("steps_trained") != run.total_steps:
+        write_json(workdir.environment, {"started": earlier.get("started", now)} | describe_environment(run))
 
 
 def _train(
@@ -185,7 +188,7 @@ def _finish(
         )
     splits = [name for name in ("val", "test") if name in run.splits]
     calibration = calibration_of_model(workdir, best)
-    missing = [name for name in splits if not _is_evaluated(workdir, name, best, calibration)]
+    missing = [name for name in splits if not _is_evaluated(run, workdir, name, best, calibration)]
     if missing:
         params = restore_params(
             checkpoints, best, run.param_shapes, run.config.train.ema_decay, run.parallel.replicated
@@ -236,13 +239,17 @@ def _check_signals(signals: StopSignals, place: str) -> Callable[[], None]:
     return check
 
 
-def _is_evaluated(workdir: Workdir, split: str, step: int, calibration: Calibration | None) -> bool:
-    """Return whether a split was evaluated with the checkpoint of a step, as its calibration says, and explained."""
+def _is_evaluated(run: Run, workdir: Workdir, split: str, step: int, calibration: Calibration | None) -> bool:
+    """Return whether a split was evaluated with the checkpoint of a step, as its calibration and the run say."""
     folder = workdir.evaluation(split)
     if calibration is None or not all(path.exists() for path in folder.explanations):
         return False
     metrics = read_json_if_present(folder.metrics)
-    return bool(metrics) and (metrics.get("step"), metrics.get("temperature")) == (step, calibration.temperature)
+    if not metrics or (metrics.get("step"), metrics.get("temperature")) != (step, calibration.temperature):
+        return False
+    explained = len(read_json(folder.explained_cells)["cells"])
+    asked = min(run.config.evaluate.explain, len(run.splits[split]))
+    return explained == asked and metrics.get("slices", {}).keys() == run.slices.keys()
 
 
 def _calibrate(params: Params, evaluator: RunEvaluator, signals: StopSignals) -> Calibration:

@@ -127,7 +127,6 @@ class Run:
             spread(gradients_of, self.parallel, train.shard_state),
             stage.optimizer,
             stage.schedule,
-            first_step=stage.start,
             batch_size=train.batch_size,
             guard=self.guard,
             ema_decay=self.ema_decay,

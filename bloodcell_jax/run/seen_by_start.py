@@ -1,24 +1,25 @@
 """Which held-out images of a run its start has learned from: scores on them say nothing of new cells."""
 
-from pathlib import Path
-
 import numpy as np
 
-from bloodcell_jax.errors import DataError
+from bloodcell_jax.errors import UserError
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.weights.model_file import record_of_start
 from bloodcell_jax.workdir import Workdir
 
+# A longer chain of starts is a loop.
+_MOST_STARTS = 16
+
 
 def seen_by_start(run: Run) -> dict[str, int]:
-    """Return how many images of each held-out split were in train of the run's start; none if nobody knows.
+    """Return how many images of each held-out split were in train of the run's start, or of what that started from.
 
     They are known if the run starts from the workdir of another one, or from the model in it, and both have the same
-    data.
+    data: by their hash, or by their source and its number of images, which another image size leaves as they are.
     """
-    splits = _splits_of_start(run)
+    learned = _learned_from(run.config.model.weights, run, depth=0)
     held_out = {name: indices for name, indices in run.splits.items() if name != "train"}
-    counts = {name: int(np.isin(indices, splits.get("train", ())).sum()) for name, indices in held_out.items()}
+    counts = {name: int(np.isin(indices, learned).sum()) for name, indices in held_out.items()}
     return {name: count for name, count in counts.items() if count}
 
 
@@ -29,18 +30,24 @@ def seen_sentence(run: Run) -> str | None:
         return None
     counted = " and ".join(f"{count:,} of {len(run.splits[name]):,} {name} images" for name, count in seen.items())
     return (
-        f"{counted} were in train of {run.config.model.weights}, which this run starts from, so scores on them say "
-        "nothing of new cells. Give both runs the same splits (config.seed, or config.data.split_seed)."
+        f"{counted} were in train of {run.config.model.weights}, which this run starts from, or of its own start, so "
+        "scores on them say nothing of new cells. Give both runs the same splits (config.data.split_seed)."
     )
 
 
-def _splits_of_start(run: Run) -> dict[str, np.ndarray]:
-    start = None if run.config.model.weights is None else record_of_start(run.config.model.weights)
-    if start is None:
-        return {}
-    workdir = Workdir(Path(start[0]).parent)
+def _learned_from(weights: str | None, run: Run, depth: int) -> np.ndarray:
+    """Return the images that weights and what they started from have learned from, as indices of the run's data."""
+    nothing = np.zeros(0, np.int32)
+    if weights is None or depth == _MOST_STARTS:
+        return nothing
     try:
-        known = workdir.read_splits_record()
-    except DataError:  # The file of a model alone.
-        return {}
-    return workdir.read_splits() if known.get("data_sha256") == run.data_hash else {}
+        start = record_of_start(weights)
+        if start is None:
+            return nothing
+        workdir = Workdir(start[0].parent)
+        config, data, splits = workdir.read_config(), workdir.read_environment()["data"], workdir.read_splits()
+    except UserError:  # The file of a model alone, or a start that is gone.
+        return nothing
+    same = (config.data.source, data["n"]) == (run.config.data.source, len(run.dataset))
+    own = splits.get("train", nothing) if same or data["sha256"] == run.data_hash else nothing
+    return np.union1d(own, _learned_from(config.model.weights, run, depth + 1))

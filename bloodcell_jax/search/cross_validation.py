@@ -22,6 +22,7 @@ from bloodcell_jax.search.fold_run import FoldRun
 from bloodcell_jax.search.soup import cook_soups
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.json_files import read_json, write_json
+from bloodcell_jax.workdir.own_files import check_results
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ def cross_validate(
     if config.data.folds is not None:
         raise UsageError("config.data.folds: crossval sets it; leave it unset, and give --folds")
     workdir, runs = Path(workdir), []
+    check_results(workdir, ("crossval.json", "out_of_fold.csv", "index.html"), begun=["runs"])
     for seed in range(config.seed, config.seed + seeds):
         for fold in range(folds):
             folder = Workdir(workdir / "runs" / f"seed_{seed}_fold_{fold}")

@@ -116,6 +116,10 @@ def with_values(config: Config, values: dict[str, Any]) -> Config:
     return config
 
 
+# Fields that say which images are val.
+_JUDGES = ("data.split_seed", "data.splits", "data.folds", "data.fold")
+
+
 def check_values(config: Config, dimensions: Sequence[Dimension]) -> None:
     """Check the bounds and choices of each field before hours of work; how two fields go together is seen by trial.
 
@@ -125,6 +129,11 @@ def check_values(config: Config, dimensions: Sequence[Dimension]) -> None:
       UsageError: one is not legal; names the search and the value.
     """
     for dimension in dimensions:
+        if dimension.path in _JUDGES:
+            raise UsageError(
+                f"--search={dimension.text}: decides which images judge a trial, so the scores of trials would say "
+                "nothing of each other; search another field, or use crossval"
+            )
         values = list(dimension.bounds or dimension.choices.values())
         if dimension.kind == "int":
             values.append(dimension.bounds[0] + 1)

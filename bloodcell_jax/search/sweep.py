@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from bloodcell_jax.search.search_space import Dimension, check_values, with_valu
 from bloodcell_jax.search.trials import REASON, SharedStudy, folder_in, next_trial
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.json_files import write_json
+from bloodcell_jax.workdir.own_files import check_results
 from bloodcell_jax.workdir.resume import differences
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ def sweep(
     check_values(config, search)
     workdir = Path(workdir)
     Workdir(workdir).check_usable()
+    check_results(workdir, ("sweep.json", "sweep.csv", "index.html"), begun=["trials", "sweep.db"])
     shared = _open_study(config, workdir, search, storage)
     while True:
         with next_trial(shared, trials, lambda number: _sampler(config, number)) as trial:
@@ -182,7 +185,7 @@ def _train(
             raise optuna.TrialPruned
 
     try:
-        train_and_evaluate(with_values(config, values), folder.path, signals=signals, on_evaluation=report)
+        train_and_evaluate(_trial_config(config, values), folder.path, signals=signals, on_evaluation=report)
         _report(trial, folder, metric)
     except optuna.TrialPruned:
         logger.info("trial %d: pruned, worse than the median of the others", trial.number)
@@ -203,6 +206,13 @@ def _train(
         best = _best(folder, metric)
         logger.info("trial %d: %s %.4f", trial.number, metric, best)
         study.tell(trial, best)
+
+
+def _trial_config(config: Config, values: dict[str, Any]) -> Config:
+    """Return the configuration of a trial; a seed that is searched changes what is drawn, but not the splits."""
+    if "seed" in values and config.data.split_seed is None:
+        config = replace(config, data=replace(config.data, split_seed=config.seed))
+    return with_values(config, values)
 
 
 def _values(workdir: Workdir, metric: str) -> dict[int, float]:

@@ -27,6 +27,7 @@ from bloodcell_jax.table1.table_data import TableData, prepare_data
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.json_files import read_json_if_present, write_json
 from bloodcell_jax.workdir.output_files import check_outside
+from bloodcell_jax.workdir.own_files import check_results
 from bloodcell_jax.workdir.value_shapes import COUNT, TEXT, TEXT_OR_NONE, check
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ def train_table(
     """
     folder = Workdir(workdir)
     folder.check_usable()
+    check_results(folder.path, ("table1.json", "index.html"), begun=["settings.json"])
     if data.source is not None:
         check_outside("workdir", folder.path, data.source)
     with folder.locked(), StopSignals() if signals is None else contextlib.nullcontext(signals) as signals:

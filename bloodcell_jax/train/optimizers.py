@@ -50,6 +50,18 @@ def _kinds(leaves: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def updates_made(opt_state: Any) -> jax.Array:
+    """Return how many updates the state of `create_optimizer` has made: where its learning rate is in the schedule.
+
+    A skipped step makes none.
+    """
+    return optax.tree.get(opt_state, "count", filtering=lambda path, _: _is_schedule(path[-1]))
+
+
+def _is_schedule(key: Any) -> bool:
+    return getattr(key, "tuple_name", "") == optax.ScaleByScheduleState.__name__
+
+
 # The choices of `OptimizerConfig.name`; each returns what turns gradients into updates for a learning rate of 1.
 OPTIMIZERS: dict[str, Callable[[OptimizerConfig], optax.GradientTransformation]] = {
     "adamw": _adam,

@@ -22,6 +22,7 @@ from bloodcell_jax.models.network import Network, Params
 from bloodcell_jax.train.freezing import merge
 from bloodcell_jax.train.guard import Guard
 from bloodcell_jax.train.losses import Loss, classification_losses
+from bloodcell_jax.train.optimizers import updates_made
 from bloodcell_jax.train.packing import PackedParams
 from bloodcell_jax.train.plateaus import rate_scale
 from bloodcell_jax.train.randomness import AUGMENT, DROP_PATH, MIX, step_key
@@ -230,7 +231,6 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     *,
-    first_step: int,
     batch_size: int,
     guard: Guard,
     ema_decay: EmaDecay | None,
@@ -240,7 +240,6 @@ def make_train_step(
     Args:
       gradients_of: as `make_gradients` returns it.
       schedule: learning rate by the stage's finished updates, for the log; `optimizer` holds its own.
-      first_step: the stage's first step.
       batch_size: global.
       guard: tells which updates are skipped.
       ema_decay: as `create_ema_decay` returns it; None: there is no average.
@@ -251,7 +250,7 @@ def make_train_step(
     def train_step(state: TrainState, data: Data, batch: Batch, seed: jax.Array) -> tuple[TrainState, Metrics]:
         loss, hits, gradients = gradients_of(state.packed, data, batch, seed, state.step)
         new_state, norms = apply_gradients(state, loss, gradients, optimizer, guard, ema_decay)
-        rate, scale = schedule(state.step - first_step), rate_scale(state.opt_state)
+        rate, scale = schedule(updates_made(state.opt_state)), rate_scale(state.opt_state)
         metrics = {
             "train/loss": loss,
             "train/accuracy": hits / batch_size,

@@ -1,8 +1,9 @@
 """What in a workdir belongs to its run, so that nothing of anybody else is overwritten or deleted."""
 
+import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bloodcell_jax.data.dataset import SPLITS
@@ -31,11 +32,45 @@ def check_own(workdir: Workdir) -> None:
         )
 
 
+def check_results(folder: Path, results: Sequence[str], begun: Sequence[str]) -> None:
+    """Check that a command of several runs may write its results into a folder.
+
+    Args:
+      folder: may be absent.
+      results: names of what it writes.
+      begun: names of which one is there as soon as it has begun.
+
+    Raises:
+      UsageError: it has not begun there, and a file has the name of a result.
+    """
+    there = [name for name in results if (folder / name).exists()]
+    if there and not any((folder / name).exists() for name in begun):
+        raise UsageError(
+            f"--workdir={folder}: this command has not written its {', '.join(there)}; choose another folder"
+        )
+
+
 def delete_temporaries(workdir: Workdir) -> None:
     """Delete the half-written files that killed processes left."""
     for path in _files(workdir):
         for temporary in temporaries_of(path):
             temporary.unlink(missing_ok=True)
+
+
+def check_start_outside(workdir: Workdir, weights: str | None) -> None:
+    """Check that deleting a run does not delete what the new one starts from.
+
+    Raises:
+      UsageError: the weights are the workdir, or lie in it.
+    """
+    if weights is None or not os.path.exists(os.path.expanduser(weights)):
+        return
+    start, folder = (Path(os.path.realpath(os.path.expanduser(path))) for path in (weights, workdir.path))
+    if start.is_relative_to(folder):
+        raise UsageError(
+            f"--overwrite: would delete {weights}, which the run starts from (config.model.weights); choose another "
+            "--workdir"
+        )
 
 
 def delete_run(workdir: Workdir) -> None:

@@ -95,6 +95,11 @@ def test_skipped_steps_are_counted_and_named_and_a_resumed_run_counts_on(config,
         assert len(line["ids"]) == 16
     log = {line["step"]: line["skipped_steps"] for line in lines_of(tmp_path / "run" / "metrics.jsonl")}
     assert [log[step] for step in (5, 10, 15, 16, 20, 30, 32)] == [1, 1, 3, 3, 3, 4, 4]
+    # The rate of a line is that of the updates that were made, not of the steps.
+    schedule, lines = run.stages[0].schedule, lines_of(tmp_path / "run" / "metrics.jsonl")
+    made = {5: 3, 10: 8, 15: 11, 20: 16, 30: 25}
+    rates = {line["step"]: line["lr"] for line in lines if line["step"] in made}
+    assert rates == pytest.approx({step: float(schedule(count)) for step, count in made.items()})
     said = [line for line in capsys.readouterr().err.splitlines() if "skipped" in line]
     assert [re.match(r"step (\d+)/32 ", line)[1] for line in said] == ["3", "11", "12", "27"]
     assert found[0]["ids"][0] in said[0]

@@ -136,6 +136,17 @@ def test_overwrite_deletes_the_run_and_nothing_else(trained, tmp_path, start):
     assert Workdir(workdir).read_metrics()[0]["train/loss"] != Workdir(trained).read_metrics()[0]["train/loss"]
 
 
+@pytest.mark.parametrize("name", ["", "model.safetensors"])
+def test_what_a_run_starts_from_is_not_overwritten(trained, tmp_path, config_file, capsys, name):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    before = sorted(workdir.rglob("*"))
+    command = ["bloodcell", "train", f"--config={config_file}", f"--workdir={workdir}", "--overwrite"]
+    assert cli.main([*command, f"--config.model.weights={workdir / name}"]) == 2
+    assert str(workdir / name) in capsys.readouterr().err
+    assert sorted(workdir.rglob("*")) == before
+
+
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_workdir_in_the_source_is_refused(config_file, trained, tmp_path, capsys, exists):
     """A run there would read its own pictures on resume."""

@@ -23,6 +23,7 @@ from bloodcell_jax.run.job import train_and_evaluate
 from bloodcell_jax.train.stages import plan_stages
 from bloodcell_jax.workdir import Workdir
 from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders
+from bloodcell_jax.workdir.json_files import read_json
 from bloodcell_jax.workdir.resume import check_resumable, check_same_splits
 
 
@@ -119,6 +120,21 @@ def test_a_finished_run_says_so_and_makes_what_is_missing(start, trained, tmp_pa
     for name in ("eval/val/explained_cells.json", "eval/test/explained_cells.json", "eval/test/embedding_map.json"):
         assert (workdir / name).read_bytes() == (trained / name).read_bytes()
     assert_same_run(workdir, trained)
+
+
+def test_a_finished_run_keeps_what_it_was_trained_with_and_makes_what_is_asked_for_now(start, trained, tmp_path):
+    workdir = Workdir(shutil.copytree(trained, tmp_path / "run"))
+    table = tmp_path / "stains.csv"
+    rows = [f"{i},{'new' if i % 2 else 'old'}" for i in range(120)]
+    table.write_text("\n".join(["file,stain", *rows]))
+    before = read_json(workdir.environment)
+    finish(
+        start(workdir.path, "--config.evaluate.explain=3", f"--config.evaluate.slices=('{table}:stain',)", devices=2)
+    )
+    assert read_json(workdir.environment) == before
+    metrics = read_json(workdir.evaluation("test").metrics)
+    assert set(metrics["slices"]["stain"]) == {"new", "old"}
+    assert len(read_json(workdir.evaluation("test").explained_cells)["cells"]) == 3
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_used(start, trained, tmp_path, assert_same_run):

@@ -6,7 +6,7 @@ import pytest
 
 from bloodcell_jax import cli
 from bloodcell_jax.cli.sweep import _read_field
-from bloodcell_jax.config import Config
+from bloodcell_jax.config import Config, DataConfig
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.search.search_space import check_values, parse_search, with_values
 
@@ -86,3 +86,9 @@ def test_a_field_stands_once():
 def test_the_verb_wants_a_search(config_file, tmp_path, capsys):
     assert cli.main(["bloodcell", "sweep", f"--config={config_file}", f"--workdir={tmp_path / 'sweep'}"]) == 2
     assert "--search: missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("field", ["data.split_seed:int:0:5", "data.folds:int:2:5"])
+def test_what_judges_a_trial_is_not_searched(field):
+    with pytest.raises(UsageError, match=field):
+        check_values(Config(data=DataConfig(folds=3)), parse(field))

@@ -7,12 +7,15 @@ import re
 import shutil
 import signal
 
+import jax
 import numpy as np
 import optuna
 import pytest
 
 from bloodcell_jax.errors import MemoryFullError, StoppedError, UsageError
+from bloodcell_jax.run.create import create_run
 from bloodcell_jax.search import sweep as module
+from bloodcell_jax.search.cross_validation import cross_validate
 from bloodcell_jax.search.search_space import Dimension
 from bloodcell_jax.search.sweep import sweep
 from bloodcell_jax.search.trials import next_trial
@@ -167,3 +170,22 @@ def test_two_processes_train_different_trials_and_an_abandoned_one_is_taken_over
     with take() as again:
         assert again.number == 1
         assert SEARCH[0].suggest(again) == value
+
+
+def test_a_seed_that_is_searched_leaves_the_splits_as_they_are(small_config):
+    configs = [module._trial_config(small_config, {"seed": seed}) for seed in (3, 4)]
+    assert [config.seed for config in configs] == [3, 4]
+    splits = [create_run(config).splits for config in (small_config, *configs)]
+    for other in splits[1:]:
+        jax.tree.map(np.testing.assert_array_equal, splits[0], other)
+
+
+def test_results_of_others_are_not_overwritten(small_config, tmp_path):
+    (tmp_path / "index.html").write_text("mine")
+    for command in (
+        lambda: sweep(small_config, tmp_path, SEARCH, trials=1),
+        lambda: cross_validate(small_config, tmp_path, folds=2),
+    ):
+        with pytest.raises(UsageError, match=r"index\.html"):
+            command()
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]

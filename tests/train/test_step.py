@@ -110,7 +110,6 @@ class Trainer:
             gradients_of,
             self._optimizer,
             schedule,
-            first_step=0,
             batch_size=BATCH,
             guard=Guard(max_bad_steps=10),
             ema_decay=create_ema_decay(0.9, warmup=False),

@@ -103,5 +103,6 @@ class StageMeter:
         jax.block_until_ready(state)
         self._clock.lap()
         yield
-        self._measured_step = step
+        # What was waited for before is of no line: its time was left out as well.
+        self._waited, self._measured_step = 0.0, step
         self._clock.start()
