@@ -17,8 +17,8 @@ def _define_evaluate(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "split",
         None,
-        "train, val, test or all; unset: test, or val if there is no test; with _aug at its end, such as val_aug: its "
-        "images, changed once by the run's augmentation",
+        "train, val, test or all; unset: test, or val if there is no test, and all of --source; with _aug at its end, "
+        "such as val_aug: its images, changed once by the run's augmentation",
         flag_values=values,
     )
     flags.DEFINE_string("output", None, "folder for the results; unset: eval/SPLIT of the workdir", flag_values=values)

@@ -42,7 +42,7 @@ def plan_stage(
     limit, batch_size = usable_memory(accelerator), run.config.train.batch_size
     step = _compile(run, stage, say)
     plan = {
-        "stage": stage.config.name,
+        "stage": stage.name,
         "image_size": stage.image_size,
         "compile_s": step.seconds,
         "memory": {
@@ -88,7 +88,7 @@ def _first_that_fits(runs: Iterable[tuple[dict[str, Any], Run]], stage: Training
 
 def _compile(run: Run, stage: TrainingStage, say: Say) -> CompiledStep:
     size = run.config.train.batch_size
-    say(f"compiling: stage {stage.config.name}, batch {size}")
+    say(f"compiling: stage {stage.name}, batch {size}")
     step = compile_for(run, stage)
     say(f"compiled in {step.seconds:.0f} s: {step.memory.peak / 1e9:,.2f} GB on each device")
     return step

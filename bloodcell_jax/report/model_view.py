@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from bloodcell_jax.config import to_dict
+from bloodcell_jax.config.stage_names import unique_names
 from bloodcell_jax.regular_files import check_regular_file
 from bloodcell_jax.report import plots
 from bloodcell_jax.weights.info import info_to_dict
@@ -31,6 +32,7 @@ def run_view(workdir: Workdir) -> dict[str, Any]:
         "variant": environment.get("model", {}).get("variant") or config.get("model", {}).get("variant"),
         "class_names": environment.get("data", {}).get("class_names") or config.get("data", {}).get("class_names", ()),
         "config": config,
+        "stage_names": unique_names([stage["name"] for stage in config.get("stages", ())]),
         "environment": environment,
         "by": (workdir.read_splits_record().get("by") or {}) if workdir.splits.exists() else {},
         "log": _log_summary(workdir.read_metrics(), config),
@@ -93,7 +95,9 @@ def _log_summary(records: Sequence[Mapping], config: Mapping) -> dict | None:
     )
     figures = [_figure(records, title, fields, log=log) for title, fields, log in panels]
     # No image goes through the network in a stage on cached features, so its speed is another quantity.
-    cached = {stage["name"] for stage in config.get("stages", ()) if stage.get("cached_views")}
+    stages = config.get("stages", ())
+    names = unique_names([stage["name"] for stage in stages])
+    cached = {name for name, stage in zip(names, stages, strict=True) if stage.get("cached_views")}
     _, speed = _column([record for record in records if record.get("stage") not in cached], "perf/images_per_second")
     return {
         "last": records[-1],

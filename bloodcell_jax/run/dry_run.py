@@ -61,7 +61,7 @@ class DryRun:
             "seconds": self.seconds,
             "stages": [asdict(cost) for cost in self.costs],
             "parameters": count_parameters(shapes),
-            "trainable": {stage.config.name: _count_trainable(run, stage) for stage in run.stages},
+            "trainable": {stage.name: _count_trainable(run, stage) for stage in run.stages},
         }
 
     def _time(self) -> str:
@@ -116,7 +116,7 @@ def parameter_table(run: Run) -> str:
     """
     decays = leaves_by_path(decay_mask(run.param_shapes))
     shapes = leaves_by_path(run.param_shapes)
-    rows = [("parameter", "shape", "decay", *(stage.config.name for stage in run.stages))]
+    rows = [("parameter", "shape", "decay", *(stage.name for stage in run.stages))]
     for path, leaf in shapes.items():
         states = [_learning(stage, path) for stage in run.stages]
         rows.append((path, "x".join(map(str, leaf.shape)), "yes" if decays[path] else "no", *states))

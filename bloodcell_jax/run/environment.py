@@ -48,7 +48,7 @@ def describe_environment(run: Run) -> dict:
             "variant": config.model.variant,
             "parameters": count_parameters(run.param_shapes),
             "trainable": {
-                stage.config.name: count_parameters(partition(run.param_shapes, stage.mask)[0]) for stage in run.stages
+                stage.name: count_parameters(partition(run.param_shapes, stage.mask)[0]) for stage in run.stages
             },
         },
     }

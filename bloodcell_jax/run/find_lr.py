@@ -137,7 +137,7 @@ def _results(run: Run, number: int, rates: Range, losses: list[float]) -> dict[s
     tried = [np.asarray(schedule(step)).item() for step in range(len(finite))]
     found = read_off(tried, finite, rates.steps)
     return {
-        "stage": {"number": number, "name": run.stages[number].config.name},
+        "stage": {"number": number, "name": run.stages[number].name},
         "suggestion": None if found is None else found.steepest,
         "rule": "where the smoothed loss falls most steeply over the logarithm of the rate",
         "valley": None if found is None else found.valley,

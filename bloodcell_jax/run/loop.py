@@ -122,7 +122,7 @@ class Loop:
         data, seed = self._place_data(stage, stage_input, state, step), run.place_seed()
         with stage_input.open_batches(step) as batches:
             journal.progress.note(
-                f"stage {stage.config.name}: steps {step} to {stage.stop} of {run.total_steps}; compiling the step"
+                f"stage {stage.name}: steps {step} to {stage.stop} of {run.total_steps}; compiling the step"
             )
             train_step = compile_stage(run, stage, stage_input)
             check_memory(run, stage, train_step)
@@ -187,13 +187,13 @@ class Loop:
     def _place_data(self, stage: TrainingStage, stage_input: StageInput, state: TrainState, step: int) -> Data:
         """Return what the stage's steps take as `data`; features that are computed for it count as training."""
         if stage_input.note:
-            self._journal.progress.note(f"stage {stage.config.name}: {stage_input.note}")
+            self._journal.progress.note(f"stage {stage.name}: {stage_input.note}")
         show = self._journal.progress.open_pass()
 
         def on_progress(done: int, total: int) -> None:
             show(done, total)
             if self._signals.agreed():
-                raise self._signals.error(f"at step {step}, in the features of stage {stage.config.name}")
+                raise self._signals.error(f"at step {step}, in the features of stage {stage.name}")
 
         with self._clock.counting():
             return stage_input.place_data(state.params, on_progress)

@@ -66,7 +66,7 @@ def _cost(
     run: Run, stage: TrainingStage, stage_input: StageInput, step: Any, state: TrainState
 ) -> tuple[StageCost, TrainState]:
     """Return the cost of a stage, and the state after the steps that were timed."""
-    name, notes, seconds = stage.config.name, [], None
+    name, notes, seconds = stage.name, [], None
     flops = arguments = temporary = None
     if stage_input.note:
         notes.append(f"{name} runs the backbone once for each view and keeps {stage_input.note}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import optax
 
 from bloodcell_jax.config import Config, StageConfig
+from bloodcell_jax.config.stage_names import unique_names
 from bloodcell_jax.models.network import Params
 from bloodcell_jax.train.freezing import Mask, trainable_mask
 from bloodcell_jax.train.layer_decay import Distances, distances_from_head
@@ -19,6 +20,7 @@ class TrainingStage:
 
     Attributes:
       config: what was asked for.
+      name: that of the configuration, with a number if an earlier stage has it.
       start, stop: the steps it runs, [start, stop).
       image_size: side in pixels of the images that it trains on.
       schedule: learning rate by updates since `start`.
@@ -28,6 +30,7 @@ class TrainingStage:
     """
 
     config: StageConfig
+    name: str
     start: int
     stop: int
     image_size: int
@@ -49,13 +52,15 @@ def plan_stages(config: Config, params: Params, *, epoch_size: int) -> list[Trai
     """
     steps_per_epoch = epoch_size / config.train.batch_size
     stages, start = [], 0
-    for stage in config.stages:
+    names = unique_names([stage.name for stage in config.stages])
+    for name, stage in zip(names, config.stages, strict=True):
         steps = stage.steps or max(1, round((stage.epochs or 0) * steps_per_epoch))
         distances = None if stage.optimizer.layer_decay is None else distances_from_head(params)
         schedule = create_schedule(stage.optimizer, steps=steps, steps_per_epoch=steps_per_epoch)
         stages.append(
             TrainingStage(
                 config=stage,
+                name=name,
                 start=start,
                 stop=start + steps,
                 image_size=image_size_of(config, stage),

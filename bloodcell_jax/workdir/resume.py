@@ -5,6 +5,7 @@ from collections.abc import Collection
 from typing import Any
 
 from bloodcell_jax.config import Config, leaves
+from bloodcell_jax.config.data import SCALE
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders
 from bloodcell_jax.workdir.layout import Workdir
@@ -32,6 +33,10 @@ def check_resumable(workdir: Workdir, config: Config, data_hash: str, steps: int
         return False
     old = workdir.read_config()
     changed = changed_fields(old, config)
+    if workdir.model.exists():
+        # The run's model says how files are looked at, and was made with the old values.
+        others = {path for path, _, _ in leaves(config)} - {f"data.{name}" for name in SCALE}
+        changed += [each for each in differences(old, config, free=others) if each not in changed]
     environment = workdir.read_environment() if workdir.environment.exists() else None
     if environment and environment["data"]["sha256"] != data_hash:
         changed.append(f"the data of data.source: {old.data.source} -> {config.data.source} (their hashes differ)")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bloodcell_jax import cli
-from bloodcell_jax.config import Config, StageConfig
+from bloodcell_jax.config import Config, DataConfig, ModelConfig, StageConfig
+from bloodcell_jax.config.stage_names import unique_names
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.run.create import create_run
 from bloodcell_jax.run.find_lr import Range, stage_number
@@ -81,7 +82,18 @@ def test_a_stage_is_named_by_its_name_or_number():
             stage_number(config, stage)
 
 
-@pytest.mark.parametrize(("lowest", "highest"), [(0.0, 1.0), (1e-2, 1e-3), (-1.0, 1.0)])
+@pytest.mark.parametrize(("lowest", "highest"), [(0.0, 1.0), (1e-2, 1e-3), (-1.0, 1.0), (1.0, np.inf)])
 def test_rates_that_do_not_rise_are_refused(lowest, highest):
     with pytest.raises(UsageError, match="--lowest"):
         Range(lowest, highest)
+
+
+def test_stages_of_one_name_get_numbers():
+    names = ["train", "head", "train", "train"]
+    assert unique_names(names) == ["train", "head", "train (2)", "train (3)"]
+    config = Config(
+        data=DataConfig(source="synthetic:80", image_size=32),
+        model=ModelConfig(variant="test_convnext2"),
+        stages=[StageConfig(name=name, steps=1) for name in names],
+    )
+    assert [stage.name for stage in create_run(config).stages] == unique_names(names)

@@ -217,6 +217,7 @@ def test_what_may_not_change_is_refused_with_both_values(config_file, trained, t
         ({"train.batch_size": 24}, "train.batch_size: 16 -> 24"),
         ({"train.ema_decay": None}, "train.ema_decay: 0.8 -> None"),
         ({"data.image_size": 48}, "data.image_size: 32 -> 48"),
+        ({"data.crop": 20}, "data.crop: 'auto' -> 20"),
     ],
 )
 def test_what_a_resumed_run_may_change(trained, changes, named):

@@ -88,7 +88,7 @@ class StageMeter:
         waited, self._waited, self._measured_step = self._waited, 0.0, step
         line = {
             "step": step,
-            "stage": self._stage.config.name,
+            "stage": self._stage.name,
             "epoch": step * batch_size / self._run.sampler.epoch_size,
             **values,
             "perf/images_per_second": images_per_second,
