@@ -14,7 +14,6 @@ No trial is looked at on another laboratory's cells: those are for the final loo
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +29,29 @@ from bloodcell_jax.workdir.json_files import read_json
 FOLDER = Path(__file__).resolve().parent
 LAUNCH = FOLDER.parent / "launch.py"
 MILD = AugmentConfig().policy
-STRONG = runpy.run_path(str(FOLDER.parent / "configs" / "pbc_robust.py"))["POLICY"]
+# Each image goes through about four of these operations, most of them stronger than one laboratory's images differ.
+STRONG = "|".join(
+    (
+        "d4",
+        "affine:degrees=180,shear=0.2,translate=0.2,zoom=0.2,p=0.5",
+        "stain:scale=0.4,shift=0.05,p=0.5",
+        "brightness:delta=0.3,p=0.3",
+        "contrast:delta=0.5,p=0.3",
+        "saturation:delta=0.7,p=0.3",
+        "hue:delta=0.1,p=0.3",
+        "channel_shift:delta=0.2,p=0.2",
+        "color_degeneration:factor=1,p=0.15",
+        "solarize:threshold=0.4..1,p=0.08",
+        "posterize:bits=2..8,p=0.1",
+        "equalize:p=0.05",
+        "gaussian_blur:sigma=0..1.5,radius=5,p=0.2",
+        "sharpness:factor=0..7,p=0.1",
+        "gaussian_noise:sigma=0.2,p=0.2",
+        "jpeg:quality=5..80,p=0.2",
+        "grid_mask:ratio=0.6,fill=black,p=0.1",
+        "cutout:size=0.6,fill=black,p=0.1",
+    )
+)
 BLUR_NOISE_JPEG = "gaussian_blur:sigma=0..1.5,radius=5,p=0.2|gaussian_noise:sigma=0.2,p=0.2|jpeg:quality=5..80,p=0.2"
 STAIN = "stain:scale=0.4,shift=0.05,p=0.5"
 # Muon with the batch that its products need to be cheap.
@@ -56,7 +77,7 @@ TRIALS: dict[str, dict[str, Any]] = {
     "augmix with JSD": {"augment.policy": "d4|augmix", "train.jsd": 12.0, "stages[0].epochs": 4.0},
     "stain": {"augment.policy": f"{MILD}|{STAIN}"},
     "blur, noise and JPEG": {"augment.policy": f"{MILD}|{BLUR_NOISE_JPEG}"},
-    "policy of pbc_robust": {"augment.policy": STRONG},
+    "18 strong operations": {"augment.policy": STRONG},
     "focal loss": {"train.loss": "focal", "train.label_smoothing": 0.0},
     "no drop path": {"model.drop_path": 0.0},
     "layer scale 1e-6": {"model.layer_scale": 1e-6},
@@ -69,7 +90,7 @@ TRIALS: dict[str, dict[str, Any]] = {
         "stages[0].epochs": 3.0,
     },
     # The levers that gained, together.
-    "muon, policy of pbc_robust": MUON | {"augment.policy": STRONG},
+    "muon, 18 strong operations": MUON | {"augment.policy": STRONG},
     "muon, randaugment, stain, blur, noise and JPEG": MUON
     | {"augment.policy": f"d4|randaugment:n=2,m=9|{STAIN}|{BLUR_NOISE_JPEG}"},
     "muon, trivialaugment, stain, blur, noise and JPEG": MUON
