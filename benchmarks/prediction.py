@@ -33,11 +33,11 @@ import psutil
 from absl import app, flags
 from PIL import Image
 
-from bloodcell_jax.cli.allocator import tune_allocator
 from bloodcell_jax.config import Config, DataConfig, ModelConfig
 from bloodcell_jax.data.decoding_pool import map_ahead
 from bloodcell_jax.data.image_files import decode_sized
 from bloodcell_jax.data.synthetic import CLASS_NAMES, draw_cells
+from bloodcell_jax.devices.allocator import tune_allocator
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.predict_files import predict_files
 from bloodcell_jax.evaluate.prediction_outputs import PredictionOutputs

@@ -33,8 +33,8 @@ import psutil
 from absl import app, flags
 from PIL import Image
 
-from bloodcell_jax.cli.allocator import tune_allocator
 from bloodcell_jax.data.synthetic import draw_cells
+from bloodcell_jax.devices.allocator import tune_allocator
 from bloodcell_jax.devices.settings import configure_jax
 from bloodcell_jax.evaluate.classifier import Classifier
 from bloodcell_jax.evaluate.predict_files import predict_files

@@ -25,6 +25,7 @@ from bloodcell_jax.benchmark.roofline import Rates, split_step, time_blocks
 from bloodcell_jax.benchmark.startup import measure_startup
 from bloodcell_jax.benchmark.timing import Program, dispatch_seconds, repeated, time_interleaved, time_program
 from bloodcell_jax.config import Config, to_dict
+from bloodcell_jax.devices.allocator import allocator_environment
 from bloodcell_jax.devices.host import usable_cores
 from bloodcell_jax.errors import MachineError, UsageError, is_out_of_memory
 from bloodcell_jax.models.convnext import ConvNeXt
@@ -36,6 +37,8 @@ from bloodcell_jax.run.watch.utilization import measure_copy_rate, measure_matri
 
 _WINDOW_SECONDS = 0.25
 _OURS = "bloodcell_jax"
+# The end of the names of peers that have no allocator setting.
+_AS_STARTED = ", as started"
 
 _log = logging.getLogger(__name__)
 
@@ -141,7 +144,10 @@ def _halved(config: Config) -> Config:
 def _measure_steps(
     run: Run, step: TrainingStep, inference: Inference, rates: Rates, peers: list[str], windows: int
 ) -> dict[str, Any]:
-    """Return the results `train`, `inference`, `peers`, `ratios` and `peers_left_out`; the programs run in turn."""
+    """Return the results `train`, `inference`, `peers`, `ratios` and `peers_left_out`; the programs run in turn.
+
+    A peer has the allocator of this process. On a CPU, where that matters, each runs once more as its users start it.
+    """
     left_out: dict[str, str] = {}
     trains_all = all(jax.tree.leaves(run.stages[0].mask))
     forward = forward_flops(run.model, run.config.data.image_size)
@@ -161,26 +167,40 @@ def _measure_steps(
                 "windows_ms": [1e3 * seconds for seconds in timings[_OURS].windows],
             }
             for name in processes:
-                results["peers"][name][kind] = _rate(timings[name].seconds, run.config.train.batch_size)
-    results["peers"] = {name: result for name, result in results["peers"].items() if name not in left_out}
-    results["ratios"] = {
-        name: {kind: peer[kind]["step_ms"] / results[kind]["step_ms"] for kind in ("train", "inference")}
-        for name, peer in results["peers"].items()
-    }
+                peer = _rate(timings[name].seconds, run.config.train.batch_size)
+                results["peers"][name][kind] = peer | {"ours_per_peer": peer["step_ms"] / results[kind]["step_ms"]}
+    results |= _peer_results({name: peer for name, peer in results["peers"].items() if name not in left_out})
     stats = jax.local_devices()[0].memory_stats() or {}
     results["train"]["device_peak_bytes"] = stats.get("peak_bytes_in_use")
     return results | {"peers_left_out": left_out}
 
 
+def _peer_results(measured: dict[str, Any]) -> dict[str, Any]:
+    """Return the results `peers` and `ratios` of what was measured; a peer as its users start it stands in its own."""
+    as_started = {name: peer for name, peer in measured.items() if name.endswith(_AS_STARTED)}
+    peers = {name: dict(peer) for name, peer in measured.items() if name not in as_started}
+    for name, peer in peers.items():
+        plain = as_started.get(f"{name}{_AS_STARTED}")
+        peer["as_started"] = plain and {kind: plain[kind] for kind in ("train", "inference")}
+    ratios = {
+        name: {kind: peer[kind]["ours_per_peer"] for kind in ("train", "inference")} for name, peer in peers.items()
+    }
+    return {"peers": peers, "ratios": ratios}
+
+
 @contextlib.contextmanager
 def _started(names: list[str], run: Run, left_out: dict[str, str]) -> Iterator[dict[str, PeerProcess]]:
     """Start the peers. If a peer cannot run, its reason goes to `left_out`."""
+    tuned = allocator_environment() if jax.default_backend() == "cpu" else {}
+    environments = dict.fromkeys(names, tuned)
+    environments |= {f"{name}{_AS_STARTED}": {} for name in names} if tuned else {}
     with contextlib.ExitStack() as stack:
         processes = {}
-        for name in names:
+        for name, environment in environments.items():
             _log.info("starting the peer %s", name)
             try:
-                processes[name] = stack.enter_context(PeerProcess(name, _task(run)))
+                peer = PeerProcess(name.removesuffix(_AS_STARTED), _task(run), environment)
+                processes[name] = stack.enter_context(peer)
             except CannotError as error:
                 left_out[name] = str(error)
                 _log.info("%s is left out: %s", name, error)

@@ -104,11 +104,12 @@ def _rest(results: dict) -> str:
 def _peers(results: dict) -> str:
     rows = [("peer", "train images/s", "ours/peer", "inference images/s", "ours/peer")]
     for name, peer in results["peers"].items():
-        cells = [name]
-        for kind in ("train", "inference"):
-            cells += [f"{peer[kind]['images_per_second']:,.1f}", f"{results['ratios'][name][kind]:.2f}"]
-        rows.append(tuple(cells))
+        rows.append(_peer_row(name, peer))
+        if peer["as_started"]:
+            rows.append(_peer_row("  as its users start it", peer["as_started"]))
     lines = [aligned(rows)] if results["peers"] else []
+    if any(peer["as_started"] for peer in results["peers"].values()):
+        lines.append("Peers have the allocator setting of our process; as users start them, they have none.")
     lines += [f"{name}: {note}" for name, peer in results["peers"].items() for note in peer["notes"]]
     lines += [f"{name} is left out: {reason}" for name, reason in results["peers_left_out"].items()]
     return "\n".join([*lines, "Our step includes the augmentation; the peers get one fixed batch."])
@@ -116,3 +117,11 @@ def _peers(results: dict) -> str:
 
 def _number(value: float | None, form: str, unit: float = 1) -> str:
     return "-" if value is None else format(value / unit, form)
+
+
+def _peer_row(name: str, rates: dict) -> tuple[str, str, str, str, str]:
+    train, inference = (
+        (f"{rates[kind]['images_per_second']:,.1f}", f"{rates[kind]['ours_per_peer']:.2f}")
+        for kind in ("train", "inference")
+    )
+    return (name, *train, *inference)

@@ -15,7 +15,6 @@ from absl import flags
 from absl import logging as absl_logging
 
 from bloodcell_jax.cli import config_flags
-from bloodcell_jax.cli.allocator import tune_allocator
 from bloodcell_jax.cli.audit import AUDIT
 from bloodcell_jax.cli.benchmark import BENCHMARK
 from bloodcell_jax.cli.convert import CONVERT
@@ -33,6 +32,7 @@ from bloodcell_jax.cli.sweep import SWEEP
 from bloodcell_jax.cli.table1 import TABLE1
 from bloodcell_jax.cli.train import TRAIN
 from bloodcell_jax.cli.verb import Verb
+from bloodcell_jax.devices.allocator import tune_allocator
 from bloodcell_jax.devices.process_end import end_process
 from bloodcell_jax.errors import MachineError, UsageError, UserError, is_out_of_memory, memory_error
 from bloodcell_jax.names import did_you_mean, visible

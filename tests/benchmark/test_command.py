@@ -63,6 +63,8 @@ def check_contract(results, peers):
         for kind in ("train", "inference"):
             ours, theirs = results[kind]["images_per_second"], peer[kind]["images_per_second"]
             assert results["ratios"][name][kind] == pytest.approx(ours / theirs)
+            plain = peer["as_started"][kind]
+            assert plain["ours_per_peer"] == pytest.approx(ours / plain["images_per_second"])
 
 
 @needs_torch

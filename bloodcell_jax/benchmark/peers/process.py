@@ -33,8 +33,13 @@ class PeerProcess:
       first_call_s: program -> seconds of its first step, compilation included.
     """
 
-    def __init__(self, name: str, task: Task):
+    def __init__(self, name: str, task: Task, environment: dict[str, str]):
         """Start the process and wait until each of its programs has run once.
+
+        Args:
+          name: of the peer.
+          task: what it runs.
+          environment: variables that the process has besides those of this one.
 
         Raises:
           CannotError: the peer cannot run the task.
@@ -47,7 +52,7 @@ class PeerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=os.environ | _ENVIRONMENT | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+            env=os.environ | _ENVIRONMENT | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} | environment,
             text=True,
         )
         self.first_call_s: dict[str, float] = {}

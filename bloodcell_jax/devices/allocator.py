@@ -29,3 +29,8 @@ def tune_allocator() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     if os.environ["GLIBC_TUNABLES"] == _SETTINGS:
         del os.environ["GLIBC_TUNABLES"]
+
+
+def allocator_environment() -> dict[str, str]:
+    """Return the environment that gives a process the allocator of `tune_allocator`; empty where nothing was set up."""
+    return {"GLIBC_TUNABLES": _SETTINGS} if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ else {}
