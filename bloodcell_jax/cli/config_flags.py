@@ -43,10 +43,9 @@ def parse(values: flags.FlagValues, command: list[str]) -> tuple[list[str], Conf
 def override(config: Config, values: flags.FlagValues, command: list[str]) -> tuple[list[str], Config]:
     """Return what `parse` returns of a command line without `--config`; `config` is changed."""
     kinds = {path: field.type for path, field, _ in leaves(config)}
-    parsed, left, given = {}, [], set()
+    parsed, left = {}, []
     for word in command:
         override = _OVERRIDE.fullmatch(word)
-        given.add(override[1].replace("stages[-1]", f"stages[{len(config.stages) - 1}]") if override else None)
         if override and _is_parsed_here(config, kinds.get(override[1]), override[1], override[2]):
             # A path may be spelled in several ways, such as stages[-1]; only `leaves` has one.
             none = override[2] == "none"
@@ -58,14 +57,26 @@ def override(config: Config, values: flags.FlagValues, command: list[str]) -> tu
     config = holder.value
     for path, parsed_value in parsed.items():
         config_path.set_value(path, config, parsed_value)
+    _check_lengths(config, command)
+    validate(config)
+    return left, config
+
+
+def _check_lengths(config: Config, command: Sequence[str]) -> None:
+    """Check that epochs which the command line gives to a stage are not those of a stage that counts steps.
+
+    Raises:
+      UsageError: the configuration's own steps would win over them.
+    """
+    given = {override[1] for override in map(_OVERRIDE.fullmatch, command) if override}
     for i, stage in enumerate(config.stages):
-        if f"stages[{i}].epochs" in given and f"stages[{i}].steps" not in given and stage.steps is not None:
+        paths = (f"stages[{i}]", f"stages[{i - len(config.stages)}]")
+        asked = {name for name in ("epochs", "steps") for path in paths if f"{path}.{name}" in given}
+        if asked == {"epochs"} and stage.steps is not None:
             raise UsageError(
                 f"--config.stages[{i}].epochs={stage.epochs}: the configuration says steps={stage.steps}, which wins; "
                 f"add '--config.stages[{i}].steps=none'"
             )
-    validate(config)
-    return left, config
 
 
 def shipped() -> list[str]:

@@ -260,3 +260,8 @@ class Config:
     stages: list[StageConfig] = option(None, "run one after the other", factory=lambda: [StageConfig(epochs=10.0)])
     train: TrainConfig = option(None, "the training loop", factory=TrainConfig)
     evaluate: EvaluateConfig = option(None, "evaluation and prediction", factory=EvaluateConfig)
+
+    @property
+    def split_seed(self) -> int:
+        """Seed of the split: `data.split_seed`, or `seed` if that is unset."""
+        return self.seed if self.data.split_seed is None else self.data.split_seed

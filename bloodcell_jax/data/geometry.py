@@ -46,7 +46,7 @@ class Geometry(NamedTuple):
             return max(1, round(self.crop * shorter))
         pixels = self._auto(shorter) if self.crop == AUTO else int(self.crop)
         if self.microns_per_pixel is not None:
-            pixels = max(1, round(pixels * PUBLISHED_MICRONS / self.microns_per_pixel))
+            pixels = _at_scale(pixels, self.microns_per_pixel)
         return min(pixels, shorter)
 
     def _auto(self, shorter: int) -> int:
@@ -107,6 +107,11 @@ class FileGeometry(NamedTuple):
         return geometry._replace(view=view)
 
 
+def _at_scale(pixels: int, microns_per_pixel: float) -> int:
+    """Return how many pixels of files of a scale show as much as `pixels` of 0.1 micrometers."""
+    return max(1, round(pixels * PUBLISHED_MICRONS / microns_per_pixel))
+
+
 def view_of(sizes: np.ndarray, sides: np.ndarray) -> View:
     """Return the view of files with (width, height) of int [n, 2], of which squares of int [n] are looked at."""
     return View(int(np.median(sizes.min(axis=1))), int(np.median(sides)))
@@ -142,7 +147,7 @@ def too_small(sizes: np.ndarray, geometry: Geometry | FileGeometry) -> str | Non
     scale, crop = geometry.microns_per_pixel, geometry.crop
     if not isinstance(scale, float | int) or crop is None or isinstance(crop, float):
         return None
-    wanted = round((PUBLISHED_CROP if crop == AUTO else int(crop)) * PUBLISHED_MICRONS / scale)
+    wanted = _at_scale(PUBLISHED_CROP if crop == AUTO else int(crop), scale)
     small = sizes.min(axis=1) * _OTHER_SHARE < wanted
     if not small.any():
         return None

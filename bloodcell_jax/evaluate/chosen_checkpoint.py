@@ -11,7 +11,7 @@ from bloodcell_jax.workdir.checkpoint_folders import CheckpointFolders, Ranking
 logger = logging.getLogger(__name__)
 
 
-def choose_step(folders: CheckpointFolders, wanted: str, ranking: Ranking) -> int:
+def choose_step(folders: CheckpointFolders, wanted: str | int, ranking: Ranking) -> int:
     """Return the step that `--checkpoint` means: best, last or a step, among those that are whole.
 
     Raises:
@@ -21,7 +21,7 @@ def choose_step(folders: CheckpointFolders, wanted: str, ranking: Ranking) -> in
     steps = folders.steps()
     if not steps:
         raise DataError(f"{folders.directory}: holds no finished checkpoint; train first, or wait for the first one")
-    newest_first, wanted = steps[::-1], str(wanted)  # In Python, a step is a number.
+    newest_first, wanted = steps[::-1], str(wanted)
     if wanted == "last":
         candidates = newest_first
     elif wanted == "best":

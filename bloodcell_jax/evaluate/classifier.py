@@ -81,7 +81,7 @@ class Classifier:
         return other
 
     @classmethod
-    def from_workdir(cls, workdir: str | Path, *, checkpoint: str = "best", tta: bool = False) -> "Classifier":
+    def from_workdir(cls, workdir: str | Path, *, checkpoint: str | int = "best", tta: bool = False) -> "Classifier":
         """Load the model of a run.
 
         Args:

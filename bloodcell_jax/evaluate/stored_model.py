@@ -33,7 +33,7 @@ class StoredModel(NamedTuple):
     calibration: Calibration | None
 
 
-def read_workdir(workdir: str | Path, checkpoint: str) -> StoredModel:
+def read_workdir(workdir: str | Path, checkpoint: str | int) -> StoredModel:
     """Return the model of a run; the arguments and errors are those of `Classifier.from_workdir`."""
     run = Workdir(workdir)
     config = run.read_config()

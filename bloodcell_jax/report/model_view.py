@@ -26,16 +26,19 @@ def run_view(workdir: Workdir) -> dict[str, Any]:
     """
     config = to_dict(workdir.read_config()) if workdir.config.exists() else {}
     environment = workdir.read_environment() if workdir.environment.exists() else {}
+    stages = config.get("stages", [])
+    names = unique_names([stage["name"] for stage in stages])
+    cached = {name for name, stage in zip(names, stages, strict=True) if stage.get("cached_views")}
     return {
         "is_file": False,
         "name": workdir.path.resolve().name,
         "variant": environment.get("model", {}).get("variant") or config.get("model", {}).get("variant"),
         "class_names": environment.get("data", {}).get("class_names") or config.get("data", {}).get("class_names", ()),
         "config": config,
-        "stage_names": unique_names([stage["name"] for stage in config.get("stages", ())]),
+        "stage_names": names,
         "environment": environment,
         "by": (workdir.read_splits_record().get("by") or {}) if workdir.splits.exists() else {},
-        "log": _log_summary(workdir.read_metrics(), config),
+        "log": _log_summary(workdir.read_metrics(), cached),
         "training_images": _base64_if_present(workdir.preview),
     }
 
@@ -84,7 +87,8 @@ def _stage_starts(records: Sequence[Mapping]) -> list[Mapping]:
     return [after for before, after in pairwise(records) if before.get("stage") != after.get("stage")]
 
 
-def _log_summary(records: Sequence[Mapping], config: Mapping) -> dict | None:
+def _log_summary(records: Sequence[Mapping], cached: set[str]) -> dict | None:
+    """Return what the log of a run shows; `cached` are the names of its stages on cached features."""
     if not records:
         return None
     panels = (
@@ -95,9 +99,6 @@ def _log_summary(records: Sequence[Mapping], config: Mapping) -> dict | None:
     )
     figures = [_figure(records, title, fields, log=log) for title, fields, log in panels]
     # No image goes through the network in a stage on cached features, so its speed is another quantity.
-    stages = config.get("stages", ())
-    names = unique_names([stage["name"] for stage in stages])
-    cached = {name for name, stage in zip(names, stages, strict=True) if stage.get("cached_views")}
     _, speed = _column([record for record in records if record.get("stage") not in cached], "perf/images_per_second")
     return {
         "last": records[-1],

@@ -183,12 +183,11 @@ def cut_splits(dataset: Dataset, data_hash: str, config: Config) -> dict[str, np
             )
         groups = cached_duplicate_groups(dataset, data_hash)
     data = config.data
-    seed = config.seed if data.split_seed is None else data.split_seed
-    splits = split_dataset(dataset, data.splits, seed=seed, groups=groups)
+    splits = split_dataset(dataset, data.splits, seed=config.split_seed, groups=groups)
     if data.folds is None:
         return splits
     pool = np.sort(np.concatenate([splits["train"], splits["val"]]))
-    train, val = k_folds(dataset, pool, data.folds, seed=seed, groups=groups)[data.fold]
+    train, val = k_folds(dataset, pool, data.folds, seed=config.split_seed, groups=groups)[data.fold]
     return splits | {"train": train, "val": val}
 
 

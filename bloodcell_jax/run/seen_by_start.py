@@ -1,10 +1,13 @@
 """Which held-out images of a run its start has learned from: scores on them say nothing of new cells."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 
-from bloodcell_jax.errors import UserError
+from bloodcell_jax.errors import DataError
 from bloodcell_jax.run.run import Run
-from bloodcell_jax.weights.model_file import record_of_start
+from bloodcell_jax.weights.info import MODEL_NAME
 from bloodcell_jax.workdir import Workdir
 
 # A longer chain of starts is a loop.
@@ -38,16 +41,23 @@ def seen_sentence(run: Run) -> str | None:
 def _learned_from(weights: str | None, run: Run, depth: int) -> np.ndarray:
     """Return the images that weights and what they started from have learned from, as indices of the run's data."""
     nothing = np.zeros(0, np.int32)
-    if weights is None or depth == _MOST_STARTS:
+    workdir = None if weights is None or depth == _MOST_STARTS else _workdir_of(weights)
+    if workdir is None:
         return nothing
     try:
-        start = record_of_start(weights)
-        if start is None:
-            return nothing
-        workdir = Workdir(start[0].parent)
         config, data, splits = workdir.read_config(), workdir.read_environment()["data"], workdir.read_splits()
-    except UserError:  # The file of a model alone, or a start that is gone.
+    except DataError:  # A part of it is gone.
         return nothing
-    same = (config.data.source, data["n"]) == (run.config.data.source, len(run.dataset))
+    same = (config.data.source, data.get("n")) == (run.config.data.source, len(run.dataset))
     own = splits.get("train", nothing) if same or data["sha256"] == run.data_hash else nothing
     return np.union1d(own, _learned_from(config.model.weights, run, depth + 1))
+
+
+def _workdir_of(weights: str) -> Workdir | None:
+    """Return the run that weights are, by its folder or the model in it; None if they are anything else.
+
+    Nothing is downloaded for that: published weights have seen no image of a run.
+    """
+    path = Path(os.path.expanduser(weights))
+    folder = path.parent if path.name == MODEL_NAME and path.is_file() else path
+    return Workdir(folder) if folder.is_dir() else None

@@ -75,8 +75,7 @@ def cross_validate(
 def fold_config(config: Config, seed: int, folds: int, fold: int) -> Config:
     """Return the configuration of one run: another seed changes what is drawn, but neither test nor folds."""
     config = copy.deepcopy(config)
-    split_seed = config.seed if config.data.split_seed is None else config.data.split_seed
-    data = replace(config.data, split_seed=split_seed, folds=folds, fold=fold)
+    data = replace(config.data, split_seed=config.split_seed, folds=folds, fold=fold)
     return replace(config, seed=seed, data=data)
 
 

@@ -210,8 +210,8 @@ def _train(
 
 def _trial_config(config: Config, values: dict[str, Any]) -> Config:
     """Return the configuration of a trial; a seed that is searched changes what is drawn, but not the splits."""
-    if "seed" in values and config.data.split_seed is None:
-        config = replace(config, data=replace(config.data, split_seed=config.seed))
+    if "seed" in values:
+        config = replace(config, data=replace(config.data, split_seed=config.split_seed))
     return with_values(config, values)
 
 
