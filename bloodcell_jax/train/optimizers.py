@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-import optax.contrib
 
 from bloodcell_jax.config import OptimizerConfig
 from bloodcell_jax.train.freezing import decay_mask
 from bloodcell_jax.train.layer_decay import Distances, scale_by_layer
+from bloodcell_jax.train.muon import scale_by_muon
 from bloodcell_jax.train.plateaus import scale_by_rate_scale
 
 
@@ -33,11 +33,7 @@ def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
     learning rate and one weight decay serve both.
     """
     beta = 0.95 if config.b1 is None else config.b1
-    orthogonal = optax.contrib.scale_by_muon(
-        beta=beta,
-        mu_dtype=jnp.dtype(config.moment_dtype),
-        weight_dimension_numbers=lambda leaves: jax.tree.map(lambda _: optax.contrib.MuonDimensionNumbers(), leaves),
-    )
+    orthogonal = scale_by_muon(beta, jnp.dtype(config.moment_dtype))
     matrices = optax.chain(orthogonal, optax.stateless_with_tree_map(lambda x, _: 0.2 * max(jnp.shape(x)) ** 0.5 * x))
     return optax.partition({"matrix": matrices, "rest": _adam(config)}, _kinds)
 
