@@ -4,7 +4,7 @@
         --output=benchmarks/results/recipe-trials.json
     python benchmarks/recipe_trials.py --source=pbc96.zip --workdir=runs/trials --trial=muon --trial=cutmix
 
-The baseline is `pbc_48px` for 10 epochs in batches of 64. A lever whose step costs far more gets fewer epochs, so that
+The baseline is `pbc_48px` with AdamW, for 10 epochs in batches of 64. A lever whose step costs far more gets fewer epochs, so that
 its run takes about as long: `epochs` of its entry says so. Each trial is a `launch.py train` of its own and `evaluate
 --suite=chains` after it; a trial that `--output` holds already is not run again, and one that was killed is resumed.
 `seconds_trained` is of the steps, as the `environment.json` of the run has it.
@@ -54,6 +54,13 @@ STRONG = "|".join(
 )
 BLUR_NOISE_JPEG = "gaussian_blur:sigma=0..1.5,radius=5,p=0.2|gaussian_noise:sigma=0.2,p=0.2|jpeg:quality=5..80,p=0.2"
 STAIN = "stain:scale=0.4,shift=0.05,p=0.5"
+# What the baseline sets beside `pbc_48px`.
+BASELINE = {
+    "stages[0].optimizer.name": "adamw",
+    "stages[0].optimizer.learning_rate": 2e-3,
+    "train.batch_size": 64,
+    "stages[0].epochs": 10.0,
+}
 # Muon with the batch that its products need to be cheap.
 MUON = {"stages[0].optimizer.name": "muon", "stages[0].optimizer.learning_rate": 2.5e-3, "train.batch_size": 128}
 
@@ -107,7 +114,7 @@ flags.DEFINE_string("output", None, "JSON file to write, and to go on from", req
 
 def fields_of(name: str, source: str) -> dict[str, Any]:
     """Return the fields of `pbc_48px` that a trial overrides."""
-    return {"train.batch_size": 64, "stages[0].epochs": 10.0, "data.source": f"zip:{source}"} | TRIALS[name]
+    return BASELINE | {"data.source": f"zip:{source}"} | TRIALS[name]
 
 
 def run_trial(name: str) -> dict[str, Any]:

@@ -14,7 +14,8 @@ RandAugment, and PyTorch's AdamW. This script watches `metrics.jsonl` of either 
 * `training_seconds`: of the steps alone, by the rates in `metrics.jsonl`.
 
 `--source` is a zip of `train/<class>/` and `val/<class>/`. It is unpacked for the other side before the clock starts.
-Flags after `--` go to `train`. Run it on cores that nothing else uses, such as `taskset -c 0,1 python ...`.
+Flags after `--` go to `train`. Run it on cores that nothing else uses, such as `taskset -c 0,1 python ...`. A run that
+`--output` holds already is not run again, so a measurement that was stopped goes on.
 """
 
 import json
@@ -34,12 +35,16 @@ from absl import app, flags
 
 from bloodcell_jax.run.environment import describe_machine
 from bloodcell_jax.workdir import Workdir
+from bloodcell_jax.workdir.json_files import read_json
 
 FOLDER = Path(__file__).resolve().parent
 SIDES = ("bloodcell_jax", "torch_timm")
 TIMES = ("seconds", "compile_seconds", "seconds_without_compiling", "training_seconds")
 # What the processes may end with: done, stopped with the state saved, and stopped by the signal itself.
 _ENDS = (0, 75, -signal.SIGTERM)
+_SETTINGS = ("config", "target", "epochs", "torch_epochs", "image_size", "batch_size", "torch_batch_size")
+# What the runs of one file have in common.
+_SAME = (*_SETTINGS, "words", "machine", "cores", "versions")
 _COMPILED = re.compile(r"Finished (?:XLA compilation|jaxpr to MLIR module conversion) .* in ([0-9.e+-]+) sec")
 _POLL_SECONDS = 0.1
 
@@ -48,9 +53,11 @@ flags.DEFINE_string("source", None, "zip of train/<class>/ and val/<class>/", re
 flags.DEFINE_string("config", "pbc_48px", "configuration of our side, as in train")
 flags.DEFINE_float("target", 0.95, "validation accuracy", lower_bound=0, upper_bound=1)
 flags.DEFINE_integer("seeds", 5, "runs of each side", lower_bound=1)
-flags.DEFINE_float("epochs", 16.0, "length of a run: the learning rate falls to 0 at its end", lower_bound=0.1)
+flags.DEFINE_float("epochs", 10.0, "length of our runs: the learning rate falls to 0 at the end", lower_bound=0.1)
+flags.DEFINE_float("torch_epochs", 20.0, "the same of the other side's runs", lower_bound=0.1)
 flags.DEFINE_integer("image_size", 48, "side of the images of both sides in pixels")
-flags.DEFINE_integer("batch_size", 32, "images of a step of both sides")
+flags.DEFINE_integer("batch_size", 128, "images of a step of ours")
+flags.DEFINE_integer("torch_batch_size", 32, "images of a step of the other side")
 flags.DEFINE_multi_enum("side", list(SIDES), SIDES, "what is measured; may be repeated")
 flags.DEFINE_float("limit", 3600.0, "seconds after which a run ends without the target")
 flags.DEFINE_string("output", None, "JSON file to write")
@@ -60,18 +67,23 @@ def command_of(side: str, seed: int, workdir: Path, images: Path, words: list[st
     """Return the command of a run; `images` is the folder that the source was unpacked to."""
     common = {"workdir": workdir}
     if side == "torch_timm":
-        common |= {"images": images, "seed": seed, "epochs": FLAGS.epochs}
-        common |= {"image_size": FLAGS.image_size, "batch_size": FLAGS.batch_size}
+        common |= {"images": images, "seed": seed, "epochs": FLAGS.torch_epochs}
+        common |= {"image_size": FLAGS.image_size, "batch_size": batch_size_of(side)}
         return [
             sys.executable,
             str(FOLDER / "speedrun_torch.py"),
             *(f"--{name}={text}" for name, text in common.items()),
         ]
     fields = {"seed": seed, "data.source": f"zip:{FLAGS.source}", "data.image_size": FLAGS.image_size}
-    fields |= {"stages[0].epochs": FLAGS.epochs, "train.batch_size": FLAGS.batch_size}
+    fields |= {"stages[0].epochs": FLAGS.epochs, "train.batch_size": batch_size_of(side)}
     common |= {"config": FLAGS.config} | {f"config.{name}": value for name, value in fields.items()}
     launch = FOLDER.parent / "launch.py"
     return [sys.executable, str(launch), "train", *(f"--{name}={text}" for name, text in common.items()), *words]
+
+
+def batch_size_of(side: str) -> int:
+    """Return the images of a step."""
+    return FLAGS.torch_batch_size if side == "torch_timm" else FLAGS.batch_size
 
 
 def measure(command: list[str], workdir: Path, batch_size: int, target: float, limit: float) -> dict[str, Any]:
@@ -162,30 +174,47 @@ def results_of(runs: dict[str, list[dict[str, Any]]], facts: dict[str, Any]) -> 
     return results
 
 
+def runs_so_far(facts: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return the runs by side that `--output` holds.
+
+    Raises:
+      SystemExit: they were measured with other settings, or elsewhere.
+    """
+    if not FLAGS.output or not Path(FLAGS.output).exists():
+        return {}
+    held = read_json(Path(FLAGS.output))
+    here, there = (
+        {key: value for key, value in (known | known["environment"]).items() if key in _SAME} for known in (facts, held)
+    )
+    other = [key for key, value in here.items() if there.get(key) != value]
+    if other:
+        raise SystemExit(f"{FLAGS.output} holds runs with another {', '.join(other)}; name another file")
+    return {side: held[side]["runs"] for side in SIDES if side in held}
+
+
 def main(argv: list[str]) -> None:
-    names = ("source", "config", "target", "epochs", "image_size", "batch_size")
-    facts = {"environment": describe_machine(), "words": argv[1:]} | {name: FLAGS[name].value for name in names}
-    sides = [side for side in SIDES if side in FLAGS.side]
-    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    facts = {"environment": describe_machine(), "words": argv[1:]} | {name: FLAGS[name].value for name in _SETTINGS}
+    runs = runs_so_far(facts)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with zipfile.ZipFile(FLAGS.source) as archive:
             archive.extractall(folder / "images")
-        for seed in range(FLAGS.seeds):
-            for side in sides:
-                workdir = folder / f"{side}_{seed}"
-                command = command_of(side, seed, workdir, folder / "images", argv[1:])
-                run = measure(command, workdir, FLAGS.batch_size, FLAGS.target, FLAGS.limit)
-                runs[side].append({"seed": seed} | run)
-                print(side, runs[side][-1], flush=True)
-                results = results_of(runs, facts)
-                if FLAGS.output:  # after each run: it takes an hour until the last
-                    Path(FLAGS.output).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    for side in sides:
-        print(
-            f"{side}: {results[side]['reached']} of {FLAGS.seeds} reached {FLAGS.target}; "
-            f"seconds {results[side].get('seconds')}"
-        )
+        turns = [(seed, side) for seed in range(FLAGS.seeds) for side in FLAGS.side]
+        for seed, side in turns:
+            if any(run["seed"] == seed for run in runs.setdefault(side, [])):
+                continue
+            workdir = folder / f"{side}_{seed}"
+            command = command_of(side, seed, workdir, folder / "images", argv[1:])
+            run = measure(command, workdir, batch_size_of(side), FLAGS.target, FLAGS.limit)
+            runs[side].append({"seed": seed} | run)
+            print(side, runs[side][-1], flush=True)
+            if FLAGS.output:  # after each run: it takes an hour until the last
+                text = json.dumps(results_of(runs, facts), indent=2)
+                Path(FLAGS.output).write_text(text + "\n", encoding="utf-8")
+    results = results_of(runs, facts)
+    for side, of_side in runs.items():
+        reached = results[side]["reached"]
+        print(f"{side}: {reached} of {len(of_side)} reached {FLAGS.target}; seconds {results[side].get('seconds')}")
     print(f"ratio: {results['ratio']}")
 
 

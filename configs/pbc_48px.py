@@ -22,6 +22,6 @@ def get_config(arg: str = "") -> Config:
     return Config(
         data=DataConfig(image_size=48),
         model=ModelConfig(variant="convnext_atto", dtype="float32", drop_path=0.1, layer_scale=0.1),
-        stages=recipes.from_scratch(epochs=40.0, schedule="linear"),
-        train=TrainConfig(batch_size=32, label_smoothing=0.1, ema_decay=0.999, ema_warmup=True),
+        stages=recipes.from_scratch(epochs=24.0, schedule="linear", optimizer="muon", learning_rate=2.5e-3),
+        train=TrainConfig(batch_size=128, label_smoothing=0.1, ema_decay=0.999, ema_warmup=True),
     )

@@ -28,7 +28,7 @@ def speedrun():
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    flags.FLAGS(["speedrun", "--source=cells.zip", "--epochs=3"])
+    flags.FLAGS(["speedrun", "--source=cells.zip", "--epochs=3", "--torch_epochs=5"])
     yield module
     flags.FLAGS.unparse_flags()
     for name in (
@@ -37,8 +37,10 @@ def speedrun():
         "target",
         "seeds",
         "epochs",
+        "torch_epochs",
         "image_size",
         "batch_size",
+        "torch_batch_size",
         "side",
         "limit",
         "output",
@@ -101,24 +103,23 @@ def test_jax_says_how_long_it_compiled(speedrun, caplog):
     assert speedrun.compile_seconds(said) == pytest.approx(1.7)
 
 
-def test_both_sides_get_the_same_task(speedrun, tmp_path):
+def test_both_sides_get_the_same_images_and_their_own_batches_and_lengths(speedrun, tmp_path):
     ours, other = (
         speedrun.command_of(side, 4, tmp_path / "run", tmp_path / "images", ["--config.model.drop_path=0"])
         for side in speedrun.SIDES
     )
     assert ours[1:3] == [str(ROOT / "launch.py"), "train"]
-    for word in ("seed=4", "data.image_size=48", "train.batch_size=32", "stages[0].epochs=3.0"):
+    for word in ("seed=4", "data.image_size=48", "train.batch_size=128", "stages[0].epochs=3.0"):
         assert f"--config.{word}" in ours
     assert {"--config=pbc_48px", "--config.data.source=zip:cells.zip", "--config.model.drop_path=0"} <= set(ours)
     assert other[1] == str(ROOT / "benchmarks" / "speedrun_torch.py")
-    assert {"--seed=4", "--image_size=48", "--batch_size=32", "--epochs=3.0", f"--images={tmp_path / 'images'}"} <= set(
-        other
-    )
+    assert {"--seed=4", "--image_size=48", "--batch_size=32", "--epochs=5.0"} <= set(other)
+    assert f"--images={tmp_path / 'images'}" in other
 
 
 @pytest.mark.exhaustive
-def test_both_sides_run_and_are_stopped_at_the_target(speedrun, tmp_path):
-    pytest.importorskip("timm", reason="timm is not installed (tests/install_pytorch.py)")
+@pytest.mark.usefixtures("timm")
+def test_both_sides_run_and_are_stopped_at_the_target(tmp_path):
     images, labels = draw_cells(120, seed=1, size=32)
     archive = tmp_path / "cells.zip"
     with zipfile.ZipFile(archive, "w") as file:
@@ -139,3 +140,10 @@ def test_both_sides_run_and_are_stopped_at_the_target(speedrun, tmp_path):
     assert results["bloodcell_jax"]["runs"][0]["compile_seconds"] > 1
     assert results["torch_timm"]["runs"][0]["compile_seconds"] == 0
     assert results["ratio"]["seconds"] > 0
+    # The same command again runs nothing, and other settings do not mix with these runs.
+    again = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(output.read_text()) == results
+    other = subprocess.run([*map(str, command), "--target=0.02"], capture_output=True, text=True)
+    assert other.returncode == 1
+    assert "another target" in other.stderr
