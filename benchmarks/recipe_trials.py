@@ -4,10 +4,10 @@
         --output=benchmarks/results/recipe-trials.json
     python benchmarks/recipe_trials.py --source=pbc96.zip --workdir=runs/trials --trial=muon --trial=cutmix
 
-The baseline is `pbc_48px` with AdamW, for 10 epochs in batches of 64. A lever whose step costs far more gets fewer epochs, so that
-its run takes about as long: `epochs` of its entry says so. Each trial is a `launch.py train` of its own and `evaluate
---suite=chains` after it; a trial that `--output` holds already is not run again, and one that was killed is resumed.
-`seconds_trained` is of the steps, as the `environment.json` of the run has it.
+The baseline is `pbc_48px` with AdamW, for 10 epochs in batches of 64. A lever whose step costs far more gets fewer
+epochs, so that its run takes about as long: `epochs` of its entry says so. Each trial is a `launch.py train` of its own
+and `evaluate --suite=chains` after it; a trial that `--output` holds already is not run again, and one that was killed
+is resumed. `seconds_trained` is of the steps, as the `environment.json` of the run has it.
 
 No trial is looked at on another laboratory's cells: those are for the final look at a recipe.
 """

@@ -44,7 +44,7 @@ TIMES = ("seconds", "compile_seconds", "seconds_without_compiling", "training_se
 _ENDS = (0, 75, -signal.SIGTERM)
 _SETTINGS = ("config", "target", "epochs", "torch_epochs", "image_size", "batch_size", "torch_batch_size")
 # What the runs of one file have in common.
-_SAME = (*_SETTINGS, "words", "machine", "cores", "versions")
+_SAME = (*_SETTINGS, "words", "machine", "processor", "cores", "versions")
 _COMPILED = re.compile(r"Finished (?:XLA compilation|jaxpr to MLIR module conversion) .* in ([0-9.e+-]+) sec")
 _POLL_SECONDS = 0.1
 

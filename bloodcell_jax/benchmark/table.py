@@ -25,12 +25,13 @@ def _heading(results: dict) -> str:
     asked = results["batch_size_asked"]
     batch = f"batch {results['batch_size']}" + (f" ({asked} did not fit)" if asked != results["batch_size"] else "")
     revision = environment["git_revision"] or "unknown"
+    processor = environment["processor"] or environment["machine"]
     versions = ", ".join(f"{name} {environment['versions'][name]}" for name in ("jax", "flax", "optax"))
     return "\n".join(
         [
             f"{results['model']}, {results['parameters']:,} parameters, {size}x{size}, {batch}, {results['precision']}",
             f"augmentation {results['augmentation']}; optimizer {results['optimizer']}; stage {results['stage']}",
-            f"{kind}, {environment['machine']}, {environment['cores']} cores; {versions}; "
+            f"{kind}, {processor}, {environment['cores']} cores; {versions}; "
             f"revision {revision[:12]}{'+' * revision.endswith('+')}",
             f"measured here, one device: {results['matrix_rate'] / 1e12:.3f} TFLOP/s in a matrix product, "
             f"{results['copy_rate'] / 1e9:.1f} GB/s in a copy",

@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import os
+import platform
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from threadpoolctl import ThreadpoolController
 from bloodcell_jax.errors import MachineError
 
 _CGROUP = Path("/sys/fs/cgroup")
+_CPU_INFO = Path("/proc/cpuinfo")
 # The number of threads belongs to the process: two threads that set and restore it at once would leave 1 behind.
 _BLAS_THREADS = threading.Lock()
 
@@ -22,6 +25,14 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def processor_name() -> str | None:
+    """Return the name of the processor, such as `AMD EPYC 9B14`; None if the host does not tell."""
+    if _CPU_INFO.exists():  # Linux, where `platform.processor` is empty
+        names = re.findall(r"^model name\s*:\s*(.+)$", _CPU_INFO.read_text(encoding="utf-8"), re.MULTILINE)
+        return names[0].strip() if names else None
+    return platform.processor() or None
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from bloodcell_jax.devices.host import usable_cores
+from bloodcell_jax.devices.host import processor_name, usable_cores
 from bloodcell_jax.models.registry import count_parameters
 from bloodcell_jax.run.run import Run
 from bloodcell_jax.run.seen_by_start import seen_sentence
@@ -60,6 +60,7 @@ def describe_machine() -> dict:
         "command": " ".join(sys.argv),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "machine": platform.machine(),
+        "processor": processor_name(),
         "cores": usable_cores(),
         "devices": [f"{device.device_kind} {device.id}" for device in jax.devices()],
         "processes": jax.process_count(),

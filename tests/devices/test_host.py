@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from bloodcell_jax.devices.host import one_blas_thread
+from bloodcell_jax.devices import host
+from bloodcell_jax.devices.host import one_blas_thread, processor_name
 from bloodcell_jax.evaluate.out_of_distribution import appearance_distance, neighbor_distance
 from bloodcell_jax.weights.calibration import Reference
 
@@ -84,3 +85,21 @@ def test_two_threads_that_take_one_blas_thread_at_once_leave_the_number_as_it_wa
         thread.join(10)
     assert inside_second == [{1}]
     assert blas_threads() == {2}
+
+
+@pytest.mark.parametrize(
+    ("info", "name"),
+    [
+        (
+            "processor\t: 0\nmodel name\t: AMD EPYC 9B14\n\nprocessor\t: 1\nmodel name\t: AMD EPYC 9B14\n",
+            "AMD EPYC 9B14",
+        ),
+        # Linux on Arm numbers the parts and names none.
+        ("processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n", None),
+    ],
+)
+def test_the_processor_has_a_name_where_the_host_tells_it(tmp_path, monkeypatch, info, name):
+    path = tmp_path / "cpuinfo"
+    path.write_text(info)
+    monkeypatch.setattr(host, "_CPU_INFO", path)
+    assert processor_name() == name
