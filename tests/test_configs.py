@@ -10,7 +10,7 @@ from absl import flags
 
 from bloodcell_jax import cli
 from bloodcell_jax.cli.config_flags import parse
-from bloodcell_jax.config import validate
+from bloodcell_jax.config import check_all_read, validate
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models.network import leaves_by_path
 from bloodcell_jax.models.registry import create_model, param_shapes
@@ -34,6 +34,7 @@ def test_a_configuration_is_valid_and_fits_one_and_two_devices(name, argument):
     module = runpy.run_path(str(FOLDER / f"{name}.py"))
     config = module["get_config"](argument)
     validate(config)
+    check_all_read(config)
     for devices in (1, 2):
         check_blocks(create_augmentation(config), config.train.batch_size, devices)
     assert "--config=" in module["__doc__"], "its docstring gives the command"

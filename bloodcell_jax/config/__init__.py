@@ -18,7 +18,7 @@ from bloodcell_jax.config.fields import (
 )
 from bloodcell_jax.config.option import leaves
 from bloodcell_jax.config.serialization import as_text, from_dict, from_text, to_dict
-from bloodcell_jax.config.validation import group_pattern, power_range, validate
+from bloodcell_jax.config.validation import check_all_read, group_pattern, power_range, validate
 
 __all__ = [
     "AUTO",
@@ -32,6 +32,7 @@ __all__ = [
     "StageConfig",
     "TrainConfig",
     "as_text",
+    "check_all_read",
     "from_dict",
     "from_text",
     "group_pattern",

@@ -123,11 +123,14 @@ class DataConfig:
         "is unused. Unset: all; for sampler=under, the size of the smallest class, and no class may have fewer",
         minimum=1,
     )
-    sampler_redraw: bool = option(False, "draw other examples in each epoch for sampler=under")
+    sampler_redraw: bool = option(
+        False, "draw other examples in each epoch for sampler=under", read_with=("sampler", ("under",))
+    )
     sampler_power: str = option(
         "0.5",
         "exponent for sampler=power: 1 is natural, 0 is balanced; FIRST..LAST, such as 1..0, changes it linearly over "
         "the epochs",
+        read_with=("sampler", ("power",)),
     )
     feed: str = option(
         "auto",

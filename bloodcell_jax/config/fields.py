@@ -57,6 +57,10 @@ class AugmentConfig:
     )
 
 
+_WITH_WARMUP = ("schedule", ("cosine", "linear", "constant", "exponential", "plateau"))
+_WITH_MOMENTS = ("name", ("adamw", "adam", "lion", "muon"))
+
+
 @dataclass(kw_only=True)
 class OptimizerConfig:
     name: str = option("adamw", "update rule", choices=("adamw", "adam", "lion", "muon", "sgd"))
@@ -68,28 +72,52 @@ class OptimizerConfig:
         "constant, and falls whenever train.best_metric does not become better",
         choices=("cosine", "linear", "constant", "exponential", "one_cycle", "plateau"),
     )
-    warmup_epochs: float = option(0.0, "epochs of linear warm-up from 0", minimum=0.0)
-    warmup_steps: int | None = option(None, "steps of linear warm-up; wins over warmup_epochs", minimum=0)
-    final_scale: float = option(0.0, "last learning rate as a fraction of the peak", minimum=0.0, maximum=1.0)
+    warmup_epochs: float = option(0.0, "epochs of linear warm-up from 0", minimum=0.0, read_with=_WITH_WARMUP)
+    warmup_steps: int | None = option(
+        None, "steps of linear warm-up; wins over warmup_epochs", minimum=0, read_with=_WITH_WARMUP
+    )
+    final_scale: float = option(
+        0.0,
+        "last learning rate as a fraction of the peak",
+        minimum=0.0,
+        maximum=1.0,
+        read_with=("schedule", ("cosine", "linear", "exponential", "plateau")),
+    )
     plateau_factor: float = option(
-        0.1, "factor on the learning rate at each plateau of schedule=plateau", minimum=0.0, maximum=1.0
+        0.1,
+        "factor on the learning rate at each plateau of schedule=plateau",
+        minimum=0.0,
+        maximum=1.0,
+        read_with=("schedule", ("plateau",)),
     )
     plateau_patience: int = option(
         5,
         "evaluations in a row without a better train.best_metric in this stage after which schedule=plateau lowers the "
         "learning rate",
         minimum=1,
+        read_with=("schedule", ("plateau",)),
     )
     weight_decay: float = option(
-        0.0, "decoupled weight decay of kernels; biases, norms and layer scales never decay", minimum=0.0
+        0.0,
+        "decoupled weight decay of kernels; biases, norms and layer scales never decay",
+        minimum=0.0,
+        read_with=("name", ("adamw", "lion", "muon", "sgd")),
     )
     b1: float | None = option(
-        None, "decay of the first moment; unset: 0.9, or 0.95 for matrices of muon", minimum=0.0, maximum=0.9999999
+        None,
+        "decay of the first moment; unset: 0.9, or 0.95 for matrices of muon",
+        minimum=0.0,
+        maximum=0.9999999,
+        read_with=_WITH_MOMENTS,
     )
     b2: float | None = option(
-        None, "decay of the second moment; unset: 0.999, or 0.99 for lion", minimum=0.0, maximum=0.9999999
+        None,
+        "decay of the second moment; unset: 0.999, or 0.99 for lion",
+        minimum=0.0,
+        maximum=0.9999999,
+        read_with=_WITH_MOMENTS,
     )
-    momentum: float = option(0.9, "momentum of sgd", minimum=0.0, maximum=0.9999999)
+    momentum: float = option(0.9, "momentum of sgd", minimum=0.0, maximum=0.9999999, read_with=("name", ("sgd",)))
     layer_decay: float | None = option(
         None,
         "learning rate of a group of layers as a fraction of that of the group behind it, such as 0.8; the head has "
@@ -162,6 +190,7 @@ class TrainConfig:
         "beta for class_weights=effective: 0 weighs all classes alike; towards 1 it becomes inverse",
         minimum=0.0,
         maximum=0.9999999,
+        read_with=("class_weights", ("effective",)),
     )
     logit_adjustment: str = option(
         "none",
@@ -175,7 +204,9 @@ class TrainConfig:
         "binary: one yes or no for each class",
         choices=("cross_entropy", "focal", "binary"),
     )
-    focal_gamma: float = option(2.0, "gamma of loss=focal; 0 is the cross-entropy", minimum=0.0)
+    focal_gamma: float = option(
+        2.0, "gamma of loss=focal; 0 is the cross-entropy", minimum=0.0, read_with=("loss", ("focal",))
+    )
     jsd: float | None = option(
         None, "weight of AugMix's consistency loss, 12 in its paper; needs augmix in augment.policy", minimum=0.0
     )

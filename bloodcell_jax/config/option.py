@@ -16,6 +16,7 @@ def option(
     maximum: float | None = None,
     factory: Callable[[], Any] | None = None,
     may_change: bool = False,
+    read_with: tuple[str, tuple[Any, ...]] | None = None,
 ) -> Any:
     """Return a dataclass field whose metadata hold its help text and its legal values.
 
@@ -27,8 +28,10 @@ def option(
       maximum: highest legal value.
       factory: makes the default of a mutable field.
       may_change: a run may be resumed with another value.
+      read_with: the option beside it that decides whether it is read at all, and the values with which it is.
     """
     metadata = {"help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "may_change": may_change}
+    metadata["read_with"] = read_with
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -28,11 +28,6 @@ def validate(config: Config) -> None:
     _check_splits(config.data.splits)
     _check_fold(config.data)
     power_range(config.data.sampler_power)
-    if config.data.sampler_redraw and config.data.sampler != "under":
-        raise UsageError(
-            f"config.data.sampler_redraw=True: belongs to sampler=under, and config.data.sampler is "
-            f"{config.data.sampler}; unset it"
-        )
     if config.data.group_regex is not None:
         group_pattern(config.data.group_regex)
     if not config.stages:
@@ -60,6 +55,28 @@ def validate(config: Config) -> None:
         raise UsageError(
             f"config.model.num_classes={config.model.num_classes} contradicts the {len(names)} config.data.class_names"
         )
+
+
+def check_all_read(config: Config) -> None:
+    """Check that no option is set which the choice beside it does not read, such as `momentum` with AdamW.
+
+    It is no part of `validate`: a model of such a run, made before this was refused, is as good as any.
+
+    Raises:
+      UsageError: names both, and the choices that read it.
+    """
+    options = list(leaves(config))
+    values = {path: value for path, _, value in options}
+    for path, f, value in options:
+        if f.metadata["read_with"] is None or value == f.default:
+            continue
+        name, choices = f.metadata["read_with"]
+        beside = f"{path.removesuffix(f.name)}{name}"
+        if values[beside] not in choices:
+            raise UsageError(
+                f"config.{path}={value}: is read with {name}={' or '.join(choices)} alone, and config.{beside} is "
+                f"{values[beside]}; leave it at {'none' if f.default is None else f.default}"
+            )
 
 
 def _check_value(path: str, f: dataclasses.Field, value: Any) -> None:
@@ -194,19 +211,9 @@ def _check_stage(path: str, stage: StageConfig, image_size: int) -> None:
             f"{image_size}; raise that, or lower this"
         )
     optimizer = stage.optimizer
-    if optimizer.name == "adam" and optimizer.weight_decay:
-        raise UsageError(f"{path}.optimizer.weight_decay={optimizer.weight_decay}: adam has none; use name=adamw")
     if optimizer.clip_norm == 0:
         raise UsageError(
             f"{path}.optimizer.clip_norm=0: nothing would be learned; unset it by none, or give it above 0"
         )
-    if optimizer.name == "sgd":
-        for name in ("b1", "b2"):
-            if (value := getattr(optimizer, name)) is not None:
-                raise UsageError(f"{path}.optimizer.{name}={value}: sgd has none; set momentum")
     if optimizer.schedule == "exponential" and not optimizer.final_scale:
         raise UsageError(f"{path}.optimizer.final_scale=0: schedule=exponential never gets there; give it above 0")
-    if optimizer.schedule == "one_cycle":
-        for name in ("warmup_epochs", "warmup_steps", "final_scale"):
-            if value := getattr(optimizer, name):
-                raise UsageError(f"{path}.optimizer.{name}={value}: schedule=one_cycle has its own; leave it unset")

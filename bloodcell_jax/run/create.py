@@ -12,7 +12,7 @@ import numpy as np
 
 from bloodcell_jax.augment.policies import Augmentation
 from bloodcell_jax.augment.policy_strings import parse_mix, parse_policy
-from bloodcell_jax.config import Config, ModelConfig, TrainConfig, validate
+from bloodcell_jax.config import Config, ModelConfig, TrainConfig, check_all_read, validate
 from bloodcell_jax.data.dataset import Dataset, check_learnable
 from bloodcell_jax.data.launch_cache import cached_duplicate_groups, cached_sha256, known_duplicate_groups
 from bloodcell_jax.data.loading import load_data
@@ -86,6 +86,7 @@ def check_without_data(config: Config, devices: Sequence[Any] | None = None) -> 
       UsageError: as the parts say.
     """
     validate(config)
+    check_all_read(config)
     augmentation = create_augmentation(config)
     parallel = create_parallel(config.train.backend, config.train.batch_size, devices)
     check_backend(config.train)

@@ -1,15 +1,18 @@
 """What predict and evaluate write: names that do no harm, and no file that is read, a device or another program's."""
 
+import contextlib
 import csv
 import os
 import re
 import shutil
+import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from bloodcell_jax import cli
+from bloodcell_jax.run.watch import progress
 
 NAMES = ("red", "green", "blue")
 
@@ -109,3 +112,21 @@ def test_a_folder_of_zips_says_that_a_zip_is_an_input(tmp_path, capsys):
     command = ["bloodcell", "predict", "--model=pbc_atto", f"--input={tmp_path}", f"--output={tmp_path / 'cells.csv'}"]
     assert cli.main(command) == 3
     assert re.search(r"\.zip: 1\b.*\bzip\b", capsys.readouterr().err)
+
+
+def test_sigterm_leaves_no_half_of_a_file(trained, image_folder, tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def stopped(title):
+        yield lambda done, total: done and os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(progress, "show_pass", stopped)
+    output, handler = tmp_path / "cells.csv", signal.getsignal(signal.SIGTERM)
+    output.write_text("of an earlier call")
+    before = sorted(tmp_path.rglob("*"))
+    command = ["bloodcell", "predict", f"--workdir={trained}", f"--input={image_folder}", f"--output={output}"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(command)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert sorted(tmp_path.rglob("*")) == before
+    assert output.read_text() == "of an earlier call"
+    assert signal.getsignal(signal.SIGTERM) == handler
