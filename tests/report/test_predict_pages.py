@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import bloodcell_jax as bc
+from bloodcell_jax import cli
 from bloodcell_jax.evaluate.chosen_images import GALLERY_SIZE, review_order
 from bloodcell_jax.evaluate.predict_files import predict_files
 from bloodcell_jax.evaluate.prediction_outputs import PredictionOutputs
@@ -221,3 +222,15 @@ def test_the_corrections_are_a_manifest_next_to_the_page_and_elsewhere(predict, 
     assert str(root) == str(tmp_path)
     data = check_manifest(review, elsewhere, 12, root=str(root))
     assert "slides.zip/deep/1.png" in data.ids
+
+
+def test_the_commands_of_the_review_page_repeat_how_the_model_was_used(trained, pixels, tmp_path):
+    write_images(tmp_path / "cells", pixels[:4])
+    used = [f"--workdir={trained}", "--checkpoint=last", "--tta", "--crop=24"]
+    command = ["bloodcell", "predict", *used, f"--input={tmp_path / 'cells'}", f"--output={tmp_path / 'cells.csv'}"]
+    assert cli.main([*command, "--review=2"]) == 0
+    text = Page(tmp_path / "cells.review.html").text
+    evaluates, trains = (re.search(rf"bloodcell {verb} [^\n]*", text)[0] for verb in ("evaluate", "train"))
+    for word in (f"--workdir={trained}", "--checkpoint=last", "--tta=True", "--crop=24"):
+        assert word in evaluates
+    assert "--config.data.crop=24" in trains

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from dataclasses import replace
 
 import jax
@@ -21,7 +22,7 @@ from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.robustness.corrupted import changes_of
 from bloodcell_jax.models.registry import create_model, param_shapes
 from bloodcell_jax.report.table1_page import write_table1_page
-from bloodcell_jax.table1.corrupted_test import ONE_CHAIN, one_chain
+from bloodcell_jax.table1.corrupted_test import ONE_CHAIN, corrupted_answers, one_chain
 from bloodcell_jax.table1.findings import findings
 from bloodcell_jax.table1.results import QUESTIONS, Question, comparisons_of, scores_of
 from bloodcell_jax.table1.rows import BASE, ROWS, Entry, entries
@@ -31,6 +32,7 @@ from bloodcell_jax.table1.table_data import cut, prepare_data
 from bloodcell_jax.weights import save_weights
 from bloodcell_jax.weights.catalog import CATALOG
 from bloodcell_jax.weights.info import variant_info
+from bloodcell_jax.workdir import Workdir
 
 SIDE, PLANTED = 32, 24
 
@@ -191,6 +193,23 @@ def test_each_image_has_one_corruption_that_never_changes():
     links, strength = ((1, 0.6), (2, 0.6), (2, 0.8), (3, 0.8), (3, 1.0))[level]
     expected = jax.jit(chain)(chain_key, image, links, strength)
     np.testing.assert_allclose(jax.jit(one_chain)(key, image), expected, atol=1e-6)
+
+
+def test_corrupted_answers_are_kept_for_one_model_alone(trained, cells, tmp_path):
+    run = Workdir(shutil.copytree(trained, tmp_path / "run"))
+    dataset, path = load_data(DataConfig(source=f"npz:{cells}", image_size=32)), tmp_path / "kept.json"
+
+    def answers():
+        return corrupted_answers(path, run, ONE_CHAIN, dataset, np.arange(8))
+
+    asked = answers()
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps(kept | {"predicted": [[(row[0] + 1) % 3] for row in kept["predicted"]]}))
+    np.testing.assert_array_equal(answers(), (asked + 1) % 3)
+    # A model of the same step, which answers otherwise to the images as they are.
+    predictions = run.evaluation("test").predictions
+    predictions.write_text(predictions.read_text().replace("0.", "0.0", 1))
+    np.testing.assert_array_equal(answers(), asked)
 
 
 def test_scores_over_several_passes():
