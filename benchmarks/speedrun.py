@@ -54,7 +54,7 @@ flags.DEFINE_string("config", "pbc_48px", "configuration of our side, as in trai
 flags.DEFINE_float("target", 0.95, "validation accuracy", lower_bound=0, upper_bound=1)
 flags.DEFINE_integer("seeds", 5, "runs of each side", lower_bound=1)
 flags.DEFINE_float("epochs", 10.0, "length of our runs: the learning rate falls to 0 at the end", lower_bound=0.1)
-flags.DEFINE_float("torch_epochs", 20.0, "the same of the other side's runs", lower_bound=0.1)
+flags.DEFINE_float("torch_epochs", 30.0, "the same of the other side's runs", lower_bound=0.1)
 flags.DEFINE_integer("image_size", 48, "side of the images of both sides in pixels")
 flags.DEFINE_integer("batch_size", 128, "images of a step of ours")
 flags.DEFINE_integer("torch_batch_size", 32, "images of a step of the other side")
