@@ -189,30 +189,6 @@ def test_sources(here, capsys, source, code, words):
         (["--config.train.ema_decay=1"], ["ema_decay=1", "0.999"]),
         (["--config.stages[0].optimizer.clip_norm=0"], ["stages[0].optimizer.clip_norm=0", "none"]),
         (["--config.data.sampler_redraw=true"], ["sampler_redraw=True", "sampler=under", "natural"]),
-        (["--config.data.sampler_power=0.9"], ["sampler_power=0.9", "sampler=power", "natural", "0.5"]),
-        (["--config.train.focal_gamma=1"], ["train.focal_gamma=1", "loss=focal", "cross_entropy", "2.0"]),
-        (["--config.train.class_weights_beta=0.9"], ["class_weights_beta=0.9", "class_weights=effective", "none"]),
-        (["--config.stages[0].optimizer.momentum=0.8"], ["stages[0].optimizer.momentum=0.8", "name=sgd", "adamw"]),
-        (
-            ["--config.stages[0].optimizer.plateau_patience=3"],
-            ["plateau_patience=3", "schedule=plateau", "cosine", "5"],
-        ),
-        (
-            ["--config.stages[0].optimizer.name=sgd", "--config.stages[0].optimizer.b1=0.8"],
-            ["b1=0.8", "adamw or adam or lion or muon", "is sgd", "none"],
-        ),
-        (
-            ["--config.stages[0].optimizer.name=adam", "--config.stages[0].optimizer.weight_decay=0.1"],
-            ["weight_decay=0.1", "adamw", "is adam;", "0.0"],
-        ),
-        (
-            ["--config.stages[0].optimizer.schedule=constant", "--config.stages[0].optimizer.final_scale=0.1"],
-            ["final_scale=0.1", "cosine or linear or exponential or plateau", "is constant"],
-        ),
-        (
-            ["--config.stages[0].optimizer.schedule=one_cycle", "--config.stages[0].optimizer.warmup_steps=4"],
-            ["warmup_steps=4", "is one_cycle", "none"],
-        ),
         (["--config.model.variant=convnext_atoo"], ["convnext_atoo", "convnext_atto,"]),
         (["--config.data.splits=(0.5,0.1,0.1)"], ["config.data.splits=(0.5, 0.1, 0.1)", " 1"]),
         (["--config.seed=-1"], ["config.seed=-1", " 0"]),

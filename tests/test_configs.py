@@ -1,7 +1,11 @@
 """The configurations of the library are valid, and their docstrings are true."""
 
+import os
 import re
 import runpy
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +31,19 @@ ARGUMENTS |= {"report_table1": tuple(REPORT["ROWS"]), "fine_tune": tuple(RECIPES
 def test_all_are_listed_here():
     # adapt needs a trained run: tests/run/test_adapt.py.
     assert {path.stem for path in FOLDER.glob("[a-z]*.py")} == set(ARGUMENTS) | {"adapt"}
+
+
+def test_a_package_takes_the_configurations_beside_it_though_another_one_is_installed(tmp_path):
+    ignored = shutil.ignore_patterns("__pycache__", "pretrained")
+    shutil.copytree(FOLDER.parent / "bloodcell_jax", tmp_path / "bloodcell_jax", ignore=ignored)
+    (tmp_path / "configs").mkdir()
+    shutil.copy(FOLDER / "quickstart.py", tmp_path / "configs" / "mine.py")
+    program = "from bloodcell_jax.cli.config_flags import shipped; print(*shipped())"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "mine\n", done.stderr
 
 
 @pytest.mark.parametrize(("name", "argument"), [(name, a) for name, many in ARGUMENTS.items() for a in many])

@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import importlib.util
 import re
 import runpy
 import types
@@ -86,10 +85,9 @@ def shipped() -> list[str]:
 
 def _shipped_folder() -> Path:
     """Return the folder of the configurations: installed as bloodcell_jax.configs, beside the package in a checkout."""
-    installed = importlib.util.find_spec("bloodcell_jax.configs")
-    if installed is not None and installed.origin is not None:
-        return Path(installed.origin).parent
-    return Path(__file__).parents[2] / "configs"
+    package = Path(__file__).parents[1]
+    # By path: an editable install answers an import with the configurations of its own checkout, whichever runs.
+    return next(folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,6 +47,7 @@ def test_waiting_before_a_checkpoint_is_of_no_line(run_of):
 def test_mfu_counts_every_view_of_the_consistency_loss(run_of):
     def with_views(config):
         config.augment.policy = "d4|augmix"
+        config.augment.block = 2
         config.train.jsd = 12.0
 
     plain, views = (run_of(change) for change in (lambda config: None, with_views))
