@@ -7,11 +7,11 @@ training and 1,704 val images of the PBC dataset (Acevedo et al. 2020). The data
 images of one patient may be in both splits, and scores on new patients will be lower.
 
 On corrupted val images (docs/robustness.md) the balanced accuracy was 0.960 under blood96-c and 0.867 under chains, the
-means over all corruptions and severities; `pbc_48px`, with mild augmentation, has 0.875 and 0.537. The policy holds
+means over all corruptions and severities; at 48 px with mild augmentation it was 0.875 and 0.537. The policy holds
 operations that are like those of both suites, so these scores say less than those of a policy without them.
 
 On 299 cells of another laboratory, of four of the classes, the balanced accuracy was 0.460, and 0.759 if the answer
-had to be one of the four (`pbc_48px`: 0.170 and 0.317). No choice was made by these cells.
+had to be one of the four (48 px, mild: 0.170 and 0.317). No choice was made by these cells.
 
 The library comes with the model of this run, in half precision: `pbc_atto`.
 
