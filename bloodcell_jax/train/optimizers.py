@@ -10,7 +10,7 @@ import optax
 from bloodcell_jax.config import OptimizerConfig
 from bloodcell_jax.train.freezing import decay_mask
 from bloodcell_jax.train.layer_decay import Distances, scale_by_layer
-from bloodcell_jax.train.muon import scale_by_muon
+from bloodcell_jax.train.muon import as_matrix, scale_by_muon
 from bloodcell_jax.train.plateaus import scale_by_rate_scale
 
 
@@ -27,23 +27,30 @@ def _sgd(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Muon (K. Jordan 2024) for the matrices of the blocks, Adam for the rest: vectors, convolutions and the head.
+    """Muon (K. Jordan 2024) for the matrices between stem and head, Adam for the rest, such as depthwise kernels.
 
-    Its updates are scaled to the size of Adam's (J. Liu et al. 2025, arXiv:2502.16982, section 2.2), so that one
-    learning rate and one weight decay serve both.
+    A convolution's kernel is the matrix that its windows are multiplied by, as in Jordan's own networks. The updates of
+    matrices are scaled to the size of Adam's (J. Liu et al. 2025, arXiv:2502.16982, section 2.2), so that one learning
+    rate and one weight decay serve both.
     """
     beta = 0.95 if config.b1 is None else config.b1
     orthogonal = scale_by_muon(beta, jnp.dtype(config.moment_dtype))
-    matrices = optax.chain(orthogonal, optax.stateless_with_tree_map(lambda x, _: 0.2 * max(jnp.shape(x)) ** 0.5 * x))
+    matrices = optax.chain(orthogonal, optax.stateless_with_tree_map(_scale_as_adam))
     return optax.partition({"matrix": matrices, "rest": _adam(config)}, _kinds)
 
 
 def _kinds(leaves: dict[str, Any]) -> dict[str, str]:
     """Return which part of Muon updates each leaf by its path."""
-    return {
-        path: "matrix" if len(leaf.shape) == 2 and not path.startswith("head/") else "rest"
-        for path, leaf in leaves.items()
-    }
+    return {path: "matrix" if _is_inner_matrix(path, leaf.shape) else "rest" for path, leaf in leaves.items()}
+
+
+def _is_inner_matrix(path: str, shape: tuple[int, ...]) -> bool:
+    is_depthwise = len(shape) == 4 and shape[2] == 1
+    return len(shape) > 1 and not is_depthwise and not path.startswith(("head/", "stem_conv/"))
+
+
+def _scale_as_adam(update: jax.Array, _: Any) -> jax.Array:
+    return 0.2 * max(as_matrix(update).shape) ** 0.5 * update
 
 
 def updates_made(opt_state: Any) -> jax.Array:

@@ -2,14 +2,16 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax.contrib
 import pytest
 
-from bloodcell_jax.train.muon import orthogonalize, scale_by_muon
+from bloodcell_jax.train.muon import as_matrix, orthogonalize, scale_by_muon
 
 SHAPES = ((40, 160), (160, 40), (96, 96), (1, 7), (5, 1))
+CONVOLUTIONS = ((3, 3, 8, 16), (2, 2, 4, 32))
 
 
 def matrix(shape: tuple[int, int], *, condition: float = 10.0, seed: int = 0) -> np.ndarray:
@@ -17,6 +19,11 @@ def matrix(shape: tuple[int, int], *, condition: float = 10.0, seed: int = 0) ->
     rng, size = np.random.default_rng(seed), min(shape)
     left, right = (np.linalg.qr(rng.standard_normal((side, size)))[0] for side in shape)
     return (left * np.geomspace(1.0, 1.0 / condition, size)) @ right.T
+
+
+def gradient(kernel: jax.Array, *, seed: int) -> jax.Array:
+    found = matrix(as_matrix(kernel).shape, seed=seed)
+    return jnp.asarray(found, jnp.float32).reshape(kernel.shape)
 
 
 def of_optax(x: np.ndarray) -> np.ndarray:
@@ -50,15 +57,20 @@ def test_a_matrix_of_zeros_stays_zero_and_one_of_low_rank_finite():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_updates_and_state_are_those_of_optax(dtype):
-    params = {f"kernel_{i}": jnp.zeros(shape) for i, shape in enumerate(SHAPES)}
+    params = {f"kernel_{i}": jnp.zeros(shape) for i, shape in enumerate(SHAPES + CONVOLUTIONS)}
     ours = scale_by_muon(0.95, dtype)
-    axes = dict.fromkeys(params, optax.contrib.MuonDimensionNumbers())
+    axes = {
+        name: optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
+        if kernel.ndim == 4
+        else optax.contrib.MuonDimensionNumbers()
+        for name, kernel in params.items()
+    }
     peer = optax.contrib.scale_by_muon(beta=0.95, mu_dtype=dtype, weight_dimension_numbers=axes)
     state: Any
     peer_state: Any
     state, peer_state = ours.init(params), peer.init(params)
     for step in range(3):
-        gradients = {name: jnp.asarray(matrix(zeros.shape, seed=step), jnp.float32) for name, zeros in params.items()}
+        gradients = {name: gradient(zeros, seed=step) for name, zeros in params.items()}
         updates, state = ours.update(gradients, state)
         expected, peer_state = peer.update(gradients, peer_state)
         for name in params:

@@ -1,12 +1,17 @@
 """Update rules and schedules by their published formulas, written out in numpy."""
 
 import dataclasses
+import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from bloodcell_jax.config import OptimizerConfig
+from bloodcell_jax.models.network import leaves_by_path
+from bloodcell_jax.models.registry import create_model, param_shapes
 from bloodcell_jax.train.optimizers import OPTIMIZERS, create_optimizer
 from bloodcell_jax.train.schedules import SCHEDULES, create_schedule
 
@@ -47,6 +52,20 @@ def test_an_update_rule(name, rule, decay):
             expected = -RATE * (direction + (decay * p if key.endswith("kernel") else 0))
             np.testing.assert_allclose(updates[key], expected, rtol=1e-4, atol=1e-6)
             params[key] = p + expected
+
+
+@pytest.mark.parametrize("variant", ["test_convnext2", "custom_cnn"])
+def test_muon_updates_the_matrices_between_stem_and_head(variant):
+    """Kernels of convolutions are such matrices, those of depthwise convolutions are not."""
+    leaves = leaves_by_path(param_shapes(create_model(variant, 8), 32))
+    config = OptimizerConfig(name="muon")
+    optimizer = create_optimizer(config, create_schedule(config, steps=10, steps_per_epoch=1))
+    parts = optax.tree.get_all_with_path(jax.eval_shape(optimizer.init, leaves), "mu")
+    momentum = next(mu for path, mu in parts if path[-1].tuple_name == "MuonState")
+    found = {path for path, leaf in momentum.items() if not isinstance(leaf, optax.MaskedNode)}
+    kernels = {path for path, leaf in leaves.items() if len(leaf.shape) > 1}
+    assert found == {path for path in kernels if not re.match(r"head/|stem_conv/|.*/depthwise/", path)}
+    assert len(found) >= 8
 
 
 def test_muon_makes_the_updates_of_matrices_orthogonal_and_as_large_as_adam_s():
