@@ -1,4 +1,4 @@
-"""The model that comes with the library, made from a run, and what rounding it to half precision costs.
+"""A model that comes with the library, made from a run, and what rounding it to half precision costs.
 
     python benchmarks/shipped_model.py --workdir=runs/pbc --output=bloodcell_jax/pretrained/pbc_atto.safetensors \\
         --results=benchmarks/results/pbc-atto.json
@@ -10,7 +10,7 @@ one machine, and `--view` in place of what the run saw of its files: they were c
 without this, `predict` would warn of PBC's own files. The same run on the same machine gives the same bytes.
 
 Then val is answered twice, by the run and by the file that was written. The results hold both scores, and the section
-between the marks of the card, `README.md` beside the model, is written anew from them. The suites of corruptions in it
+between the model's marks in the card, `README.md` beside it, is written anew from them. The suites of corruptions in it
 are those that `evaluate --suite` left in the workdir: of the run, before rounding.
 """
 
@@ -59,7 +59,7 @@ flags.DEFINE_list("view", ["360", "200"], "shorter side of the published files, 
 flags.DEFINE_string("licence", "CC-BY-4.0", "license of the weights")
 
 MOST_BYTES = 8_000_000
-BEGIN, END = "<!-- scores: written by benchmarks/shipped_model.py -->", "<!-- end of scores -->"
+BEGIN, END = "<!-- scores of {}: written by benchmarks/shipped_model.py -->", "<!-- end of scores of {} -->"
 # What the card shows of both, and what the results keep besides.
 _SHOWN = ("accuracy", "balanced_accuracy", "f1_macro", "nll", "ece")
 _KEPT = (*_SHOWN, "accuracy_ci95", "f1_macro_ci95", "per_class", "confusion_matrix")
@@ -154,10 +154,11 @@ def section(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_section(card: Path, text: str) -> None:
-    """Replace what stands between the marks of the card."""
-    before, rest = card.read_text("utf-8").split(BEGIN)
-    card.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}", "utf-8")
+def write_section(card: Path, name: str, text: str) -> None:
+    """Replace what stands between the marks of a model in the card."""
+    begin, end = BEGIN.format(name), END.format(name)
+    before, rest = card.read_text("utf-8").split(begin)
+    card.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.split(end)[1]}", "utf-8")
 
 
 def main(_: list[str]) -> None:
@@ -183,7 +184,7 @@ def main(_: list[str]) -> None:
     text = section(results)
     print(text)
     if (card := output.with_name("README.md")).exists():
-        write_section(card, text)
+        write_section(card, output.stem, text)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from bloodcell_jax.models.convnext import Block, DepthwiseConv
+from bloodcell_jax.models.convolution import Conv
 from bloodcell_jax.models.dense import Dense, PatchConv
 from bloodcell_jax.models.network import Network, leaves_by_path
 from bloodcell_jax.models.norms import GlobalResponseNorm, LayerNorm
@@ -17,6 +18,7 @@ MATRIX, DEPTHWISE, NORM, BLOCK = "matrix products", "depthwise", "norms", "block
 _KINDS: dict[type[nn.Module], str] = {
     nn.Dense: MATRIX,
     nn.Conv: MATRIX,
+    Conv: MATRIX,
     Dense: MATRIX,
     PatchConv: MATRIX,
     DepthwiseConv: DEPTHWISE,

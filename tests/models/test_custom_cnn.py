@@ -1,8 +1,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from flax import linen as nn
 
 from bloodcell_jax.models import create_model
+from bloodcell_jax.models.custom_cnn import _halve
 
 
 def drawn(model):
@@ -36,3 +39,16 @@ def test_dropout_follows_each_example_s_key():
     train = jax.jit(lambda x, k: model.apply(variables, x, train=True, keys=k)[0])
     np.testing.assert_allclose(train(images[::-1], keys[::-1])[::-1], train(images, keys), atol=1e-5)
     assert abs(train(images, keys[::-1]) - train(images, keys)).max() > 1e-3
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 6, 3), (1, 7, 5, 2)])
+def test_a_map_is_halved_by_the_maximum_of_windows(shape):
+    """As flax's max pooling does, gradient and what is cut off included."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape, np.float32)
+    pool = lambda x: nn.max_pool(x, (2, 2), (2, 2))  # noqa: E731
+    expected, backward = jax.vjp(pool, x)
+    found, ours = jax.vjp(_halve, x)
+    np.testing.assert_array_equal(found, expected)
+    cotangent = rng.standard_normal(expected.shape, np.float32)
+    np.testing.assert_array_equal(ours(cotangent)[0], backward(cotangent)[0])

@@ -1,4 +1,4 @@
-"""The model that comes with the library: it is whole, is found by its name, and predicts as its card says."""
+"""The models that come with the library: they are whole, are found by name, and predict as their card says."""
 
 import configparser
 import csv
@@ -29,67 +29,77 @@ from bloodcell_jax.weights.named_models import find_model
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
 FILE = SHIPPED["pbc_atto"]
-RESULTS = json.loads((ROOT / "benchmarks" / "results" / "pbc-atto.json").read_text())
+CARD = FILE.with_name("README.md")
+RESULTS = {
+    name: json.loads((ROOT / "benchmarks" / "results" / f"{name.replace('_', '-')}.json").read_text())
+    for name in SHIPPED
+}
+for_every_model = pytest.mark.parametrize("name", SHIPPED)
 
 
-def test_the_file_is_the_one_that_was_measured():
-    content = FILE.read_bytes()
-    assert len(content) == RESULTS["bytes"] <= 8_000_000
-    assert hashlib.sha256(content).hexdigest() == RESULTS["sha256"]
-    tensors = {name: tensor for name, tensor in load_file(FILE).items() if not name.startswith(PREFIX)}
+@for_every_model
+def test_the_file_is_the_one_that_was_measured(name):
+    content = SHIPPED[name].read_bytes()
+    assert len(content) == RESULTS[name]["bytes"] <= 8_000_000
+    assert hashlib.sha256(content).hexdigest() == RESULTS[name]["sha256"]
+    tensors = {name: tensor for name, tensor in load_file(SHIPPED[name]).items() if not name.startswith(PREFIX)}
     assert {tensor.dtype for tensor in tensors.values()} == {np.dtype(np.float16)}
 
 
-def test_it_says_what_a_prediction_and_a_license_need():
-    record, info = read_model_info(FILE)
+@for_every_model
+def test_it_says_what_a_prediction_and_a_license_need(name):
+    (record, info), results = read_model_info(SHIPPED[name]), RESULTS[name]
     assert record.config.data.class_names == info.class_names == CLASS_NAMES
-    assert (info.licence, record.step) == ("CC-BY-4.0", RESULTS["step"])
+    assert (info.licence, record.step) == ("CC-BY-4.0", results["step"])
     assert "Acevedo" in info.source
     assert not any(mark in info.source for mark in ("zip:", "/tmp", "folder:"))
     assert record.view == {"shorter_side": 360, "side": 200}  # PBC's published files fit it, without a warning.
     calibration = record.calibration
-    assert (calibration.examples, len(calibration.reference.features)) == (RESULTS["val"]["n"], RESULTS["features"])
+    assert (calibration.examples, len(calibration.reference.features)) == (results["val"]["n"], results["features"])
     right = 1 - calibration.errors / calibration.examples
-    assert right == pytest.approx(RESULTS["val"]["file"]["accuracy"], abs=1e-9)
+    assert right == pytest.approx(results["val"]["file"]["accuracy"], abs=1e-9)
     assert record.metrics["val/accuracy"] == pytest.approx(right, abs=1e-9)
 
 
-def test_its_card_states_the_numbers_that_were_measured():
-    card = FILE.with_name("README.md").read_text()
-    measured = RESULTS["val"]
-    for name in ("accuracy", "balanced_accuracy", "f1_macro"):
-        assert f"| {measured['file'][name]:.4f} | {measured['run'][name]:.4f} |" in card
-    for name, scores in measured["file"]["per_class"].items():
-        assert f"| {name} | {scores['support']} | {scores['recall']:.3f} |" in card
+@for_every_model
+def test_its_card_states_the_numbers_that_were_measured(name):
+    card = CARD.read_text().split(f"<!-- scores of {name}:")[1].split(f"<!-- end of scores of {name}")[0]
+    measured = RESULTS[name]["val"]
+    for score in ("accuracy", "balanced_accuracy", "f1_macro"):
+        assert f"| {measured['file'][score]:.4f} | {measured['run'][score]:.4f} |" in card
+    for class_name, scores in measured["file"]["per_class"].items():
+        assert f"| {class_name} | {scores['support']} | {scores['recall']:.3f} |" in card
 
 
-def test_it_is_installed_with_its_card():
+def test_they_are_installed_with_their_card():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     patterns = config["options.package_data"]["bloodcell_jax.pretrained"].split(", ")
-    assert all(any(path.match(pattern) for pattern in patterns) for path in (FILE, FILE.with_name("README.md")))
+    assert all(any(path.match(pattern) for pattern in patterns) for path in (*SHIPPED.values(), CARD))
 
 
-def test_predict_takes_it_by_its_name(tmp_path, monkeypatch):
+@for_every_model
+def test_predict_takes_it_by_its_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.mkdir("images")
     images, _ = draw_cells(3, size=96)
     noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
-    for name, image in zip("abc", [*images[:2], noise], strict=True):
-        Image.fromarray(image).save(f"images/{name}.png")
-    assert cli.main(["bloodcell", "predict", "--model=pbc_atto", "--input=images", "--output=cells.csv"]) == 0
+    for letter, image in zip("abc", [*images[:2], noise], strict=True):
+        Image.fromarray(image).save(f"images/{letter}.png")
+    assert cli.main(["bloodcell", "predict", f"--model={name}", "--input=images", "--output=cells.csv"]) == 0
     rows = list(csv.DictReader(Path("cells.csv").read_text().splitlines()))
     assert [row["file"] for row in rows] == ["a.png", "b.png", "c.png"]
     for row in rows:
-        probabilities = [float(row[name]) for name in CLASS_NAMES]
+        probabilities = [float(row[class_name]) for class_name in CLASS_NAMES]
         assert sum(probabilities) == pytest.approx(1, abs=1e-5)
         assert row["predicted"] == CLASS_NAMES[int(np.argmax(probabilities))]
     assert rows[2]["known"] == "false"
 
 
-def test_python_takes_it_by_its_name():
-    classifier = bc.Classifier.from_pretrained("pbc_atto")
-    assert (classifier.class_names, classifier.workdir, classifier.file) == (CLASS_NAMES, None, FILE)
+@for_every_model
+def test_python_takes_it_by_its_name(name):
+    classifier = bc.Classifier.from_pretrained(name)
+    assert (classifier.class_names, classifier.workdir, classifier.file) == (CLASS_NAMES, None, SHIPPED[name])
     with pytest.raises(UsageError, match="pbc_atto"):
         bc.Classifier.from_pretrained("pbc_tiny")
 
@@ -166,12 +176,13 @@ def test_a_misspelt_name_is_answered_with_those_there_are(tmp_path, monkeypatch)
     assert find_model("runs/pbc_ato") == Path("runs/pbc_ato")
 
 
+@for_every_model
 @pytest.mark.real
 @pytest.mark.skipif(not (DATA / "pbc96.zip").exists(), reason="no real cells in ../shared/data")
-def test_its_accuracy_on_real_cells_is_the_one_of_its_card(tmp_path):
-    command = ["bloodcell", "evaluate", "--model=pbc_atto", f"--source=zip:{DATA / 'pbc96.zip'}", "--split=val"]
+def test_its_accuracy_on_real_cells_is_the_one_of_its_card(name, tmp_path):
+    command = ["bloodcell", "evaluate", f"--model={name}", f"--source=zip:{DATA / 'pbc96.zip'}", "--split=val"]
     assert cli.main([*command, f"--output={tmp_path / 'val'}", "--explain=0"]) == 0
-    metrics, expected = json.loads((tmp_path / "val" / "metrics.json").read_text()), RESULTS["val"]
+    metrics, expected = json.loads((tmp_path / "val" / "metrics.json").read_text()), RESULTS[name]["val"]
     assert metrics["n"] == expected["n"]
     # An answer or two may turn on another processor.
     assert metrics["accuracy"] == pytest.approx(expected["file"]["accuracy"], abs=2.5 / expected["n"])
