@@ -63,6 +63,12 @@ BASELINE = {
 }
 # Muon with the batch that its products need to be cheap.
 MUON = {"stages[0].optimizer.name": "muon", "stages[0].optimizer.learning_rate": 2.5e-3, "train.batch_size": 128}
+CUSTOM_CNN = {
+    "model.variant": "custom_cnn",
+    "model.drop_path": 0.0,
+    "model.layer_scale": "none",
+    "stages[0].epochs": 3.0,
+}
 
 # What a trial sets beside the baseline, by its name.
 TRIALS: dict[str, dict[str, Any]] = {
@@ -90,13 +96,9 @@ TRIALS: dict[str, dict[str, Any]] = {
     "layer scale 1e-6": {"model.layer_scale": 1e-6},
     "stem stride 2": {"model.stem_stride": 2, "stages[0].epochs": 4.0},
     "64 px": {"data.image_size": 64, "stages[0].epochs": 6.0},
-    "custom CNN": {
-        "model.variant": "custom_cnn",
-        "model.drop_path": 0.0,
-        "model.layer_scale": "none",
-        "stages[0].epochs": 3.0,
-    },
+    "custom CNN": CUSTOM_CNN,
     # The levers that gained, together.
+    "custom CNN, muon": CUSTOM_CNN | MUON,
     "muon, 18 strong operations": MUON | {"augment.policy": STRONG},
     "muon, randaugment, stain, blur, noise and JPEG": MUON
     | {"augment.policy": f"d4|randaugment:n=2,m=9|{STAIN}|{BLUR_NOISE_JPEG}"},

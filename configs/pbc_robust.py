@@ -22,29 +22,13 @@ an estimate. docs/fine_tuning.md has what was tried before.
 
 from bloodcell_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, TrainConfig, recipes
 
-# TrivialAugment draws one of its operations for each image, of any strength. The others are what microscopes, stains,
-# cameras and files do to cells, and parts that are hidden.
-POLICY = "|".join(
-    (
-        "d4",
-        "affine:degrees=180,shear=0.2,translate=0.2,zoom=0.2,p=0.5",
-        "trivialaugment",
-        "stain:scale=0.4,shift=0.05,p=0.5",
-        "gaussian_blur:sigma=0..1.5,radius=5,p=0.2",
-        "gaussian_noise:sigma=0.2,p=0.2",
-        "jpeg:quality=5..80,p=0.2",
-        "grid_mask:ratio=0.6,fill=black,p=0.1",
-        "cutout:size=0.6,fill=black,p=0.1",
-    )
-)
-
 
 def get_config(arg: str = "") -> Config:
     """Return the configuration; `arg` is not used."""
     return Config(
         data=DataConfig(image_size=64),
         model=ModelConfig(variant="convnext_atto", dtype="float32", drop_path=0.1, layer_scale=0.1),
-        augment=AugmentConfig(policy=POLICY),
+        augment=AugmentConfig(policy=recipes.robust_policy()),
         stages=recipes.from_scratch(epochs=96.0, schedule="linear", optimizer="muon", learning_rate=2.5e-3),
         train=TrainConfig(batch_size=128, label_smoothing=0.1, ema_decay=0.999, ema_warmup=True),
     )

@@ -6,6 +6,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ from bloodcell_jax.train.stages import plan_stages
 FOLDER = Path(__file__).parents[1] / "configs"
 REPORT = runpy.run_path(str(FOLDER / "report_table1.py"))
 RECIPES = runpy.run_path(str(FOLDER / "fine_tune.py"))
-ARGUMENTS = {"quickstart": [""], "pbc_scratch": [""], "pbc_48px": [""], "pbc_robust": [""], "convnext_base": [""]}
+ARGUMENTS: dict[str, Sequence[str]] = dict.fromkeys(
+    ("quickstart", "pbc_scratch", "pbc_48px", "pbc_robust", "pbc_cnn", "convnext_base"), ("",)
+)
 ARGUMENTS |= {"report_table1": tuple(REPORT["ROWS"]), "fine_tune": tuple(RECIPES["RECIPES"])}
 
 

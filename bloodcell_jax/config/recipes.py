@@ -134,3 +134,27 @@ def from_scratch(
         clip_norm=1.0,
     )
     return [StageConfig(epochs=epochs, optimizer=rule)]
+
+
+def robust_policy(*, trivialaugments: int = 1) -> str:
+    """Return the policy that makes images of one laboratory differ as those of many do.
+
+    TrivialAugment draws one of its operations for each image, of any strength (Müller and Hutter 2021,
+    arXiv:2103.10158). The others are what microscopes, stains, cameras and files do to cells, and hidden parts.
+    docs/fine_tuning.md has the trials.
+
+    Args:
+      trivialaugments: how many operations of TrivialAugment each image goes through, one after the other.
+    """
+    operations = (
+        "d4",
+        "affine:degrees=180,shear=0.2,translate=0.2,zoom=0.2,p=0.5",
+        *("trivialaugment",) * trivialaugments,
+        "stain:scale=0.4,shift=0.05,p=0.5",
+        "gaussian_blur:sigma=0..1.5,radius=5,p=0.2",
+        "gaussian_noise:sigma=0.2,p=0.2",
+        "jpeg:quality=5..80,p=0.2",
+        "grid_mask:ratio=0.6,fill=black,p=0.1",
+        "cutout:size=0.6,fill=black,p=0.1",
+    )
+    return "|".join(operations)
