@@ -115,7 +115,7 @@ def winner() -> list[StageConfig]:
 def from_scratch(
     *, epochs: float = 10.0, schedule: str = "cosine", optimizer: str = "adamw", learning_rate: float = 2e-3
 ) -> list[StageConfig]:
-    """Train everything from random weights, as ConvNeXt was trained, at a rate for batches of 64.
+    """Train everything from random weights, by default as ConvNeXt was trained, at a rate for batches of 64.
 
     AdamW with a linear warm-up, a cosine and a weight decay of 0.05 (Liu et al. 2022, arXiv:2201.03545, appendix A.1).
 
@@ -140,8 +140,8 @@ def robust_policy(*, trivialaugments: int = 1) -> str:
     """Return the policy that makes images of one laboratory differ as those of many do.
 
     TrivialAugment draws one of its operations for each image, of any strength (Müller and Hutter 2021,
-    arXiv:2103.10158). The others are what microscopes, stains, cameras and files do to cells, and hidden parts.
-    docs/fine_tuning.md has the trials.
+    arXiv:2103.10158). The other operations imitate microscopes, stains, cameras and file compression, and hide parts of
+    the cell. docs/fine_tuning.md has the trials.
 
     Args:
       trivialaugments: how many operations of TrivialAugment each image goes through, one after the other.

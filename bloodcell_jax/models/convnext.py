@@ -15,10 +15,10 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import ArrayLike
 
-from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models.activations import ACTIVATIONS
 from bloodcell_jax.models.dense import Dense, PatchConv
 from bloodcell_jax.models.depthwise import depthwise_conv
+from bloodcell_jax.models.network import check_not_empty
 from bloodcell_jax.models.norms import GlobalResponseNorm, LayerNorm
 from bloodcell_jax.models.variants import Variant
 
@@ -214,9 +214,7 @@ class ConvNeXt(nn.Module):
             options = (rates[first : first + depth], self.remat, self.scan_blocks)
             stage = Stage(variant, i, first, *options, *dtypes, name=f"stage_{i}")
             x = features[f"stage_{i}"] = stage(x, keys)
-        if 0 in x.shape:
-            height, width, least = *images.shape[1:3], 8 * self.stem_stride
-            raise UsageError(f"images of {height}x{width} pixels: too small; resize them to {least}x{least} or more")
+        check_not_empty(x, images, 8 * self.stem_stride)
         return self.pool(x), features
 
     def pool(self, x):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from bloodcell_jax.models.convolution import Conv
+from bloodcell_jax.models.network import check_not_empty
 
 WIDTHS = (32, 64, 128, 256)
 
@@ -35,7 +36,11 @@ class CustomCNN(nn.Module):
 
     @nn.compact
     def extract(self, images, *, train: bool = False, keys: jax.Array | None = None):
-        """Return the mean over the last map, float32 [n, 256], and the features before it; nothing in it is random."""
+        """Return the mean over the last map, float32 [n, 256], and the features before it; nothing in it is random.
+
+        Raises:
+          UsageError: the images are too small.
+        """
         features = {}
         conv = partial(Conv, kernel_size=(3, 3), dtype=self.dtype)
         x = features["stem"] = nn.gelu(conv(WIDTHS[0], name="stem_conv")(images.astype(self.dtype)))
@@ -44,6 +49,7 @@ class CustomCNN(nn.Module):
                 x = conv(width, name=f"stage_{i}_conv_{j}")(x)
                 x = nn.gelu(nn.GroupNorm(num_groups=8, dtype=self.dtype, name=f"stage_{i}_norm_{j}")(x))
             x = features[f"stage_{i}"] = _halve(x)
+        check_not_empty(x, images, 2 ** len(WIDTHS))
         return self.pool(x), features
 
     def pool(self, x):
@@ -65,7 +71,7 @@ def _halve(x: jax.Array) -> jax.Array:
     """Return the maximum of each 2x2 window; a row or column that is left over is cut off.
 
     The gradient of a window's maximum takes a seventh of the step if XLA:CPU finds it by `reduce_window`
-    (docs/performance_history.md). Where two pixels are equal, each gets a half of it.
+    (docs/performance_history.md). Pixels that are equal share it.
     """
     n, height, width, channels = x.shape
     h, w = height // 2, width // 2

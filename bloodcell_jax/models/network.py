@@ -5,6 +5,8 @@ from typing import Any, Protocol
 import jax
 from flax.traverse_util import flatten_dict
 
+from bloodcell_jax.errors import UsageError
+
 # Nested dicts of arrays, or of shapes.
 Params = dict[str, Any]
 # Maps of a forward pass by name; see `Network.__call__`.
@@ -68,6 +70,17 @@ class Network(Protocol):
     def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a method on given variables; Linen's."""
         ...
+
+
+def check_not_empty(features: jax.Array, images: jax.Array, least: int) -> None:
+    """Check that something is left of images [n, h, w, 3] in the last map of a network.
+
+    Raises:
+      UsageError: the images are too small; `least` is the side that is large enough.
+    """
+    if 0 in features.shape:
+        height, width = images.shape[1:3]
+        raise UsageError(f"images of {height}x{width} pixels: too small; resize them to {least}x{least} or more")
 
 
 def leaves_by_path(params: Params) -> dict[str, Any]:

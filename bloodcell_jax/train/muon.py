@@ -27,7 +27,7 @@ def scale_by_muon(beta: float, mu_dtype: Any) -> optax.GradientTransformation:
       beta: decay of the momentum.
       mu_dtype: of the momentum.
     """
-    peer = optax.contrib.scale_by_muon(beta=beta, mu_dtype=mu_dtype, weight_dimension_numbers=_as_matrices)
+    peer = optax.contrib.scale_by_muon(beta=beta, mu_dtype=mu_dtype)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, optax.contrib.MuonState]:
         del params
@@ -77,7 +77,3 @@ def _factor_of(gram: jax.Array) -> jax.Array:
 
 def _multiply(left: jax.Array, right: jax.Array) -> jax.Array:
     return jnp.matmul(left, right, precision=_PRECISION)
-
-
-def _as_matrices(leaves: Any) -> Any:
-    return jax.tree.map(lambda leaf: optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), -1), leaves)

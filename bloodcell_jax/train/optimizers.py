@@ -41,12 +41,13 @@ def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
 
 def _kinds(leaves: dict[str, Any]) -> dict[str, str]:
     """Return which part of Muon updates each leaf by its path."""
-    return {path: "matrix" if _is_inner_matrix(path, leaf.shape) else "rest" for path, leaf in leaves.items()}
+    return {path: "matrix" if is_inner_matrix(path, leaf.shape) else "rest" for path, leaf in leaves.items()}
 
 
-def _is_inner_matrix(path: str, shape: tuple[int, ...]) -> bool:
+def is_inner_matrix(path: str, shape: tuple[int, ...]) -> bool:
+    """Return whether Muon updates a leaf: a matrix, or a kernel of a convolution, between stem and head."""
     is_depthwise = len(shape) == 4 and shape[2] == 1
-    return len(shape) > 1 and not is_depthwise and not path.startswith(("head/", "stem_conv/"))
+    return len(shape) > 1 and not is_depthwise and not path.startswith(("head/", "stem_"))
 
 
 def _scale_as_adam(update: jax.Array, _: Any) -> jax.Array:

@@ -1,15 +1,17 @@
 """The stages of a run laid out over its steps."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import optax
 
 from bloodcell_jax.config import Config, StageConfig
 from bloodcell_jax.config.stage_names import unique_names
+from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models.network import Params
-from bloodcell_jax.train.freezing import Mask, trainable_mask
+from bloodcell_jax.train.freezing import Mask, partition, trainable_mask
 from bloodcell_jax.train.layer_decay import Distances, distances_from_head
-from bloodcell_jax.train.optimizers import create_optimizer
+from bloodcell_jax.train.optimizers import create_optimizer, is_inner_matrix
 from bloodcell_jax.train.packing import Joining
 from bloodcell_jax.train.schedules import create_schedule
 
@@ -48,7 +50,7 @@ def plan_stages(config: Config, params: Params, *, epoch_size: int) -> list[Trai
     """Return the stages with their durations in steps; `params` may be shapes.
 
     Raises:
-      UsageError: a stage's patterns do not fit the parameters.
+      UsageError: a stage's patterns do not fit the parameters, or it trains none that its optimizer is for.
     """
     steps_per_epoch = epoch_size / config.train.batch_size
     stages, start = [], 0
@@ -56,6 +58,8 @@ def plan_stages(config: Config, params: Params, *, epoch_size: int) -> list[Trai
     for name, stage in zip(names, config.stages, strict=True):
         steps = stage.steps or max(1, round((stage.epochs or 0) * steps_per_epoch))
         distances = None if stage.optimizer.layer_decay is None else distances_from_head(params)
+        mask = trainable_mask(params, stage.trainable)
+        _check_optimizer(name, stage, partition(params, mask)[0])
         schedule = create_schedule(stage.optimizer, steps=steps, steps_per_epoch=steps_per_epoch)
         stages.append(
             TrainingStage(
@@ -66,7 +70,7 @@ def plan_stages(config: Config, params: Params, *, epoch_size: int) -> list[Trai
                 image_size=image_size_of(config, stage),
                 schedule=schedule,
                 optimizer=create_optimizer(stage.optimizer, schedule, distances),
-                mask=trainable_mask(params, stage.trainable),
+                mask=mask,
                 distances=distances,
             )
         )
@@ -93,3 +97,13 @@ def size_warning(config: Config) -> str | None:
 def stage_of_step(stages: list[TrainingStage], step: int) -> TrainingStage:
     """Return the stage that runs `step`; the last one if the run is over."""
     return next((stage for stage in stages if step < stage.stop), stages[-1])
+
+
+def _check_optimizer(name: str, stage: StageConfig, trainable: dict[str, Any]) -> None:
+    if stage.optimizer.name == "muon" and not any(
+        is_inner_matrix(path, leaf.shape) for path, leaf in trainable.items()
+    ):
+        raise UsageError(
+            f"stage {name}: optimizer.name=muon is for matrices between stem and head, and the stage trains none; "
+            "choose adamw, which muon would leave all of its parameters to"
+        )

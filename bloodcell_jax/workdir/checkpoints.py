@@ -170,8 +170,9 @@ class Checkpoints:
         if missing or extra:
             changes = ", ".join((missing + extra)[:8])
             raise DataError(
-                f"{self.folders.of_step(step)}: does not hold this configuration's state; expected (-), found (+): "
-                f"{changes}{' ...' if len(missing + extra) > 8 else ''}"
+                f"{self.folders.of_step(step)}: does not hold the state of this configuration (another configuration "
+                "or version of the library?); finish it with what began it, or use another --workdir, or --overwrite. "
+                f"Expected (-), found (+): {changes}{' ...' if len(missing + extra) > 8 else ''}"
             )
 
     @contextlib.contextmanager

@@ -17,7 +17,6 @@ def gradients(function, images, kernel, cotangent):
     return jax.jit(lambda i, k, c: jax.vjp(function, i, k)[1](c))(images, kernel, cotangent)
 
 
-# 1 and 7 images are one part, 12 are three, 64 sixteen; 68 have no divisor from 5 to 16 and are four.
 @pytest.mark.parametrize("n", [1, 7, 12, 64, 68])
 @pytest.mark.parametrize("size", [(3, 3), (1, 5)])
 def test_it_is_xla_s_convolution_and_so_are_its_gradients(n, size):
@@ -29,6 +28,16 @@ def test_it_is_xla_s_convolution_and_so_are_its_gradients(n, size):
     found, expected = (gradients(function, images, kernel, cotangent) for function in (conv, xla_conv))
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="other platforms take the whole batch at once")
+@pytest.mark.parametrize(("n", "parts"), [(1, 1), (7, 1), (12, 3), (64, 16), (68, 4), (256, 16)])
+def test_how_many_parts_a_batch_has_on_a_cpu(n, parts):
+    """At most 16, of 4 images or more each; 68 images have no divisor from 5 to 16."""
+    images, kernel = jnp.zeros((n, 4, 4, 3)), jnp.zeros((3, 3, 3, 3))
+    program = jax.jit(lambda i, k, c: jax.vjp(lambda k: conv(i, k), k)[1](c)).lower(images, kernel, images)
+    # One convolution more is the forward pass, which the compiler drops.
+    assert program.compile().as_text().count(" convolution(") == parts
 
 
 def test_parts_in_bfloat16_are_summed_in_float32():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
 from bloodcell_jax.models.custom_cnn import _halve
 
@@ -43,7 +44,7 @@ def test_dropout_follows_each_example_s_key():
 
 @pytest.mark.parametrize("shape", [(2, 8, 6, 3), (1, 7, 5, 2)])
 def test_a_map_is_halved_by_the_maximum_of_windows(shape):
-    """As flax's max pooling does, gradient and what is cut off included."""
+    """As flax's max pooling does, what is cut off and the gradient included, where no two pixels are equal."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal(shape, np.float32)
     pool = lambda x: nn.max_pool(x, (2, 2), (2, 2))  # noqa: E731
@@ -52,3 +53,18 @@ def test_a_map_is_halved_by_the_maximum_of_windows(shape):
     np.testing.assert_array_equal(found, expected)
     cotangent = rng.standard_normal(expected.shape, np.float32)
     np.testing.assert_array_equal(ours(cotangent)[0], backward(cotangent)[0])
+
+
+def test_equal_pixels_of_a_window_share_its_gradient():
+    window = jnp.array([[3.0, 1.0], [3.0, 3.0]])[None, :, :, None]
+    gradient = jax.grad(lambda x: 6 * _halve(x).sum())(window)
+    np.testing.assert_allclose(gradient[0, :, :, 0], [[2, 0], [2, 2]])
+
+
+def test_smaller_images_than_the_network_reduces_to_nothing_are_refused():
+    """The mean over an empty map would be NaN."""
+    model = create_model("custom_cnn", 8)
+    init = lambda size: jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))  # noqa: E731
+    init(16)
+    with pytest.raises(UsageError, match=r"images of 15x15 .* to 16x16 or more"):
+        init(15)

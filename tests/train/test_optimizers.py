@@ -9,11 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from bloodcell_jax.config import OptimizerConfig
+from bloodcell_jax.config import Config, OptimizerConfig, StageConfig
+from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models.network import leaves_by_path
 from bloodcell_jax.models.registry import create_model, param_shapes
 from bloodcell_jax.train.optimizers import OPTIMIZERS, create_optimizer
 from bloodcell_jax.train.schedules import SCHEDULES, create_schedule
+from bloodcell_jax.train.stages import plan_stages
 
 RATE, DECAY = 0.1, 0.05
 
@@ -54,7 +56,7 @@ def test_an_update_rule(name, rule, decay):
             params[key] = p + expected
 
 
-@pytest.mark.parametrize("variant", ["test_convnext2", "custom_cnn"])
+@pytest.mark.parametrize("variant", ["test_convnext2", "custom_cnn", "convnext_atto_ols"])
 def test_muon_updates_the_matrices_between_stem_and_head(variant):
     """Kernels of convolutions are such matrices, those of depthwise convolutions are not."""
     leaves = leaves_by_path(param_shapes(create_model(variant, 8), 32))
@@ -64,8 +66,18 @@ def test_muon_updates_the_matrices_between_stem_and_head(variant):
     momentum = next(mu for path, mu in parts if path[-1].tuple_name == "MuonState")
     found = {path for path, leaf in momentum.items() if not isinstance(leaf, optax.MaskedNode)}
     kernels = {path for path, leaf in leaves.items() if len(leaf.shape) > 1}
-    assert found == {path for path in kernels if not re.match(r"head/|stem_conv/|.*/depthwise/", path)}
+    assert found == {path for path in kernels if not re.match(r"head/|stem_|.*/depthwise/", path)}
     assert len(found) >= 8
+
+
+@pytest.mark.parametrize("trainable", [("head.*", "!.*"), (".*bias", "!.*")])
+def test_muon_is_refused_where_it_would_be_adam(trainable):
+    stage = StageConfig(name="few", trainable=trainable, optimizer=OptimizerConfig(name="muon"))
+    shapes = param_shapes(create_model("test_convnext2", 8), 32)
+    with pytest.raises(UsageError, match=r"stage few: .*muon.* none; choose adamw"):
+        plan_stages(Config(stages=[StageConfig(), stage]), shapes, epoch_size=64)
+    stage = dataclasses.replace(stage, trainable=("head.*", "stage_3.*", "!.*"))
+    assert len(plan_stages(Config(stages=[stage]), shapes, epoch_size=64)) == 1
 
 
 def test_muon_makes_the_updates_of_matrices_orthogonal_and_as_large_as_adam_s():

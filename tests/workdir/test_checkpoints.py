@@ -79,6 +79,17 @@ def test_an_optimizer_of_several_parts_is_restored(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restored, state)
 
 
+def test_a_state_of_other_parts_is_refused_and_both_are_shown(tmp_path):
+    """Muon took fewer kernels once: a run of such a version cannot go on."""
+    before, now = ({part: {"mu": {"kernel": np.ones((3, 5), np.float32)}}} for part in ("rest", "matrix"))
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=DEVICE), now)
+    with contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints:
+        checkpoints.save(1, {"optimizer": before}, {"metrics": {}})
+        checkpoints.wait()
+        with pytest.raises(DataError, match=r"version .*--overwrite.* -\S*matrix/mu/kernel .*\+\S*rest/mu/kernel"):
+            checkpoints.restore(1, {"optimizer": like})
+
+
 def test_checksums_are_those_of_sha256sum(saved):
     check = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=saved / "12", capture_output=True)
     assert check.returncode == 0, check.stderr

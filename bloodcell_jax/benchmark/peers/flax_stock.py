@@ -84,7 +84,7 @@ def build(task: Task) -> PeerPrograms:
         raise CannotError(f"{task.name} has an overlapping stem, and this peer has a patch stem only")
     others = [name for name in OPTIMIZERS if name != "muon"]
     if task.optimizer.name not in others:
-        # Ours tells the matrices of the blocks from the rest by the paths of our own network.
+        # Ours tells the matrices between stem and head from the rest by the paths of our own network.
         raise CannotError(f"it has no optimizer {task.optimizer.name}; choose one of {', '.join(others)}")
     model = ConvNeXt(task, jnp.dtype(task.dtype))
     images = jax.random.normal(jax.random.key(task.seed), (task.batch_size, task.image_size, task.image_size, 3))
