@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from bloodcell_jax.config import OptimizerConfig
 from bloodcell_jax.train.freezing import decay_mask
@@ -50,7 +51,8 @@ def is_inner_matrix(path: str, shape: tuple[int, ...]) -> bool:
     return len(shape) > 1 and not is_depthwise and not path.startswith(("head/", "stem_"))
 
 
-def _scale_as_adam(update: jax.Array, _: Any) -> jax.Array:
+def _scale_as_adam(update: ArrayLike, _: Any) -> jax.Array:
+    update = jnp.asarray(update)
     return 0.2 * max(as_matrix(update).shape) ** 0.5 * update
 
 
