@@ -1,4 +1,4 @@
-"""A trained model, adapted to the cells of another laboratory: a run, its model.safetensors, or pbc_atto.
+"""A trained model, adapted to the cells of another laboratory: a run, its model.safetensors, or pbc_cnn.
 
 bloodcell train --config=adapt:runs/pbc --workdir=runs/other_lab --config.data.source=folder:other_lab \\
     --config.data.samples_per_class=10
@@ -34,7 +34,7 @@ def get_config(arg: str = "") -> Config:
       DataError: it is no model of a run.
     """
     if not arg:
-        raise UsageError("--config=adapt: name the model to start from, as in adapt:runs/pbc or adapt:pbc_atto")
+        raise UsageError("--config=adapt: name the model to start from, as in adapt:runs/pbc or adapt:pbc_cnn")
     workdir, named = Workdir(Path(arg).expanduser()), find_named_model(arg)
     if named is None and workdir.config.exists():
         run = workdir.read_config()

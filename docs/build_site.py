@@ -27,7 +27,7 @@ ELSEWHERE = {
     "README.md": "start.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
-    "bloodcell_jax/pretrained/README.md": "pbc_atto.md",
+    "bloodcell_jax/pretrained/README.md": "shipped_models.md",
 }
 # The target of a link or of an image, without an anchor.
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")

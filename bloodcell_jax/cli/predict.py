@@ -119,7 +119,7 @@ def _results(values: flags.FlagValues, outputs: "PredictionOutputs", predictions
 PREDICT = Verb(
     "classify images into a CSV file or JSON lines, and count them by class",
     """
-  predict --model=pbc_atto --input=slides/ --output=cells.csv
+  predict --model=pbc_cnn --input=slides/ --output=cells.csv
   predict --model=model.safetensors --input='new/*.png' --input=more.zip --output=cells.jsonl
   predict --workdir=runs/first --input=slides/ --output=cells.csv --top=3 --page=cells.html --review=40
   predict --workdir=runs/first --input=slides/ --output=- | head""",

@@ -64,7 +64,7 @@ SERVE = Verb(
     "serve a local web page and an API that classify images",
     """
   serve --workdir=runs/first
-  serve --model=pbc_atto --port=9000
+  serve --model=pbc_cnn --port=9000
   serve --workdir=runs/first --host=0.0.0.0 --max_upload_mb=1024""",
     _define_serve,
     _serve,

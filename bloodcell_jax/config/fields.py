@@ -11,9 +11,9 @@ class ModelConfig:
     variant: str = option("convnext_atto", "timm's model name (convnext_tiny, convnextv2_atto, ...) or custom_cnn")
     weights: str | None = option(
         None,
-        "a checkpoint in any published layout, the workdir of a finished run, pbc_atto, or a published name such as "
-        "convnext_base.fb_in22k_ft_in1k or hf:OWNER/NAME[@REVISION] (downloaded once); PATH#NAME takes the network "
-        "under NAME if the file holds several (both.pth#model); unset: random initialization",
+        "a checkpoint in any published layout, the workdir of a finished run, pbc_cnn or pbc_atto, or a published name "
+        "such as convnext_base.fb_in22k_ft_in1k or hf:OWNER/NAME[@REVISION] (downloaded once); PATH#NAME takes the "
+        "network under NAME if the file holds several (both.pth#model); unset: random initialization",
     )
     num_classes: int | None = option(None, "size of the head; unset: the number of classes in the data", minimum=2)
     drop_path: float = option(

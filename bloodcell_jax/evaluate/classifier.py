@@ -106,7 +106,7 @@ class Classifier:
 
     @classmethod
     def from_pretrained(cls, name: str, *, tta: bool = False) -> "Classifier":
-        """Load a model by its name: pbc_atto, which comes with the library, or hf:OWNER/NAME[@REVISION] of the hub.
+        """Load a model by its name: pbc_cnn or pbc_atto of the library, or hf:OWNER/NAME[@REVISION] of the hub.
 
         `tta` is that of `from_workdir`.
 

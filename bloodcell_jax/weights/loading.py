@@ -44,7 +44,7 @@ def load_weights(
     `class_names` is given, each class gets the head's row of its name, and only classes that the file lacks are drawn.
 
     Args:
-      path: a file, the workdir of a finished run, or a name that `find_weights` knows (pbc_atto); `PATH#NAME` takes
+      path: a file, the workdir of a finished run, or a name that `find_weights` knows (pbc_cnn); `PATH#NAME` takes
         the network under a name if the file holds several.
       model: the network, which decides the expected parameters; it is never changed.
       head_key: draws a new head; None: key 0.

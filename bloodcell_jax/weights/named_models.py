@@ -20,7 +20,7 @@ def find_model(name: Path | str) -> Path:
     path = Path(os.path.expanduser(name))
     if path.name == str(path) and not path.suffix and not os.path.lexists(path):
         raise DataError(
-            f"{name}: no such file, and no model of this name comes with the library; there is {', '.join(SHIPPED)}"
+            f"{name}: no such file, and no model of this name comes with the library; there are {', '.join(SHIPPED)}"
         )
     return path
 

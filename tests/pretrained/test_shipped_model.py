@@ -104,29 +104,31 @@ def test_python_takes_it_by_its_name(name):
         bc.Classifier.from_pretrained("pbc_tiny")
 
 
-def test_a_run_starts_from_it(tmp_path, caplog):
+@for_every_model
+def test_a_run_starts_from_it(name, tmp_path, caplog):
     """The rows of the head go by class name, here in the opposite order; the rest is the file's."""
-    size = read_model_info(FILE)[1].input_size
+    record, info = read_model_info(SHIPPED[name])
+    size = info.input_size
     images, labels = draw_cells(80, size=size)
     np.savez(tmp_path / "cells.npz", images=images, labels=labels)
     data = DataConfig(source=f"npz:{tmp_path / 'cells.npz'}", image_size=size, class_names=CLASS_NAMES[::-1])
     config = Config(
         data=data,
-        model=ModelConfig(variant="convnext_atto", weights="pbc_atto", dtype="float32", layer_scale=0.1),
+        model=replace(record.config.model, weights=name, num_classes=None),
         stages=[StageConfig(steps=1)],
     )
     run = create_run(config)
     assert "learned from images of" not in caplog.text
     resolve(replace(config, data=replace(data, image_size=2 * size)), run.dataset, run.weights_info)
-    assert f"pbc_atto: learned from images of {size} px, and sees {2 * size} px" in caplog.text
+    assert f"{name}: learned from images of {size} px, and sees {2 * size} px" in caplog.text
     assert (run.weights_info.class_names, run.weights_info.licence) == (CLASS_NAMES, "CC-BY-4.0")
-    loaded = bc.load_weights("pbc_atto", run.model, class_names=run.dataset.class_names)
-    loaded, stored = (flatten_dict(params, sep="/") for params in (loaded, read_model_file(FILE)[0]))
+    loaded = bc.load_weights(name, run.model, class_names=run.dataset.class_names)
+    loaded, stored = (flatten_dict(params, sep="/") for params in (loaded, read_model_file(SHIPPED[name])[0]))
     assert loaded.keys() == stored.keys()
     order = [CLASS_NAMES.index(name) for name in run.dataset.class_names]
-    for name, leaf in stored.items():
-        expected = leaf[..., order] if name.startswith("head/") else leaf
-        np.testing.assert_array_equal(loaded[name], expected)
+    for path, leaf in stored.items():
+        expected = leaf[..., order] if path.startswith("head/") else leaf
+        np.testing.assert_array_equal(loaded[path], expected)
 
 
 def test_a_file_of_the_same_name_is_refused_and_both_are_shown(tmp_path, monkeypatch, capsys):
@@ -147,14 +149,15 @@ def test_a_file_of_the_same_name_is_refused_and_both_are_shown(tmp_path, monkeyp
         bc.read_weights_info(tmp_path / "pbc_atto")
 
 
-def test_a_run_of_the_same_name_is_refused_by_adapt(tmp_path, monkeypatch):
+@for_every_model
+def test_a_run_of_the_same_name_is_refused_by_adapt(name, tmp_path, monkeypatch):
     get_config = runpy.run_path(str(ROOT / "configs" / "adapt.py"))["get_config"]
     monkeypatch.chdir(tmp_path)
-    assert get_config("pbc_atto").data.image_size == read_model_info(FILE)[0].config.data.image_size
-    os.mkdir("pbc_atto")
-    Path("pbc_atto/config.json").write_text("{}")
+    assert get_config(name).data.image_size == read_model_info(SHIPPED[name])[0].config.data.image_size
+    os.mkdir(name)
+    Path(name, "config.json").write_text("{}")
     with pytest.raises(UsageError, match="comes with the library"):
-        get_config("pbc_atto")
+        get_config(name)
 
 
 @pytest.mark.parametrize("workdir", ["pbc_atto", "pbc_atto/first"])
@@ -169,7 +172,7 @@ def test_a_run_from_it_may_not_hide_it(workdir, tmp_path, monkeypatch):
 
 def test_a_misspelt_name_is_answered_with_those_there_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="pbc_atto"):
+    with pytest.raises(DataError, match=", ".join(SHIPPED)):
         find_model("pbc_ato")
     with pytest.raises(DataError, match="pbc_atto"):
         bc.read_weights_info("pbc_ato")
