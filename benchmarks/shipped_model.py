@@ -154,6 +154,17 @@ def section(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def check_marks(card: Path, name: str) -> None:
+    """Check that a card has the marks of a model.
+
+    Raises:
+      UsageError: it does not have each of them once.
+    """
+    marks, text = [mark.format(name) for mark in (BEGIN, END)], card.read_text("utf-8")
+    if any(text.count(mark) != 1 for mark in marks):
+        raise UsageError(f"{card}: give it these two lines once, where the scores shall stand: {' and '.join(marks)}")
+
+
 def write_section(card: Path, name: str, text: str) -> None:
     """Replace what stands between the marks of a model in the card."""
     begin, end = BEGIN.format(name), END.format(name)
@@ -165,6 +176,8 @@ def main(_: list[str]) -> None:
     """Write the model, the results and the section of the card."""
     logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells of every file that it opens.
     output = Path(FLAGS.output)
+    if (card := output.with_name("README.md")).exists():
+        check_marks(card, output.stem)
     classifier = Classifier.from_workdir(FLAGS.workdir)
     dataset = load_examples(classifier, None, {})
     with tempfile.TemporaryDirectory() as folder:
@@ -183,7 +196,7 @@ def main(_: list[str]) -> None:
     Path(FLAGS.results).write_text(json.dumps(results, indent=2) + "\n", "utf-8")
     text = section(results)
     print(text)
-    if (card := output.with_name("README.md")).exists():
+    if card.exists():
         write_section(card, output.stem, text)
 
 
