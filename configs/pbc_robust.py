@@ -17,8 +17,8 @@ The library comes with the model of this run, in half precision: `pbc_atto`.
 
 The 96 epochs took 92 minutes on two x86-64 cores, of which other programs used a part for half of the time (jax 0.10.2,
 float32). Where nothing else ran it made 240 to 270 images/s, so two free cores should need 71 to 80 minutes, which is
-an estimate. Muon left the kernels of the downsampling to Adam then. `pbc_cnn` is more accurate,
-if the network may be another than ConvNeXt. docs/fine_tuning.md has all trials.
+an estimate. Muon left the kernels of the downsampling to Adam then. `pbc_cnn` is more accurate, if the network may be
+another than ConvNeXt. docs/fine_tuning.md has all trials.
 """
 
 from bloodcell_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, TrainConfig, recipes

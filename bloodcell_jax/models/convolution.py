@@ -46,8 +46,8 @@ def _cpu_kernel_gradient(images: jax.Array, kernel: jax.Array, cotangent: jax.Ar
     n = len(images)
     parts = max((p for p in range(1, _MOST_PARTS + 1) if n % p == 0 and n >= p * _FEWEST_IMAGES), default=1)
     gradients = [
-        _kernel_gradient(*part).astype(jnp.float32)
-        for part in zip(jnp.split(images, parts), [kernel] * parts, jnp.split(cotangent, parts), strict=True)
+        _kernel_gradient(part, kernel, part_cotangent).astype(jnp.float32)
+        for part, part_cotangent in zip(jnp.split(images, parts), jnp.split(cotangent, parts), strict=True)
     ]
     return sum(gradients[1:], gradients[0]).astype(kernel.dtype)
 

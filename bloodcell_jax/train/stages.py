@@ -59,7 +59,8 @@ def plan_stages(config: Config, params: Params, *, epoch_size: int) -> list[Trai
         steps = stage.steps or max(1, round((stage.epochs or 0) * steps_per_epoch))
         distances = None if stage.optimizer.layer_decay is None else distances_from_head(params)
         mask = trainable_mask(params, stage.trainable)
-        _check_optimizer(name, stage, partition(params, mask)[0])
+        if stage.optimizer.name == "muon":
+            _check_muon(name, partition(params, mask)[0])
         schedule = create_schedule(stage.optimizer, steps=steps, steps_per_epoch=steps_per_epoch)
         stages.append(
             TrainingStage(
@@ -99,10 +100,8 @@ def stage_of_step(stages: list[TrainingStage], step: int) -> TrainingStage:
     return next((stage for stage in stages if step < stage.stop), stages[-1])
 
 
-def _check_optimizer(name: str, stage: StageConfig, trainable: dict[str, Any]) -> None:
-    if stage.optimizer.name == "muon" and not any(
-        is_inner_matrix(path, leaf.shape) for path, leaf in trainable.items()
-    ):
+def _check_muon(name: str, trainable: dict[str, Any]) -> None:
+    if not any(is_inner_matrix(path, leaf.shape) for path, leaf in trainable.items()):
         raise UsageError(
             f"stage {name}: optimizer.name=muon is for matrices between stem and head, and the stage trains none; "
             "choose adamw, which muon would leave all of its parameters to"
