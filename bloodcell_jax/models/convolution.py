@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-# The most parts of a batch, and the fewest images of a part. XLA:CPU lays out all windows of its images in memory for
-# the kernel's gradient: for 128 images of 48x48x32 it takes 2.0 times as long as for 16 parts of 8, on one core
-# (docs/performance_history.md).
-_MOST_PARTS, _FEWEST_IMAGES = 16, 4
+# The most memory that all windows of a part take, and the most parts. For the kernel's gradient, XLA:CPU lays out all
+# windows of its images in memory: for 128 images of 48x48x32, it takes 122 ms in 16 parts of 21 MB and 59 ms in 32 of
+# 10.6 MB, on one core (docs/performance_history.md). Each part is a convolution more in the program.
+_MOST_WINDOW_BYTES, _MOST_PARTS = 11 * 2**20, 64
 
 
 @jax.custom_vjp
@@ -43,13 +43,18 @@ def _kernel_gradient(images: jax.Array, kernel: jax.Array, cotangent: jax.Array)
 
 
 def _cpu_kernel_gradient(images: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> jax.Array:
-    n = len(images)
-    parts = max((p for p in range(1, _MOST_PARTS + 1) if n % p == 0 and n >= p * _FEWEST_IMAGES), default=1)
+    parts = _parts(len(images), cotangent[0, ..., 0].size * kernel[..., 0].size * images.dtype.itemsize)
     gradients = [
         _kernel_gradient(part, kernel, part_cotangent).astype(jnp.float32)
         for part, part_cotangent in zip(jnp.split(images, parts), jnp.split(cotangent, parts), strict=True)
     ]
     return sum(gradients[1:], gradients[0]).astype(kernel.dtype)
+
+
+def _parts(n: int, window_bytes: int) -> int:
+    """Return the fewest equal parts of n images whose windows fit, `window_bytes` an image, or the most allowed."""
+    divisors = [parts for parts in range(1, min(n, _MOST_PARTS) + 1) if n % parts == 0]
+    return next((parts for parts in divisors if n // parts * window_bytes <= _MOST_WINDOW_BYTES), divisors[-1])
 
 
 class Conv(nn.Module):

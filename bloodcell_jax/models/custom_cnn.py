@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from bloodcell_jax.models.convolution import Conv
 from bloodcell_jax.models.network import check_not_empty
+from bloodcell_jax.models.norms import GroupNorm
 
 WIDTHS = (32, 64, 128, 256)
 
@@ -47,7 +48,7 @@ class CustomCNN(nn.Module):
         for i, width in enumerate(WIDTHS):
             for j in range(2):
                 x = conv(width, name=f"stage_{i}_conv_{j}")(x)
-                x = nn.gelu(nn.GroupNorm(num_groups=8, dtype=self.dtype, name=f"stage_{i}_norm_{j}")(x))
+                x = nn.gelu(GroupNorm(num_groups=8, dtype=self.dtype, name=f"stage_{i}_norm_{j}")(x))
             x = features[f"stage_{i}"] = _halve(x)
         check_not_empty(x, images, 2 ** len(WIDTHS))
         return self.pool(x), features

@@ -12,7 +12,7 @@ from bloodcell_jax.models.convnext import Block, DepthwiseConv
 from bloodcell_jax.models.convolution import Conv
 from bloodcell_jax.models.dense import Dense, PatchConv
 from bloodcell_jax.models.network import Network, leaves_by_path
-from bloodcell_jax.models.norms import GlobalResponseNorm, LayerNorm
+from bloodcell_jax.models.norms import GlobalResponseNorm, GroupNorm, LayerNorm
 
 MATRIX, DEPTHWISE, NORM, BLOCK = "matrix products", "depthwise", "norms", "block"
 _KINDS: dict[type[nn.Module], str] = {
@@ -24,7 +24,7 @@ _KINDS: dict[type[nn.Module], str] = {
     DepthwiseConv: DEPTHWISE,
     LayerNorm: NORM,
     GlobalResponseNorm: NORM,
-    nn.GroupNorm: NORM,
+    GroupNorm: NORM,
     Block: BLOCK,
 }
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from bloodcell_jax.models import convolution
 from bloodcell_jax.models.convolution import Conv, conv
 
 
@@ -17,9 +18,15 @@ def gradients(function, images, kernel, cotangent):
     return jax.jit(lambda i, k, c: jax.vjp(function, i, k)[1](c))(images, kernel, cotangent)
 
 
-@pytest.mark.parametrize("n", [1, 7, 12, 64, 68])
+@pytest.fixture
+def part_of_one_image(monkeypatch):
+    """Let the windows of one image fill a part."""
+    monkeypatch.setattr(convolution, "_MOST_WINDOW_BYTES", 1)
+
+
+@pytest.mark.parametrize("n", [1, 7, 64, 67])
 @pytest.mark.parametrize("size", [(3, 3), (1, 5)])
-def test_it_is_xla_s_convolution_and_so_are_its_gradients(n, size):
+def test_it_is_xla_s_convolution_and_so_are_its_gradients(part_of_one_image, n, size):
     rng = np.random.default_rng(n)
     images = rng.standard_normal((n, 7, 6, 3), np.float32)
     kernel = rng.standard_normal((*size, 3, 4), np.float32)
@@ -31,17 +38,21 @@ def test_it_is_xla_s_convolution_and_so_are_its_gradients(n, size):
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="other platforms take the whole batch at once")
-@pytest.mark.parametrize(("n", "parts"), [(1, 1), (7, 1), (12, 3), (64, 16), (68, 4), (256, 16)])
-def test_how_many_parts_a_batch_has_on_a_cpu(n, parts):
-    """At most 16, of 4 images or more each; 68 images have no divisor from 5 to 16."""
-    images, kernel = jnp.zeros((n, 4, 4, 3)), jnp.zeros((3, 3, 3, 3))
-    program = jax.jit(lambda i, k, c: jax.vjp(lambda k: conv(i, k), k)[1](c)).lower(images, kernel, images)
+@pytest.mark.parametrize(
+    ("n", "size", "parts"),
+    [(1, 96, 1), (128, 4, 1), (128, 48, 32), (7, 96, 7), (67, 96, 1), (68, 96, 34), (256, 48, 64)],
+)
+def test_how_many_parts_a_batch_has_on_a_cpu(n, size, parts):
+    """One image of 48x48x32 has windows of 2.53 MiB, one of 96x96x32 of 10.1 MiB; a part has 11 MiB or there are 64."""
+    images, kernel = jax.ShapeDtypeStruct((n, size, size, 32), jnp.float32), jnp.zeros((3, 3, 32, 1))
+    cotangent = jax.ShapeDtypeStruct((n, size, size, 1), jnp.float32)
+    program = jax.jit(lambda i, k, c: jax.vjp(lambda k: conv(i, k), k)[1](c)).lower(images, kernel, cotangent)
     # One convolution more is the forward pass, which the compiler drops.
     assert program.compile().as_text().count(" convolution(") == parts
 
 
-def test_parts_in_bfloat16_are_summed_in_float32():
-    """16 parts of 4 * 1.703125 each are 109; a sum in bfloat16 rounds to another number on the way."""
+def test_parts_in_bfloat16_are_summed_in_float32(part_of_one_image):
+    """64 parts of 1.703125 each are 109; a sum in bfloat16 rounds to another number on the way."""
     ones = jnp.ones((64, 1, 1, 1), jnp.bfloat16)
     _, gradient = gradients(conv, ones, ones[:1], 1.703125 * ones)
     assert (gradient.dtype, float(gradient.squeeze())) == (jnp.bfloat16, 109)
