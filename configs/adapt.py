@@ -3,9 +3,9 @@
 bloodcell train --config=adapt:runs/pbc --workdir=runs/other_lab --config.data.source=folder:other_lab \\
     --config.data.samples_per_class=10
 
-The rows of the head are taken over by class name, and classes that the run did not know are drawn. First the head is
-fitted on features that the backbone computes once; then the last stage learns too, at a low rate. With
-`data.samples_per_class`, training sees so many labels of each class; a class that has fewer shows all of its own.
+The rows of the head are taken over by class name; those of classes that the run did not know are initialized at random.
+First the head is fitted on features that the backbone computes once; then the last stage learns too, at a low rate.
+With `data.samples_per_class`, training sees so many labels of each class; a class that has fewer shows all of its own.
 The labels of val choose between the head alone and both stages. The run ends with a table of before and after on the
 lab's held-out split.
 

@@ -6,8 +6,8 @@ The val accuracy was 0.968, the balanced accuracy 0.970 and the macro F1 0.964, 
 training and 1,704 val images of the PBC dataset (Acevedo et al. 2020). The dataset has no patient identifiers, so
 images of one patient may be in both splits, and scores on new patients will be lower. On corrupted images of val the
 balanced accuracy was 0.566 over `chains`. On another laboratory's cells it is wrong most of the time: `pbc_robust` is
-the better choice where the images may differ from those of training, and `pbc_cnn` if the network may be another than
-ConvNeXt. Muon left the kernels of the downsampling to Adam in these trials.
+the better choice where the images may differ from those of training, and `pbc_cnn` if you do not need a ConvNeXt. Muon
+left the kernels of the downsampling to Adam in these trials.
 
 Trained with AdamW for 40 epochs in batches of 32, the network had 0.967, 0.875 over `blood96-c`, 0.537 over `chains`,
 and 0.317 on another laboratory. These were not measured again.

@@ -1,4 +1,4 @@
-"""The report's small CNN from random weights at 48 px with strong augmentation: the recipe to take without a GPU.
+"""The student report's CNN from random weights at 48 px with strong augmentation: the recipe to take without a GPU.
 
 bloodcell train --config=pbc_cnn --workdir=runs/pbc --config.data.source=zip:pbc96.zip
 
@@ -10,8 +10,8 @@ On corrupted val images (docs/robustness.md) the balanced accuracy was 0.963 und
 means over all corruptions and severities. The policy holds operations that are like those of both suites, so these
 scores say less than those of a policy without them.
 
-On 299 cells of another laboratory, of four of the classes, the balanced accuracy was 0.587, and 0.797 if the answer had
-to be one of the four. No choice was made by these cells.
+On 299 cells of another laboratory, of four of the classes, the balanced accuracy was 0.587, and 0.797 as a forced
+choice among the four. No choice was made by these cells.
 
 The library comes with the model of this run, in half precision: `pbc_cnn`.
 

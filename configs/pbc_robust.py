@@ -10,15 +10,15 @@ On corrupted val images (docs/robustness.md) the balanced accuracy was 0.960 und
 means over all corruptions and severities; at 48 px with mild augmentation it was 0.875 and 0.537. The policy holds
 operations that are like those of both suites, so these scores say less than those of a policy without them.
 
-On 299 cells of another laboratory, of four of the classes, the balanced accuracy was 0.460, and 0.759 if the answer
-had to be one of the four (48 px, mild: 0.170 and 0.317). No choice was made by these cells.
+On 299 cells of another laboratory, of four of the classes, the balanced accuracy was 0.460, and 0.759 as a forced
+choice among the four (48 px, mild: 0.170 and 0.317). No choice was made by these cells.
 
 The library comes with the model of this run, in half precision: `pbc_atto`.
 
 The 96 epochs took 92 minutes on two x86-64 cores, of which other programs used a part for half of the time (jax 0.10.2,
 float32). Where nothing else ran it made 240 to 270 images/s, so two free cores should need 71 to 80 minutes, which is
-an estimate. Muon left the kernels of the downsampling to Adam then. `pbc_cnn` is more accurate, if the network may be
-another than ConvNeXt. docs/fine_tuning.md has all trials.
+an estimate. Muon left the kernels of the downsampling to Adam then. `pbc_cnn` is more accurate, if you do not need a
+ConvNeXt. docs/fine_tuning.md has all trials.
 """
 
 from bloodcell_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, TrainConfig, recipes

@@ -48,7 +48,7 @@ def _define_predict(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "review",
         0,
-        "write a page of so many cells, those whose answers are least certain, where a person corrects them; it is "
+        "write a page of so many cells, the least certain and least known ones, where a person corrects them; it is "
         "named after --output (cells.review.html), and saves a manifest for train, evaluate and audit",
         lower_bound=0,
         upper_bound=_MOST_REVIEWED,
@@ -112,7 +112,7 @@ def _results(values: flags.FlagValues, outputs: "PredictionOutputs", predictions
     if outputs.review is not None:
         root = write_review_page(outputs.review, predictions, model_words(values))
         count = len(predictions.review)
-        yield f"review: {outputs.review} has the {count} least certain cells; its corrections name files below {root}"
+        yield f"review: {outputs.review} has {count} cells to look at first; its corrections name files below {root}"
     yield f"{outputs.rows}: {predictions.count} images"
 
 
