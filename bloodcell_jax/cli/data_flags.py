@@ -9,7 +9,7 @@ from absl import flags
 from bloodcell_jax.cli.verb import required, value_of
 from bloodcell_jax.config import DataConfig, from_text
 from bloodcell_jax.config.data import SCALE
-from bloodcell_jax.config.validation import check_geometry
+from bloodcell_jax.config.validation import check_class_names, check_geometry
 from bloodcell_jax.errors import UsageError
 
 # Fields of `DataConfig` that say how the files of any source are found; those of geometry belong to the model.
@@ -27,6 +27,7 @@ def define_source(values: flags.FlagValues) -> None:
 def data_config(values: flags.FlagValues) -> DataConfig:
     """Return the configuration that the flags of `define_source` say."""
     config = DataConfig(source=required(values, "source"), **fields_of(values, _SOURCE))
+    check_class_names(config.class_names, "--")
     check_geometry(config, "--")
     return config
 

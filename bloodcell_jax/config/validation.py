@@ -49,8 +49,7 @@ def validate(config: Config) -> None:
         if value and (len(value) != 3 or (name == "std" and min(value) <= 0)):
             raise UsageError(f"config.model.{name}={value!r}: give three numbers (red, green, blue), std above 0")
     names = config.data.class_names
-    if len(set(names)) != len(names):
-        raise UsageError(f"config.data.class_names={names!r}: a name stands twice")
+    check_class_names(names)
     if names and config.model.num_classes not in (None, len(names)):
         raise UsageError(
             f"config.model.num_classes={config.model.num_classes} contradicts the {len(names)} config.data.class_names"
@@ -124,6 +123,16 @@ def _type_name(kind: Any) -> str:
         type(None): "none",
     }
     return str(names.get(kind, kind.__name__))
+
+
+def check_class_names(names: tuple[str, ...], prefix: str = "config.data.") -> None:
+    """Check that no name stands twice; `prefix` as of `check_geometry`.
+
+    Raises:
+      UsageError: one does.
+    """
+    if len(set(names)) != len(names):
+        raise UsageError(f"{prefix}class_names={','.join(names)}: a name stands twice")
 
 
 def check_geometry(data: DataConfig, prefix: str = "config.data.") -> None:

@@ -7,8 +7,9 @@ from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data import image_files
 from bloodcell_jax.data.class_tree import Entry, read_class_tree, sorted_class_names
 from bloodcell_jax.data.dataset import Dataset
-from bloodcell_jax.data.decoded_files import NAMED_IN_ERROR, decode_dataset, is_image, not_images
-from bloodcell_jax.data.file_trees import FileTree, is_hidden, open_zip, read_folder
+from bloodcell_jax.data.decoded_files import NAMED_IN_ERROR, decode_dataset, is_image, lost_folders, not_images
+from bloodcell_jax.data.file_trees import FileTree, is_hidden, open_zip, printable, read_folder
+from bloodcell_jax.data.path_patterns import matches_any, patterns_of
 from bloodcell_jax.errors import DataError
 
 
@@ -38,6 +39,7 @@ def _load(tree: FileTree, source: str, config: DataConfig) -> Dataset:
 
 
 def _entries(tree: FileTree, source: str, config: DataConfig) -> list[Entry]:
+    _check_links(tree, source, config)
     paths = [path for path in tree.files if is_image(path)]
     if not paths:
         refused = "; ".join(f"{name}: {reason}" for name, reason in list(tree.refused.items())[:NAMED_IN_ERROR])
@@ -45,6 +47,19 @@ def _entries(tree: FileTree, source: str, config: DataConfig) -> list[Entry]:
         raise DataError(f"{source}: holds no image that can be read ({refused or wanted})")
     folders = {folder for folder in tree.folders if not is_hidden(folder)}
     return read_class_tree(paths, folders, source, config)
+
+
+def _check_links(tree: FileTree, source: str, config: DataConfig) -> None:
+    """Refuse links that are not followed and may be folders of classes or splits: these would be missing unseen."""
+    exclude = patterns_of(config.exclude)
+    links = [path for path in lost_folders(tree) if not matches_any(path, exclude)]
+    if links:
+        others = f", and {len(links) - 1:,} more links" if len(links) > 1 else ""
+        raise DataError(
+            f"{source}: {printable(links[0])}{others}: a link that leads nowhere, or a link of an archive; if it is a "
+            f"folder of images, mount or copy what it leads to, else remove it or set "
+            f"data.exclude='{printable(links[0])}'"
+        )
 
 
 def _check_class_names(found: set[str], names: tuple[str, ...], source: str) -> None:

@@ -51,8 +51,8 @@ def read_class_tree(
     Raises:
       DataError: the tree can be read in two ways, an image lies in no class folder, or a class folder is empty.
     """
-    paths = select_paths(paths, source, config)
-    check_no_masks(paths, source)
+    everything, paths = paths, select_paths(paths, source, config)
+    check_no_masks(paths, source, config)
     split_of, level = _levels(paths, source, config)
     entries = []
     for path in paths:
@@ -66,7 +66,8 @@ def read_class_tree(
         _check_one_depth(paths, level, source)
     names = {entry.class_name for entry in entries}
     _check_spelling(names, source)
-    _check_no_empty_class(folders, names, level, source, config)
+    holding = {parent for path in everything for parent in path.parents}
+    _check_no_empty_class(folders, holding, names, level, source, config)
     return sorted(entries, key=example_order)
 
 
@@ -93,7 +94,7 @@ def _levels(paths: Sequence[PurePosixPath], source: str, config: DataConfig) -> 
     split_of = splits_of(first, named)
     _check_there(named, first, source)
     if split_of:
-        _check_splits(split_of, first, source, level=top + 1)
+        _check_splits(split_of, named, first, source, level=top + 1)
         top += 1
     _check_no_repeated_names(paths, top, source)
     return split_of, top + 1
@@ -108,9 +109,9 @@ def _splits_above(above: set[str], named: dict[str, str], source: str, *, level:
     split_of = splits_of(above, named)
     if named:
         _check_there(named, above, source)
-        _check_splits(split_of, above, source, level=level - 1)
+        _check_splits(split_of, named, above, source, level=level - 1)
     elif split_of and split_of.keys() == above:
-        _check_splits(split_of, above, source, level=level - 1)
+        _check_splits(split_of, named, above, source, level=level - 1)
     elif split_of:
         logger.warning("%s: the folders above the classes are taken as no splits: %s", source, _list(sorted(above)))
         return {}
@@ -168,8 +169,8 @@ def _wrapping_folders(paths: Sequence[PurePosixPath], named: dict[str, str]) -> 
     return depth
 
 
-def _check_splits(split_of: dict[str, str], first: set[str], source: str, *, level: int) -> None:
-    """Refuse a folder beside the splits, two folders for one split, and splits without train."""
+def _check_splits(split_of: dict[str, str], named: dict[str, str], first: set[str], source: str, *, level: int) -> None:
+    """Refuse a folder beside the splits, two folders for one split if not named so, and splits without train."""
     names = ", ".join(f"{_shown(folder)} is {split}" for folder, split in sorted(split_of.items()))
     if others := sorted(first - split_of.keys()):
         raise DataError(
@@ -177,7 +178,8 @@ def _check_splits(split_of: dict[str, str], first: set[str], source: str, *, lev
             f"leave it out: data.exclude='{others[0]}/**'. If it is one, name all splits, such as "
             f"data.split_folders=train=FOLDER,test={others[0]}. If all folders are classes: data.class_level={level}"
         )
-    twice = [split for split, count in Counter(split_of.values()).items() if count > 1]
+    guessed = {folder: split for folder, split in split_of.items() if folder not in named}
+    twice = [split for split, count in Counter(guessed.values()).items() if count > 1]
     if twice:
         same = sorted(folder for folder, split in split_of.items() if split == twice[0])
         raise DataError(
@@ -192,15 +194,18 @@ def _check_splits(split_of: dict[str, str], first: set[str], source: str, *, lev
 
 
 def _check_no_repeated_names(paths: Sequence[PurePosixPath], top: int, source: str) -> None:
-    """Refuse first folders that hold the same second folders: the classes may be at either level."""
+    """Refuse first folders whose second folders are mostly the same: the classes may be at either level."""
     second = defaultdict(set)
     for path in paths:
         if len(path.parts) > top + 2:
             second[path.parts[top + 1]].add(path.parts[top])
     repeated = sorted(name for name, above in second.items() if len(above) > 1)
-    if 2 * len(repeated) < max(len(second), 1) or not repeated:
+    if not repeated:
         return
     first = sorted(set().union(*second.values()))
+    if 2 * len(repeated) < len(second):  # Types of several classes may share a name, such as `other`.
+        said = "%s: several of the classes %s have a folder %s; if such folders are the classes: data.class_level=%d"
+        return logger.warning(said, source, _list(first), _list(repeated), top + 2)
     raise DataError(
         f"{source}: the folders {_list(first)} hold the same folders ({_list(repeated)}). If the classes are "
         f"{_list(repeated)}: data.class_level={top + 2}, which merges {_list(first)}, or data.split_folders, such as "
@@ -226,16 +231,29 @@ def _check_one_depth(paths: Sequence[PurePosixPath], level: int, source: str) ->
 
 
 def _check_no_empty_class(
-    folders: set[PurePosixPath], found: set[str], level: int, source: str, config: DataConfig
+    folders: set[PurePosixPath],
+    holding: set[PurePosixPath],
+    found: set[str],
+    level: int,
+    source: str,
+    config: DataConfig,
 ) -> None:
-    """Refuse a class folder without images, because the model would silently lack that class."""
-    if config.include:
-        return
-    exclude = patterns_of(config.exclude)
-    for folder in sorted(folders):
-        is_class = len(folder.parts) == level and not matches_any(folder, exclude)
-        if is_class and class_name_of(folder.name) not in found:
+    """Refuse a class folder without images, because the model would silently lack that class.
+
+    If `data.include` names folders, others are left out on purpose. If it names files alone, such as `*.bmp`, a class
+    may have lost its images to their spelling: `.BMP`. `holding` are the folders that hold images of any name.
+    """
+    include, exclude = patterns_of(config.include), patterns_of(config.exclude)
+    classes = [folder for folder in sorted(folders) if len(folder.parts) == level and not matches_any(folder, exclude)]
+    for folder in [folder for folder in classes if matches_any(folder, include)] or classes:
+        if class_name_of(folder.name) in found:
+            continue
+        if folder not in holding:
             raise DataError(f"{source}: class folder {printable(folder)} holds no image; add some or remove the folder")
+        raise DataError(
+            f"{source}: data.include and data.exclude leave no image of class folder {printable(folder)}; if this is "
+            f"meant: data.exclude='{printable(folder)}/**'"
+        )
 
 
 def _check_spelling(names: set[str], source: str) -> None:

@@ -113,6 +113,11 @@ def _scale(cell: str) -> float | None:
     return scale if math.isfinite(scale) and scale > 0 else None
 
 
+def lost_folders(tree: FileTree) -> list[PurePosixPath]:
+    """Return the links that nobody follows and that are no images by their suffix: they may stand for folders."""
+    return [path for path in tree.links if not is_image(path) and not is_hidden(path)]
+
+
 def is_image(path: PurePosixPath) -> bool:
     """Return whether a path has the suffix of an image file and is not hidden."""
     return path.suffix.lower() in image_files.SUFFIXES and not is_hidden(path)

@@ -53,6 +53,7 @@ class FileTree:
       folders: all folders, also the empty ones.
       read: returns the bytes of a file; raises UnreadableFile.
       refused: files that are not read, name -> reason.
+      links: links that lead nowhere, and all links of an archive. Each may stand for a folder of images.
       sizes: bytes of each file of an archive, as it claims; it is never read further.
     """
 
@@ -60,6 +61,7 @@ class FileTree:
     folders: set[PurePosixPath]
     read: Callable[[PurePosixPath], bytes]
     refused: dict[str, str] = field(default_factory=dict)
+    links: tuple[PurePosixPath, ...] = ()
     sizes: dict[PurePosixPath, int] = field(default_factory=dict)
 
 
@@ -95,7 +97,7 @@ def read_folder(root: Path) -> FileTree:
     Raises:
       DataError: a folder cannot be listed.
     """
-    files, folders, seen, top = [], set(), set(), Path(os.path.realpath(root))
+    files, links, folders, seen, top = [], [], set(), set(), Path(os.path.realpath(root))
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_refuse_folder):
         real, inside = Path(os.path.realpath(folder)), PurePosixPath(Path(folder).relative_to(root).as_posix())
         for name in sorted(subfolders):
@@ -112,8 +114,9 @@ def read_folder(root: Path) -> FileTree:
                 seen.add(target)
         folders.update(inside / name for name in subfolders)
         files.extend(inside / name for name in names)
+        links.extend(inside / n for n in names if (path := Path(folder, n)).is_symlink() and not path.exists())
 
-    return FileTree(sorted(files), folders, lambda path: read_file(root / path, printable(path)))
+    return FileTree(sorted(files), folders, lambda path: read_file(root / path, printable(path)), links=tuple(links))
 
 
 def _is_shown(folder: Path, top: Path) -> bool:
@@ -197,7 +200,9 @@ def _opened(open_archive: Callable[[], zipfile.ZipFile], source: str) -> Iterato
             except Exception as error:  # zipfile and its decompressors raise nearly everything on malformed files.
                 raise UnreadableFile(printable(name), str(error) or type(error).__name__) from error
 
-        yield FileTree(list(files), folders, read, refused, {name: info.file_size for name, info in files.items()})
+        links = tuple(name for name, info in zip(names, infos, strict=True) if _is_link(info))
+        sizes = {name: info.file_size for name, info in files.items()}
+        yield FileTree(list(files), folders, read, refused, links, sizes)
 
 
 def _open(path: Path) -> zipfile.ZipFile:
@@ -255,6 +260,10 @@ def _is_folder(info: zipfile.ZipInfo) -> bool:
     return info.filename.endswith("/")
 
 
+def _is_link(info: zipfile.ZipInfo) -> bool:
+    return stat.S_ISLNK(info.external_attr >> 16)
+
+
 def _name(info: zipfile.ZipInfo) -> str:
     """Return the intended name of an entry: some writers leave out the mark for UTF-8, some write backslashes."""
     name = info.filename
@@ -269,7 +278,7 @@ def _refusal(name: PurePosixPath, info: zipfile.ZipInfo, times: int) -> str | No
         return "its path leads out of the archive"
     if not name.parts:
         return "an empty name"
-    if stat.S_ISLNK(info.external_attr >> 16):
+    if _is_link(info):
         return "a symbolic link"
     if times > 1:
         return f"its name occurs {times} times in the archive"

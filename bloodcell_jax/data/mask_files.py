@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from bloodcell_jax.config import DataConfig
 from bloodcell_jax.data.file_trees import printable
 from bloodcell_jax.errors import DataError
 
@@ -14,27 +15,37 @@ logger = logging.getLogger(__name__)
 MASK_ENDS = ("mask", "masks", "seg", "segmentation", "label", "gt")
 
 
-def check_no_masks(paths: Sequence[PurePosixPath], source: str) -> None:
-    """Refuse a source in which most images have a namesake: one of the two is a mask, not a cell."""
+def check_no_masks(paths: Sequence[PurePosixPath], source: str, config: DataConfig) -> None:
+    """Refuse a source in which images have a namesake that may be their mask, not a cell.
+
+    These are two suffixes of most names, or an end such as `_mask` of any. Whoever sets `data.include` has said which
+    files are images, and is only told of the ends.
+    """
     suffixes = defaultdict(set)
     for path in paths:
-        suffixes[path.parent / path.stem].add(path.suffix.lower())
+        suffixes[path.parent / path.stem].add(path.suffix)
     doubled = sum(len(found) > 1 for found in suffixes.values())
     if 2 * doubled > len(suffixes):
         counts = Counter(path.suffix.lower() for path in paths).most_common()
         named = ", ".join(f"{suffix}: {count:,}" for suffix, count in counts)
+        # Patterns know small letters from capitals.
+        spelled = sorted({path.suffix for path in paths if path.suffix.lower() == counts[0][0]})
         raise DataError(
             f"{source}: {doubled:,} of {len(suffixes):,} names occur with two suffixes ({named}); are some of them "
-            f"masks? Say which are images, such as data.include='*{counts[0][0]}'"
+            f"masks? Say which are images, such as data.include='{','.join(f'*{suffix}' for suffix in spelled)}'"
         )
     if doubled:
         logger.warning("%s: %d names occur with two suffixes; is one of them a mask?", source, doubled)
     masks = [path for path in suffixes if _image_of_mask(path) in suffixes]
-    if masks and 3 * len(masks) > len(suffixes):
-        raise DataError(
-            f"{source}: {len(masks):,} of {len(suffixes):,} names are those of another image with an end such as in "
-            f"{printable(masks[0])}; if these are masks, leave them out: data.exclude='*{_mask_end(masks[0])}.*'"
-        )
+    if not masks:
+        return
+    found = (
+        f"{source}: {len(masks):,} of {len(suffixes):,} names are those of another image with an end such as in "
+        f"{printable(masks[0])}; if these are masks, leave them out: data.exclude='*{_mask_end(masks[0])}.*'"
+    )
+    if not config.include:
+        raise DataError(f"{found}. If they are cells: data.include='*'")
+    logger.warning("%s", found)
 
 
 def _mask_end(path: PurePosixPath) -> str:

@@ -33,8 +33,10 @@ def levels_of(image: ImageFile.ImageFile) -> Levels:
     """Return how the levels of an image are meant that was opened, but not yet loaded; loads it.
 
     Raises:
-      ValueError: the image has 32 bits per pixel, or its 16 bits are filled to a quarter at most.
+      ValueError: the image has 32 bits per pixel; or it has 16 that are filled to a quarter at most, or that are stored
+        in a plane for each color.
     """
+    _check_planes(image)
     decoder, raw_mode, maximum = _stored_as(image)
     # Pillow widens the 16 bits of these formats.
     is_wide = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG"))
@@ -55,7 +57,18 @@ def levels_of(image: ImageFile.ImageFile) -> Levels:
     return Levels(255)
 
 
-_PHOTOMETRIC = next(tag for tag, info in TiffTags.TAGS_V2.items() if info.name == "PhotometricInterpretation")
+_TIFF_TAGS = {info.name: tag for tag, info in TiffTags.TAGS_V2.items()}
+_PHOTOMETRIC, _BITS, _PLANES = (
+    _TIFF_TAGS[name] for name in ("PhotometricInterpretation", "BitsPerSample", "PlanarConfiguration")
+)
+
+
+def _check_planes(image: ImageFile.ImageFile) -> None:
+    """Refuse a TIFF with a plane for each color and more than 8 bits: Pillow takes its bytes for values of 8 bits."""
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    bits = max(tags.get(_BITS, (8,)))
+    if tags.get(_PLANES) == 2 and bits > 8:
+        raise ValueError(f"{bits} bits in a plane for each color; save it with the colors of a pixel side by side")
 
 
 def _stored_as(image: ImageFile.ImageFile) -> tuple[str, str, int]:

@@ -39,9 +39,13 @@ def split_dataset(
         groups of the dataset.
 
     Raises:
-      DataError: a class has too few examples or groups to be cut, or no example in train.
+      DataError: a class has too few examples or groups to be cut, or no example in train; or the source has splits, but
+        no train.
     """
     splits = {name: np.sort(indices) for name, indices in dataset.splits.items()}
+    if splits and "train" not in splits:
+        there = ", ".join(f"{name} ({len(indices):,})" for name, indices in splits.items())
+        raise DataError(f"{dataset.source}: has {there} and no train; training needs one, `evaluate --source` does not")
     generator = np.random.Generator(np.random.Philox(key=[seed, _SPLIT_KEY]))
     if not splits:
         parts = _cut(dataset, np.arange(len(dataset)), _fraction_sizes, fractions, generator, groups)

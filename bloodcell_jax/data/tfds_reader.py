@@ -5,6 +5,7 @@ Only array_record can be read at random places, and therefore without TensorFlow
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -18,7 +19,8 @@ import numpy as np
 from bloodcell_jax.config import DataConfig, as_text
 from bloodcell_jax.config.data import SCALE
 from bloodcell_jax.data.class_order import in_given_order
-from bloodcell_jax.data.dataset import Dataset
+from bloodcell_jax.data.class_tree import splits_of
+from bloodcell_jax.data.dataset import SPLITS, Dataset
 from bloodcell_jax.data.decoding_pool import DECODING_THREADS, map_ahead
 from bloodcell_jax.data.example_index import ExampleIndex, Names
 from bloodcell_jax.data.geometry import FileGeometry
@@ -29,8 +31,6 @@ from bloodcell_jax.errors import DataError, MachineError
 
 logger = logging.getLogger(__name__)
 
-# TFDS's names of the splits -> ours. A source without splits is prepared as one split that is none of these.
-SPLIT_NAMES = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 # Labels and ids, beside the records of a dataset that `bloodcell prepare` wrote: opening it then reads no record.
 INDEX_NAME = "index.npz"
 _RECORDS_AT_A_TIME = 256
@@ -52,7 +52,8 @@ def load_tfds(place: str, source: str, config: DataConfig) -> Dataset:
     info = builder.info
     image_key, label_key = _find_features(info.features, info.supervised_keys, source)
     stored_names = tuple(info.features[label_key].names)
-    parts = [_Records(builder, split, image_key, label_key, source) for split in _in_order(list(info.splits))]
+    to_read, left_out = _in_order(info.splits, source)
+    parts = [_Records(builder, split, image_key, label_key, source) for split in to_read]
     fingerprint = _fingerprint(builder, source)
     index = _example_index(parts, Path(info.data_dir), fingerprint, source)
     if len(index.labels) and index.labels.min() < 0:
@@ -76,6 +77,7 @@ def load_tfds(place: str, source: str, config: DataConfig) -> Dataset:
         file_geometry=file_geometry,
         groups=index.groups,
         skipped=dict(metadata.get("skipped", {})),
+        left_out=left_out,
         # The hash is that of the images and labels as they were prepared.
         known_sha256=metadata.get("sha256") if as_prepared else None,
     )
@@ -185,19 +187,36 @@ def _find_features(features: Any, supervised: Any, source: str) -> tuple[str, st
     return images[0], labels[0]
 
 
-def _in_order(splits: list[str]) -> list[str]:
-    """Return the splits to read: train, val and test if the dataset has train, else all it has."""
-    named = [name for name in SPLIT_NAMES if name in splits]
-    return named if "train" in named else splits
+def _in_order(infos: Mapping[str, Any], source: str) -> tuple[list[str], dict[str, int]]:
+    """Return TFDS's names of the splits to read, and how many examples of the others are left out.
+
+    If some have usual names of splits (train, val, test and their like), these are read in this order. If none has,
+    all are read, and a run cuts them.
+
+    Raises:
+      DataError: two of them are the same split.
+    """
+    split_of = splits_of(infos, {})
+    named = sorted(split_of, key=lambda name: SPLITS.index(split_of[name]))
+    if twice := [pair for pair in itertools.pairwise(named) if split_of[pair[0]] == split_of[pair[1]]]:
+        one, other = twice[0]
+        raise DataError(f"{source}: its splits {one} and {other} are both {split_of[one]}; prepare it with one of them")
+    others = {name: infos[name].num_examples for name in infos if named and name not in split_of}
+    left_out = {f"split {name}": count for name, count in others.items() if count}
+    if left_out:
+        listed = ", ".join(f"{name} ({count:,})" for name, count in left_out.items())
+        logger.warning("%s: no train, val or test, so left out: %s", source, listed)
+    return named or list(infos), left_out
 
 
 def _splits(parts: list[_Records]) -> dict[str, np.ndarray]:
-    """Return the example indices of the splits that have our names; the parts follow each other."""
+    """Return the example indices of the splits that have usual names; the parts follow each other."""
+    split_of = splits_of([part.name for part in parts], {})
     ends = np.cumsum([len(part) for part in parts])
     return {
-        SPLIT_NAMES[part.name]: np.arange(end - len(part), end, dtype=np.int32)
+        split_of[part.name]: np.arange(end - len(part), end, dtype=np.int32)
         for part, end in zip(parts, ends, strict=True)
-        if part.name in SPLIT_NAMES
+        if part.name in split_of
     }
 
 

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,12 +81,28 @@ def default_name(source: str) -> str:
 
 def _check_same(dataset: Dataset, data_dir: Path, full_name: str) -> None:
     # The builder that writes would describe what it is about to write, so the dataset on the disk is opened.
-    metadata = open_builder(full_name, data_dir, full_name).info.metadata
+    info = open_builder(full_name, data_dir, full_name).info
+    metadata = info.metadata
     found = metadata["sha256"]
     if found != dataset.sha256():
         raise UsageError(
             f"{full_name}: other data are prepared under this name (sha256 {found[:12]}, now "
             f"{dataset.sha256()[:12]}); give another --name, or delete {data_dir / full_name}"
+        )
+    # The hash knows labels as numbers, and no splits.
+    names = tuple(info.features["label"].names)
+    if names != dataset.class_names:
+        raise UsageError(
+            f"{full_name}: the same images with other names of the classes are prepared under this name "
+            f"({', '.join(names)}; now {', '.join(dataset.class_names)}); give another --name, or delete "
+            f"{data_dir / full_name}"
+        )
+    if not _has_splits(dataset, info):
+        sizes = ", ".join(f"{name} {split.num_examples:,}" for name, split in info.splits.items())
+        now = ", ".join(f"{name} {len(indices):,}" for name, indices in dataset.splits.items()) or "none"
+        raise UsageError(
+            f"{full_name}: the same images in other splits are prepared under this name ({sizes}; now {now}); give "
+            f"another --name, or delete {data_dir / full_name}"
         )
     if metadata.get("groups_sha256") != digest_of(dataset.groups):
         raise UsageError(
@@ -98,6 +115,16 @@ def _check_same(dataset: Dataset, data_dir: Path, full_name: str) -> None:
             f"{full_name}: the same images, cut from files in another way, are prepared under this name "
             f"({metadata.get('file_geometry')}, now {now}); give another --name, or delete {data_dir / full_name}"
         )
+
+
+def _has_splits(dataset: Dataset, info: Any) -> bool:
+    """Return whether a prepared dataset has the same examples in the same splits, by the index beside its records."""
+    sizes = {name: len(indices) for name, indices in dataset.splits.items()}
+    prepared = {name: split.num_examples for name, split in info.splits.items() if name in SPLITS}
+    if sizes != prepared:
+        return False
+    index = ExampleIndex.load(Path(info.data_dir) / INDEX_NAME, len(dataset))
+    return index is None or all(dataset.ids[int(i)] == name for i, name in zip(_order(dataset), index.ids, strict=True))
 
 
 def _check_space(dataset: Dataset, data_dir: Path) -> None:
@@ -138,12 +165,17 @@ def _write_records(dataset: Dataset, name: str, data_dir: Path) -> Path:
 
 def _write_index(dataset: Dataset, folder: Path) -> None:
     """Write the index beside the records, in the order in which they are read again."""
-    order = np.concatenate([dataset.splits[name] for name in SPLITS if name in dataset.splits] or [range(len(dataset))])
+    order = _order(dataset)
     ids, groups = dataset.ids, dataset.groups
     if (order != np.arange(len(order))).any():
         ids = [ids[int(i)] for i in order]
         groups = None if groups is None else tuple(groups[int(i)] for i in order)
     ExampleIndex(dataset.labels[order], Names.of(ids), groups).save(folder / INDEX_NAME)
+
+
+def _order(dataset: Dataset) -> np.ndarray:
+    """Return the indices of the examples in the order in which they are read again, int [n]."""
+    return np.concatenate([dataset.splits[name] for name in SPLITS if name in dataset.splits] or [range(len(dataset))])
 
 
 @contextlib.contextmanager

@@ -128,10 +128,12 @@ def _plain(name: str) -> str:
 
 
 def _suggestion(unknown: Sequence[str], class_names: Sequence[str], named: ClassMap) -> str:
-    """Return a `--class_map` that says something of every class: the model's nearest name, or `drop`."""
+    """Return a `--class_map` for every class: the model's nearest name, the class that a number counts, or `drop`."""
     plain = {_plain(name): name for name in class_names}
     nearest = {name: difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.8) for name in unknown}
     whole = dict(named) | {name: plain[near[0]] if near else DROP for name, near in nearest.items()}
+    if all(name.isdecimal() and int(name) < len(class_names) for name in unknown):
+        whole |= {name: class_names[int(name)] for name in unknown}
     if any(target is None or "," in name + target or "=" in target for name, target in whole.items()):
         return f"--class_map=map.json with {json.dumps(whole, ensure_ascii=False)}"
     return f'--class_map="{",".join(f"{name}={target}" for name, target in whole.items())}"'

@@ -72,13 +72,16 @@ def evaluate_source(
       raw_names: names in the CSVs are exact, even if a spreadsheet would run them as formulas.
       show: is told how many of all corrupted images are done.
       **reading: fields of `DataConfig` that say how `source` is read: data_dir, skip_bad, include, exclude,
-        class_level, split_folders, group_regex, columns, root, file_pattern. The run's own is read as it was.
+        class_level, split_folders, group_regex, columns, root, file_pattern. The run's own is read as it was, and has
+        none of them but data_dir.
 
     Raises:
       UsageError, DataError: as for training.
     """
     chosen = [suite_of(name) for name in dict.fromkeys(suites)]
     _check_asked(classifier, source, split, output, class_map, chosen, embedding_method)
+    if source is None and (given := [name for name, value in reading.items() if value and name != "data_dir"]):
+        raise UsageError(f"--{given[0]}: belongs to --source; the run's own images are read as for its training")
     examples = find_examples(classifier, source, split, class_map or {}, reading)
     of_examples = read_slices(examples.dataset, slices or (classifier.config.evaluate.slices if not source else ()))
     learned_from = examples.dataset if source is None else None

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from bloodcell_jax.data.decoded_files import is_image
+from bloodcell_jax.data.decoded_files import is_image, lost_folders
 from bloodcell_jax.data.file_trees import (
     FileTree,
     UnreadableFile,
@@ -161,6 +161,14 @@ def _below(root: PurePosixPath, tree: FileTree, result: InputFiles, strict: bool
             result.others[path.suffix.lower() or "none"] += 1
             if strict and looks_like_image(path, _start_in(tree, path)):
                 result.passed_over.append(printable(path))
+    if links := lost_folders(tree):
+        logger.warning(
+            "%s: links that lead nowhere, or of an archive: %s (%s); if they are folders, their images have no row",
+            root,
+            f"{len(links):,}",
+            listed(map(printable, links)),
+        )
+        result.passed_over += map(printable, links) if strict else ()
     for name, reason in tree.refused.items():
         if is_image(PurePosixPath(name)):
             yield _Found(root, name, partial(_refuse, name, reason))

@@ -95,7 +95,7 @@ def _find(inputs: list[str], archives: ExitStack, strict: bool) -> InputFiles:
     found = find_input_files(inputs, archives, strict=strict)
     if found.passed_over:
         raise DataError(
-            "--strict: files that look like images, but have a suffix that is not read: "
+            "--strict: files that look like images, but have a suffix that is not read, and links that lead nowhere: "
             f"{len(found.passed_over):,} ({listed(found.passed_over)}); convert or remove them; nothing was written"
         )
     if not found.files:

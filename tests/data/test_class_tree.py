@@ -1,5 +1,8 @@
 """Trees of class folders as laboratories have them: read right, or refused with both readings and what decides."""
 
+import stat
+import zipfile
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -76,6 +79,7 @@ AMBIGUOUS = {
     "case between splits": (tree("train/Neutrophil", "train/b", "val/neutrophil", "val/b"), ["Neutrophil and neutro"]),
     "zeros": (tree("1", "01", "2"), ["01 and 1"]),
     "bmp and png": (tree(*NAMES, suffix="bmp") + tree(*NAMES), ["9 of 9", ".bmp: 9", "data.include='*.bmp'"]),
+    "a mask of one cell": ([*tree(*NAMES), "monocyte/1_gt.png"], ["1 of 10", "'*_gt.*'", "data.include='*'"]),
     "_mask": (tree(*NAMES) + [p.replace(".png", "_mask.png") for p in tree(*NAMES)], ["9 of 18", "'*_mask.*'"]),
 }
 
@@ -118,6 +122,14 @@ DECIDED = {
         {},
     ),
     "one suffix": (AMBIGUOUS["bmp and png"][0], {"include": "*.bmp"}, NAMES, {}),
+    "two folds are train": (
+        AMBIGUOUS["C-NMC's folds"][0],
+        {"split_folders": "train=fold_0,train=fold_1,test=fold_2"},
+        ("all", "hem"),
+        {"train": 12, "test": 6},
+    ),
+    "a name like a mask's is a cell": (AMBIGUOUS["a mask of one cell"][0], {"include": "*"}, NAMES, {}),
+    "classes of choice": (tree(*NAMES), {"include": "eosinophil/**,monocyte/**"}, ("eosinophil", "monocyte"), {}),
     "no masks": (AMBIGUOUS["_mask"][0], {"exclude": "*_mask.*"}, NAMES, {}),
     "unlabeled is left out": (
         AMBIGUOUS["unlabeled beside"][0],
@@ -197,6 +209,47 @@ def test_what_is_left_out_is_counted(tmp_path, caplog):
     assert any("leave out 9 of 18" in message for message in caplog.messages)
     with pytest.raises(DataError, match=r"include=\*\.tif.* none of 18"):
         read(source, include="*.tif")
+
+
+def test_a_pattern_of_files_takes_no_class_away(tmp_path):
+    """Two classes have `.bmp` and one has `.BMP`: patterns know small letters from capitals."""
+    paths = tree("basophil", "monocyte", suffix="bmp") + tree("neutrophil", suffix="BMP")
+    source = plant(tmp_path / "in", paths + [f"{path.partition('.')[0]}.png" for path in paths])
+    with pytest.raises(DataError, match=r"include='\*\.BMP,\*\.bmp'|include='\*\.png'"):
+        read(source)
+    with pytest.raises(DataError, match="no image of class folder neutrophil"):
+        read(source, include="*.bmp")
+    assert len(read(source, include="*.bmp", exclude="neutrophil/**")) == 6
+    assert read(source, include="*.BMP,*.bmp").class_names == ("basophil", "monocyte", "neutrophil")
+
+
+def test_the_few_names_that_classes_have_in_common_are_said(tmp_path, caplog):
+    source = plant(tmp_path / "in", tree("munich/baso", "munich/mono", "barcelona/eos", "barcelona/mono"))
+    assert read(source).class_names == ("barcelona", "munich")
+    assert any("mono" in message and "data.class_level=2" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("lost", ["cells/monocyte", "cells/train", "cells/test"])
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_link_that_leads_nowhere_is_no_missing_class_or_split(kind, lost, tmp_path):
+    place = "cells/train/" if lost != "cells/monocyte" else "cells/"
+    paths = tree(f"{place}eosinophil", f"{place}lymphocyte")
+    if lost == "cells/train":
+        paths = [path.replace("train/", "test/") for path in paths]
+    source = plant(tmp_path / "in", paths)
+    (tmp_path / "in" / lost).symlink_to(tmp_path / "unmounted")
+    if kind == "zip":
+        source = f"zip:{tmp_path / 'in.zip'}"
+        with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+            for path in paths:
+                archive.write(tmp_path / "in" / path, path)
+            link = zipfile.ZipInfo(lost)
+            link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+            archive.writestr(link, "../unmounted")
+    with pytest.raises(DataError, match=f"{lost}: a link .*data.exclude='{lost}'"):
+        read(source)
+    if lost != "cells/train":
+        assert len(read(source, exclude=lost)) == 6
 
 
 def test_numeric_class_folders_are_ordered_as_numbers(tmp_path):

@@ -38,6 +38,18 @@ def png(width, height, bits, rows=b""):
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*part) for part in parts)
 
 
+def planar_tiff(bits):
+    """Return a TIFF of PIXELS that stores a plane for each color, 8 or 16 bits a value."""
+    planes = (PIXELS.astype(f"<u{bits // 8}") * (257 if bits == 16 else 1)).transpose(2, 0, 1).tobytes()
+    plane, at = SIZE * SIZE * bits // 8, 8 + 2 + 9 * 12 + 4
+    # Width, height, bits, compression, RGB, offsets of the planes, samples, their bytes, a plane for each.
+    entries = [(256, 3, 1, SIZE), (257, 3, 1, SIZE), (258, 3, 3, at), (259, 3, 1, 1), (262, 3, 1, 2)]
+    entries += [(273, 4, 3, at + 6), (277, 3, 1, 3), (279, 4, 3, at + 18), (284, 3, 1, 2)]
+    header = struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + b"".join(struct.pack("<HHII", *e) for e in entries)
+    offsets = [at + 30 + number * plane for number in range(3)]
+    return header + bytes(4) + struct.pack("<3H6I", *[bits] * 3, *offsets, *[plane] * 3) + planes
+
+
 def read(content, size=SIZE):
     return decode(content, "a", Geometry(size, None))
 
@@ -115,6 +127,10 @@ def test_sixteen_bits_of_color_keep_their_shades():
     np.testing.assert_array_equal(read(png(SIZE, SIZE, 16, rows)), PIXELS)
 
 
+def test_a_plane_for_each_color_is_read_if_it_has_eight_bits():
+    np.testing.assert_array_equal(read(planar_tiff(8)), PIXELS)
+
+
 def test_transparent_parts_lie_on_white():
     layer = np.dstack([PIXELS, np.full((SIZE, SIZE), 255, np.uint8)])
     layer[:4, :, 3], layer[4:8, :, 3] = 0, 128
@@ -163,6 +179,7 @@ def test_the_first_frame_of_an_animation_is_read_and_said(kind, caplog):
         (encoded(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8), "jpeg")[:-300], "truncated"),
         (encoded(np.ones((8, 8), np.float32), "tiff"), "32 bits per pixel"),
         (encoded(np.ones((8, 8), np.int32), "tiff"), "32 bits per pixel"),
+        (planar_tiff(16), "16 bits in a plane for each color"),
         (png(30_000, 30_000, 8), "900000000 pixels"),
         (png(10_000, 10_000, 8), "100000000 pixels"),
     ],

@@ -67,6 +67,12 @@ def test_a_missing_val_is_cut_from_train_and_test_is_left_alone():
     assert abs(len(splits["val"]) / 120 - 0.15 / 0.85) < 0.02
 
 
+def test_a_source_with_splits_but_no_train_is_refused():
+    data = dataset(splits={"test": np.arange(10)})
+    with pytest.raises(DataError, match=r"test \(10\) and no train"):
+        split_dataset(data, FRACTIONS, seed=0)
+
+
 def test_too_few_of_a_class_are_named():
     with pytest.raises(DataError, match=r"class c has 2 images; .*\b3 of each class"):
         split_dataset(dataset((10, 10, 2)), FRACTIONS, seed=0)

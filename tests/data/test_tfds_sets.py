@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -70,6 +71,15 @@ def test_preparing_again_changes_nothing_and_other_data_need_another_name(tmp_pa
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "sets").rglob("*")}
     assert prepare(data, tmp_path / "sets", "cells") == name
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "sets").rglob("*")} == before
+    with pytest.raises(UsageError, match=r"other names .*\(b, zelle ä; now cell, b\).*--name"):
+        prepare(dataclasses.replace(data, class_names=("cell", "b")), tmp_path / "sets", "cells")
+    for parts in (range(6), range(6, 8)), (range(2, 8), range(2)):
+        splits = {name: np.array(part, np.int32) for name, part in zip(("train", "val"), parts, strict=True)}
+        with pytest.raises(UsageError, match=r"other splits .*\(whole 8; now train 6, val 2\).*--name"):
+            prepare(dataclasses.replace(data, splits=splits), tmp_path / "sets", "cells")
+        prepare(dataclasses.replace(data, splits=splits), tmp_path / "sets", f"cells{parts[0][0]}")
+    with pytest.raises(UsageError, match=r"other splits .*\(train 6, val 2; now train 6, val 2\)"):
+        prepare(dataclasses.replace(data, splits=splits), tmp_path / "sets", "cells0")
     with pytest.raises(UsageError, match=r"blood_cells/cells: .*sha256 [0-9a-f]{12}, now [0-9a-f]{12}\).*--name"):
         prepare(load_source(fill(tmp_path / "other", ("train", "val")), image_size=16), tmp_path / "sets", "cells")
 
@@ -219,6 +229,33 @@ def test_any_prepared_image_classification_dataset_is_read_by_name(foreign):
     assert sorted(train[:, 8, 8, 0].tolist()) == [10 * i + len("train") for i in range(8)]
     assert (train[..., 0] == train[..., 2]).all()
     assert data.ids == tuple(map(str, range(15)))
+
+
+def with_splits(foreign, folder, **names):
+    """Return a copy of the other tool's datasets in which splits have other names."""
+    shutil.copytree(foreign, folder)
+    for path in list(folder.rglob("*")):
+        if path.name == "dataset_info.json":
+            text = path.read_text()
+            for old, new in names.items():
+                text = text.replace(f'"name": "{old}"', f'"name": "{new}"')
+            path.write_text(text)
+        for old, new in names.items():
+            if f"-{old}." in path.name:
+                path.rename(path.with_name(path.name.replace(f"-{old}.", f"-{new}.")))
+    return {"image_size": 16, "data_dir": str(folder)}
+
+
+def test_splits_have_the_names_that_folders_may_have_and_others_are_said(foreign, tmp_path, caplog):
+    data = load_source("tfds:nuclei", **with_splits(foreign, tmp_path / "a", train="Training", validation="valid"))
+    assert {name: len(indices) for name, indices in data.splits.items()} == {"train": 8, "val": 4, "test": 3}
+    assert data.left_out == {"split unlabeled": 2}
+    assert any("unlabeled (2)" in message for message in caplog.messages)
+    data = load_source("tfds:nuclei", **with_splits(foreign, tmp_path / "b", train="extra", validation="more"))
+    assert {name: len(indices) for name, indices in data.splits.items()} == {"test": 3}
+    assert data.left_out == {"split extra": 8, "split more": 4, "split unlabeled": 2}
+    with pytest.raises(DataError, match="are both test"):
+        load_source("tfds:nuclei", **with_splits(foreign, tmp_path / "c", validation="testing"))
 
 
 def test_a_missing_or_unfit_dataset_says_so(foreign, tmp_path):

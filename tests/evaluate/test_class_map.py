@@ -75,6 +75,12 @@ def test_classes_that_nothing_names_are_refused_with_a_map_to_edit():
     assert set(match_classes(found, MODEL, parse_class_map(ready), "folder:lab")) == set(found)
 
 
+def test_numbers_that_could_count_the_model_s_classes_get_its_map_to_edit():
+    with pytest.raises(DataError) as caught:
+        match_classes(["0", "2"], MODEL, {}, "csv:lab.csv")
+    assert f'--class_map="0={MODEL[0]},2={MODEL[2]}"' in str(caught.value)
+
+
 def test_a_ready_made_map_of_names_with_commas_is_json():
     with pytest.raises(DataError, match=r'map\.json with \{"cells, broken": "drop"\}'):
         match_classes(["cells, broken"], MODEL, {}, "folder:lab")

@@ -110,6 +110,9 @@ def test_evaluate_refuses_what_it_cannot_place(trained, other_lab, tmp_path, cap
     assert cli.main(["bloodcell", "evaluate", f"--workdir={trained}", "--class_map=red=blue"]) == 2
     assert cli.main([*command, "--class_map=Rouge=drop,artifact=drop,BLUE=drop"]) == 3
     assert not (tmp_path / "results").exists()
+    for flag in ("--include=a/**", "--group_regex=(.)", "--skip_bad", "--class_level=1", "--root=cells"):
+        assert cli.main(["bloodcell", "evaluate", f"--workdir={trained}", flag]) == 2
+        assert f"{flag.partition('=')[0]}: belongs to --source" in capsys.readouterr().err
 
 
 def test_labels_without_names_are_in_the_model_s_order(trained, cells, tmp_path, capsys):

@@ -156,6 +156,13 @@ def test_strict_knows_images_by_suffix_and_by_content(here, find):
     assert not find("a", "z.zip")[0].passed_over
 
 
+def test_a_link_that_leads_nowhere_is_said(here, find):
+    write("a/1.png")
+    Path("a/monday").symlink_to("unmounted")
+    assert any("monday" in message and "no row" in message for message in find("a")[2])
+    assert find("a", strict=True)[0].passed_over == ["monday"]
+
+
 @pytest.mark.parametrize(
     "kind", ["jpeg", "png", "tiff", "gif", "webp", "bmp", *(["avif"] if ".avif" in SUFFIXES else [])]
 )
