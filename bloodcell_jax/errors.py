@@ -80,4 +80,4 @@ def is_out_of_memory(error: BaseException) -> bool:
 def memory_error(error: BaseException) -> MemoryFullError:
     """Return the line for an error of which `is_out_of_memory` holds."""
     where = "" if isinstance(error, MemoryError) else "device "
-    return MemoryFullError(f"out of {where}memory; lower the batch size, or set --config.model.remat")
+    return MemoryFullError(f"out of {where}memory; lower the batch size, or set --config.train.accumulate")

@@ -1,4 +1,4 @@
-"""Recipes of training, from a linear probe to the whole network, for any source and any ConvNeXt.
+"""Recipes of training, from a linear probe to the whole network, for any source and any network.
 
 bloodcell train --config=fine_tune:RECIPE --workdir=runs/RECIPE --config.data.source=zip:cells.zip \\
     --config.model.variant=convnext_tiny --config.model.weights=convnext_tiny.safetensors

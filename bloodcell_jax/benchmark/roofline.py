@@ -68,6 +68,8 @@ def split_step(run: Run, rates: Rates, *, windows: int) -> dict[str, Part]:
             parts[ELEMENTWISE] += _timed(_activation_and_residual, _elementwise_operands(layer), rates, layer, windows)
         else:
             parts[layer.kind] += _timed(layer.forward, (layer.params, layer.images), rates, layer, windows)
+    if parts[ELEMENTWISE] == nothing:  # A network without blocks has activations all the same: they are not measured.
+        del parts[ELEMENTWISE]
     return parts | {AUGMENTATION: _augmentation(run, rates, windows), OPTIMIZER: _optimizer(run, rates, windows)}
 
 

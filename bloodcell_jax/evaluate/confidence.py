@@ -136,7 +136,7 @@ def kept_sentence(scores: Mapping[str, Any]) -> str | None:
     if kept is None:
         return None
     line = f"At confidence {kept['confidence']:g} or more the model answers {100 * kept['coverage']:.1f} % of the cells"
-    return f"{line} and errs on {100 * kept['error']:.1f} % of these"
+    return line if kept["error"] is None else f"{line} and errs on {100 * kept['error']:.1f} % of these"
 
 
 def unknown_sentence(scores: Mapping[str, Any]) -> str | None:

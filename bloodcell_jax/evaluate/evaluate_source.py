@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bloodcell_jax.config.data import SCALE
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.evaluate.answers import Answers
@@ -17,6 +18,7 @@ from bloodcell_jax.evaluate.explain.embedding_map import EmbeddingSample, check_
 from bloodcell_jax.evaluate.explain.explained_split import Explanations, explain_split
 from bloodcell_jax.evaluate.medmnist_results import write_medmnist_results
 from bloodcell_jax.evaluate.metrics import Scores
+from bloodcell_jax.evaluate.out_of_distribution import count_kept
 from bloodcell_jax.evaluate.outputs import write_split
 from bloodcell_jax.evaluate.robustness.evaluate_suites import evaluate_suites
 from bloodcell_jax.evaluate.robustness.suites import Suite, suite_of
@@ -79,15 +81,31 @@ def evaluate_source(
       UsageError, DataError: as for training.
     """
     chosen = [suite_of(name) for name in dict.fromkeys(suites)]
+    other_view = _other_view(classifier)
+    if source is None and output is None and other_view:
+        raise UsageError(
+            f"--{next(iter(other_view))}: eval/ of the run holds the results of the part of each image that it was "
+            "trained on; name a folder for these by --output"
+        )
     _check_asked(classifier, source, split, output, class_map, chosen, embedding_method)
     if source is None and (given := [name for name, value in reading.items() if value and name != "data_dir"]):
         raise UsageError(f"--{given[0]}: belongs to --source; the run's own images are read as for its training")
     examples = find_examples(classifier, source, split, class_map or {}, reading)
     of_examples = read_slices(examples.dataset, slices or (classifier.config.evaluate.slices if not source else ()))
     learned_from = examples.dataset if source is None else None
-    answers, explanations = _answered(classifier, examples, learned_from, explain, embedding_method)
+    sample = EmbeddingSample(len(examples.indices))
+    answers, explanations = _answered(classifier, examples, learned_from, sample, explain, embedding_method)
     folder = EvaluationFolder(Path(os.path.expanduser(output))) if output else _own_folder(classifier, examples.split)
-    origin = _origin(classifier, examples)
+    origin = _origin(classifier, examples) | other_view
+    if not examples.seen.get("train") and (kept := _kept_of_training(classifier, sample)):
+        origin["seen_in_training_at_least"] = kept
+        logger.warning(
+            "%s: at least %s of %s images are among those that the model learned from, by the features of training "
+            "images that its file keeps, so scores on them say nothing of other cells",
+            examples.dataset.source,
+            f"{kept:,}",
+            f"{len(examples.indices):,}",
+        )
     scores = write_split(
         folder,
         examples.dataset,
@@ -141,6 +159,21 @@ def _origin(classifier: Classifier, examples: Examples) -> dict[str, Any]:
     return origin | ({"tta": True} if classifier.tta else {})
 
 
+def _other_view(classifier: Classifier) -> dict[str, Any]:
+    """Return the fields by which another part of each image is looked at than the run was trained on."""
+    if classifier.workdir is None:
+        return {}
+    then, now = classifier.run.read_config().data, classifier.config.data
+    return {name: getattr(now, name) for name in SCALE if getattr(now, name) != getattr(then, name)}
+
+
+def _kept_of_training(classifier: Classifier, sample: EmbeddingSample) -> int:
+    """Return how many of some images are training images whose features the model's file keeps."""
+    if classifier.calibration is None or not sample.seen:
+        return 0
+    return count_kept(sample.pooled, classifier.calibration.reference)
+
+
 def _own_folder(classifier: Classifier, split: str) -> EvaluationFolder:
     """Return the folder of a split of the run.
 
@@ -160,14 +193,17 @@ def _answered(
     classifier: Classifier,
     examples: Examples,
     learned_from: Dataset | None,
+    sample: EmbeddingSample,
     count: int | None,
     embedding_method: str,
 ) -> tuple[Answers, Explanations | None]:
-    """Return the answers to some examples and what explains them; `learned_from` is that of `training_images`."""
+    """Return the answers to some examples and what explains them; `learned_from` is that of `training_images`.
+
+    `sample` keeps the features of some of them, but not those of augmented images.
+    """
     dataset, indices = examples.dataset, examples.indices
     if examples.augmented:
         return answer_augmented(classifier, dataset, indices), None
-    sample = EmbeddingSample(len(indices))
     count = classifier.config.evaluate.explain if count is None else count
     logger.info("evaluating %s images and explaining %d of them", f"{len(indices):,}", min(count, len(indices)))
     answers = classifier.answer_examples(dataset.images, indices, sample=sample)

@@ -92,8 +92,8 @@ def class_ci95(
     """Return the intervals of the sensitivity and of the specificity of each class, [k] each.
 
     With groups they are those of resampled groups; None with fewer than two groups that have such examples. Without,
-    they are Wilson's (E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22
-    (1927) 209), which keep a width where a class has no error; None where it has no example.
+    and where all groups have the same share and resampling shows no spread, they are `wilson`'s; None where a class has
+    no example.
 
     Args:
       labels, predicted: integers in [0, num_classes), [n].
@@ -108,10 +108,12 @@ def class_ci95(
 
     def interval(right: np.ndarray, among: np.ndarray) -> Interval | None:
         if groups is None:
-            return _wilson(int(right.sum()), int(among.sum()))
+            return wilson(right.sum() / max(among.sum(), 1), int(among.sum()))
         rows = among > 0
         right, among = right[rows, None], among[rows, None]
-        return _studentized(right, among, among, seed) if len(right) > 1 else None
+        if len(right) < 2:
+            return None
+        return with_width(_studentized(right, among, among, seed), len(right))
 
     sensitivity, specificity = (
         [interval(*columns) for columns in zip(right.T, among.T, strict=True)]
@@ -133,13 +135,24 @@ def _counts_by_group(
     return support, said, hits
 
 
-def _wilson(hits: int, count: int) -> Interval | None:
+def wilson(share: float, count: int) -> Interval | None:
+    """Return the interval of a share of `count` examples, which keeps a width without an error; None of no example.
+
+    E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927) 209.
+    """
     if not count:
         return None
-    share, spread = hits / count, _NORMAL_95**2 / count
+    spread = _NORMAL_95**2 / count
     half = _NORMAL_95 * math.sqrt(share * (1 - share) / count + spread / count / 4)
     low, high = ((share + spread / 2 + sign * half) / (1 + spread) for sign in (-1, 1))
     return [max(low, 0.0), min(high, 1.0)]
+
+
+def with_width(interval: Interval | None, count: int) -> Interval | None:
+    """Return an interval of a share; `wilson`'s of `count` units if resampling them showed no spread."""
+    if interval is None or interval[1] - interval[0] > _NO_SPREAD:
+        return interval
+    return wilson(interval[0], count)
 
 
 def _studentized(

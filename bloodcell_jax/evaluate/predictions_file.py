@@ -1,5 +1,6 @@
 """The answers to every example of an evaluated split: `predictions.csv`, written and read."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,9 @@ from bloodcell_jax.errors import DataError
 from bloodcell_jax.names import spreadsheet_cell
 from bloodcell_jax.workdir.layout import EvaluationFolder
 from bloodcell_jax.workdir.output_files import csv_writer, open_text, read_csv
+
+_DIGITS = 6
+_ROUNDED_TO_0 = 0.5 * 10**-_DIGITS
 
 
 class Prediction(NamedTuple):
@@ -41,7 +45,7 @@ def write_predictions(
         writer = csv_writer(file)
         writer.writerow(["id", "label", "predicted", "confidence", *class_names])
         for index, guess, row in zip(indices, predicted, probabilities, strict=True):
-            values = [f"{p:.6f}" for p in row]
+            values = [f"{p:.{_DIGITS}f}" for p in row]
             label = class_names[dataset.labels[index]]
             writer.writerow([cell(dataset.ids[int(index)]), label, class_names[guess], values[guess], *values])
 
@@ -68,6 +72,15 @@ def read_predictions_of(folder: EvaluationFolder, dataset: Dataset, indices: np.
             f"{folder.predictions}: its rows are not the images of {split}; delete {folder.path} and run again"
         )
     return rows
+
+
+def probabilities_of(rows: Sequence[Prediction]) -> np.ndarray:
+    """Return the probabilities of rows, float64 [n, classes].
+
+    What the file rounds to 0 is the largest number that it rounds so: a negative log likelihood would take a 0 for
+    certain.
+    """
+    return np.maximum(np.array([row.probabilities for row in rows], np.float64), _ROUNDED_TO_0)
 
 
 def _prediction(header: list[str], row: list[str]) -> Prediction:

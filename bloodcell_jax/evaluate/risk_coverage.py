@@ -19,18 +19,18 @@ class Kept(NamedTuple):
     Attributes:
       threshold: a confidence.
       coverage: the share of all answers that is kept.
-      error: the share of wrong ones among those kept; 0 if none is kept.
+      error: the share of wrong ones among those kept; None if none is kept.
     """
 
     threshold: float
     coverage: float
-    error: float
+    error: float | None
 
 
 def kept_at(threshold: float, confidence: np.ndarray, correct: np.ndarray) -> Kept:
     """Return what a threshold keeps of answers with some confidence, [n], of which some are correct, bool [n]."""
     kept = confidence >= threshold
-    return Kept(threshold, float(kept.mean()), float((kept & ~correct).sum() / max(kept.sum(), 1)))
+    return Kept(threshold, float(kept.mean()), float((~correct)[kept].mean()) if kept.any() else None)
 
 
 def area_under_curve(confidence: np.ndarray, correct: np.ndarray) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 from bloodcell_jax.data.dataset import Dataset
 from bloodcell_jax.data.manifest.table import SUFFIXES, Table, read_table, shown
 from bloodcell_jax.errors import DataError, UsageError
+from bloodcell_jax.evaluate.intervals import with_width
 from bloodcell_jax.evaluate.metrics import classification_metrics
 
 # What each slice keeps of the scores of its images.
@@ -87,8 +88,17 @@ def score_slices(
             rows = [row for row, cell in enumerate(values) if cell == value]
             own = None if groups is None else [groups[row] for row in rows]
             metrics = classification_metrics(labels[rows], probabilities[rows], class_names, groups=own)
-            scores[column][value] = {key: metrics[key] for key in _KEPT}
+            scores[column][value] = {key: metrics[key] for key in _KEPT} | _intervals_with_width(metrics)
     return scores
+
+
+def _intervals_with_width(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the intervals of a slice; without an error, resampling shows no spread, and a slice has few images."""
+    f1_macro = metrics["f1_macro_ci95"]
+    return {
+        "accuracy_ci95": with_width(metrics["accuracy_ci95"], metrics["n_groups"] or metrics["n"]),
+        "f1_macro_ci95": None if f1_macro is None or f1_macro[0] == f1_macro[1] else f1_macro,
+    }
 
 
 def _checked(values: tuple[str, ...], name: str) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bloodcell_jax.config import ModelConfig
+from bloodcell_jax.config import ModelConfig, as_text
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models.activations import ACTIVATIONS
 from bloodcell_jax.models.convnext import ConvNeXt
@@ -80,7 +80,7 @@ def create_model(variant: str, num_classes: int, **overrides) -> Network:
     architecture = MODELS[variant]
     if unknown := overrides.keys() - architecture.options:
         options = ", ".join(sorted(architecture.options))
-        raise UsageError(f"{variant} has no option {min(unknown)}; it has {options}")
+        raise UsageError(f"{variant} has no option {', '.join(sorted(unknown))}; it has {options}")
     return architecture.create(num_classes=num_classes, **overrides)
 
 
@@ -97,7 +97,21 @@ def build_model(config: ModelConfig) -> Network:
     # Only what differs from the defaults is passed on: a variant's own values stand, and a network without one of
     # these options refuses it by name.
     changed = {name: getattr(config, name) for name in names if getattr(config, name) != getattr(ModelConfig(), name)}
+    check_options(config.variant, changed)
     return create_model(config.variant, config.num_classes, dtype=jnp.dtype(config.dtype), **changed)
+
+
+def check_options(variant: str, options: Mapping[str, Any]) -> None:
+    """Check that a network has all of some options of a configuration.
+
+    Raises:
+      UsageError: it has not; says how each is unset. An unknown network is left to `create_model`.
+    """
+    unknown = sorted(options.keys() - MODELS[variant].options) if variant in MODELS else []
+    if unknown:
+        given = ", ".join(f"config.model.{name}={as_text(options[name])}" for name in unknown)
+        unset = " ".join(f"--config.model.{name}={as_text(getattr(ModelConfig(), name))}" for name in unknown)
+        raise UsageError(f"{given}: {variant} has no such option; unset it by {unset}")
 
 
 def init_params(model: Network, key: jax.Array, image_size: int) -> Params:

@@ -106,10 +106,10 @@ def pair_sentences(pair: RunPair, first: str) -> list[str]:
         f"{result.only_second:,} images are right in {name} alone, and {result.only_first:,} in {first} alone. {test}",
     ]
     if not result.only_first and not result.only_second:
-        most = 300 / (result.n_groups or result.n)
+        most = 100 * (1 - 0.05 ** (1 / (result.n_groups or result.n)))
         sentences.append(
             f"No image tells the two apart, so the interval is too narrow: they may still differ by {most:.1f} points "
-            "(rule of three, 95 %)."
+            "(the exact form of the rule of three, 95 %)."
         )
     return sentences + ([pair.note] if pair.note else [])
 

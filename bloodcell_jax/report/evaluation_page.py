@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bloodcell_jax.evaluate.metrics import METRICS, Predictions, Scores, forced_choice
-from bloodcell_jax.evaluate.predictions_file import read_predictions
+from bloodcell_jax.evaluate.predictions_file import probabilities_of, read_predictions
 from bloodcell_jax.names import names_by_cell
 from bloodcell_jax.report.evaluation_view import evaluation_view, split_to_show
 from bloodcell_jax.report.model_view import file_view, run_view
@@ -83,5 +83,5 @@ def _forced_at_home(home: EvaluationFolder, present: list[str], class_names: lis
     if not whole or {class_of[row.label] for row in rows} != set(present):
         return None
     labels = np.array([class_names.index(class_of[row.label]) for row in rows])
-    predictions = forced_choice(Predictions(labels, np.array([row.probabilities for row in rows], np.float64)))
+    predictions = forced_choice(Predictions(labels, probabilities_of(rows)))
     return {"n": len(rows)} | {metric.key: metric.compute(predictions) for metric in METRICS}

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 
 from bloodcell_jax.evaluate.evaluator import Evaluator
+from bloodcell_jax.evaluate.explain.embedding_map import EmbeddingSample
 from bloodcell_jax.evaluate.image_batches import Images
 from bloodcell_jax.evaluate.metrics import classification_metrics
+from bloodcell_jax.evaluate.out_of_distribution import count_kept
+from bloodcell_jax.evaluate.temperature import softmax
 from bloodcell_jax.models.registry import build_model
 from bloodcell_jax.report.text_table import aligned
 from bloodcell_jax.run.run import Run
@@ -40,6 +43,7 @@ def evaluate_start(
     """Return the metrics of the model in a file on a split of the run, as a forced choice among the run's classes.
 
     A class of the run that the model does not know has probability 0, so that each of its images counts as wrong.
+    `seen_in_training_at_least` says how many of the images are among those that the model learned from, if any are.
 
     Args:
       images: all images of the run, as `Evaluator.predict` takes them.
@@ -55,10 +59,14 @@ def evaluate_start(
         parallel=run.parallel,
     )
     params = run.parallel.global_view(run.parallel.place_state(params))
-    given = evaluator.predict(params, images, run.splits[split], before_batch=before_batch)
+    sample = EmbeddingSample(len(run.splits[split]))
+    outputs = sample.watch(evaluator.outputs(params, images, run.splits[split], before_batch=before_batch))
+    given = np.concatenate([softmax(batch.logits) for batch in outputs])
+    kept = 0 if record.calibration is None else count_kept(sample.pooled, record.calibration.reference)
     probabilities = forced_choice(given, config.data.class_names, run.dataset.class_names)
     labels = run.dataset.labels[run.splits[split]]
-    return {"step": record.step} | classification_metrics(labels, probabilities, run.dataset.class_names)
+    seen = {"seen_in_training_at_least": kept} if kept else {}
+    return {"step": record.step} | seen | classification_metrics(labels, probabilities, run.dataset.class_names)
 
 
 def forced_choice(probabilities: np.ndarray, named: tuple[str, ...], wanted: tuple[str, ...]) -> np.ndarray:

@@ -21,7 +21,7 @@ from bloodcell_jax.data.splits import cuts_anything, k_folds, split_dataset
 from bloodcell_jax.devices.host import free_host_memory
 from bloodcell_jax.devices.parallel import DataParallel, create_parallel
 from bloodcell_jax.errors import UsageError
-from bloodcell_jax.models.registry import build_model, count_parameters, create_model, param_shapes
+from bloodcell_jax.models.registry import build_model, count_parameters, param_shapes
 from bloodcell_jax.run.cached_features import check_cacheable, check_trainable
 from bloodcell_jax.run.feed import choose_streaming
 from bloodcell_jax.run.finished_model import complete_model
@@ -93,7 +93,7 @@ def check_without_data(config: Config, devices: Sequence[Any] | None = None) -> 
     check_cacheable(config, augmentation)
     check_blocks(augmentation, config.train.batch_size, parallel.mesh.size)
     check_parts(config.train, parallel.mesh.size)
-    create_model(config.model.variant, 2)
+    build_model(replace(config.model, num_classes=2))
     return augmentation, parallel
 
 

@@ -225,7 +225,14 @@ def _compare_with_start(run: Run, workdir: Workdir, inputs: RunInputs, signals: 
         if jax.process_index() == 0:
             write_json(folder.before, before)
     if jax.process_index() == 0:
-        table = before_and_after(read_json(folder.before), read_json(folder.metrics))
+        before = read_json(folder.before)
+        if kept := before.get("seen_in_training_at_least"):
+            logger.warning(
+                "at least %d of %d %s images are among those that %s, which this run starts from, learned from: scores "
+                "on them say nothing of new cells",
+                *(kept, before["n"], split, run.config.model.weights),
+            )
+        table = before_and_after(before, read_json(folder.metrics))
         logger.info("%s on %s, in percent:\n%s", run.config.model.weights, split, table)
 
 

@@ -14,7 +14,7 @@ from bloodcell_jax.data.launch_cache import cached_sha256
 from bloodcell_jax.data.loading import load_data
 from bloodcell_jax.errors import DataError, UsageError
 from bloodcell_jax.evaluate.metrics import METRICS, Scores, example_scores
-from bloodcell_jax.evaluate.predictions_file import read_predictions_of, write_predictions
+from bloodcell_jax.evaluate.predictions_file import probabilities_of, read_predictions_of, write_predictions
 from bloodcell_jax.report.crossval_page import write_crossval_page
 from bloodcell_jax.run.job import train_and_evaluate
 from bloodcell_jax.run.watch.preemption import StopSignals
@@ -116,7 +116,7 @@ def mean_probabilities(dataset: Dataset, runs: list[FoldRun], split: str) -> tup
             raise DataError(f"{dataset.source}: is no longer what {run.workdir} was trained on; put the data back")
         indices = run.workdir.read_splits()[split]
         rows = read_predictions_of(run.workdir.evaluation(split), dataset, indices)
-        total[indices] += [row.probabilities for row in rows]
+        total[indices] += probabilities_of(rows)
         count[indices] += 1
     judged = np.flatnonzero(count)
     return judged, total[judged] / count[judged, None]

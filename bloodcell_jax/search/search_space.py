@@ -116,8 +116,14 @@ def with_values(config: Config, values: dict[str, Any]) -> Config:
     return config
 
 
-# Fields that say which images are val.
-_JUDGES = ("data.split_seed", "data.splits", "data.folds", "data.fold")
+# Fields that say which images are val, or what is in the source.
+_JUDGES = {
+    f"data.{name}"
+    for name in (
+        *("split_seed", "splits", "folds", "fold", "split_folders", "group_regex", "group_duplicates"),
+        *("clean", "include", "exclude", "skip_bad", "class_level", "columns", "root", "file_pattern"),
+    )
+}
 
 
 def check_values(config: Config, dimensions: Sequence[Dimension]) -> None:

@@ -63,6 +63,17 @@ QUESTIONS = (
 )
 
 
+def questions_from(weights: str | None) -> tuple[Question, ...]:
+    """Return the questions of a table whose rows start from some weights.
+
+    From random weights (None) no row freezes a parameter, and the row that unfreezes everything trains for more epochs.
+    """
+    if weights is not None:
+        return QUESTIONS
+    about = "A strong chain on each image, in a training that may be longer (nothing is frozen in either)"
+    return tuple(each._replace(about=about) if each.second == "full-unfreeze-raw" else each for each in QUESTIONS)
+
+
 def comparisons_of(
     labels: np.ndarray, answers: Mapping[str, Mapping[str, np.ndarray]], questions: Sequence[Question] = QUESTIONS
 ) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from bloodcell_jax.run.watch.preemption import StopSignals
 from bloodcell_jax.run.watch.progress import show_pass
 from bloodcell_jax.table1.corrupted_test import corrupted_answers
 from bloodcell_jax.table1.findings import findings
-from bloodcell_jax.table1.results import KEYS, comparisons_of, scores_of
+from bloodcell_jax.table1.results import KEYS, comparisons_of, questions_from, scores_of
 from bloodcell_jax.table1.rows import Entry
 from bloodcell_jax.table1.settings import Settings, find_start
 from bloodcell_jax.table1.table_data import TableData, prepare_data
@@ -139,7 +139,7 @@ class _Table:
         """Return the content of `table1.json`."""
         settings, labels = self._settings, self._dataset.labels[self._test]
         runs = [self._result(entry, labels) for entry in self.entries]
-        comparisons = comparisons_of(labels, self._answers)
+        comparisons = comparisons_of(labels, self._answers, questions_from(self._start))
         suite = {"name": settings.suite.name, "version": settings.suite.version, "passes": settings.suite.passes}
         return {
             "variant": settings.variant,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
-from bloodcell_jax.models.variants import VARIANTS
+from bloodcell_jax.models.registry import MODELS
 from bloodcell_jax.weights.catalog import find_part
 from bloodcell_jax.weights.files import read_file
 from bloodcell_jax.weights.info import WeightsInfo
@@ -39,11 +39,13 @@ def convert(source: Path | str, target: Path | str, variant: str | None = None) 
         raise UsageError(f"--output={target}: exists already; name a new file")
     if not target.absolute().parent.is_dir():
         raise UsageError(f"--output={target}: no folder {target.parent}; create it")
-    if variant is not None and variant not in VARIANTS:
-        raise UsageError(f"--variant={variant}: no such variant; there are {', '.join(VARIANTS)}")
+    if variant is not None and variant not in MODELS:
+        raise UsageError(f"--variant={variant}: no such variant; there are {', '.join(MODELS)}")
     source, part = find_part(source)
     stored = read_file(source)
     if stored.info is not None and RUN_KEY in stored.metadata:
+        if variant not in (None, stored.info.variant):
+            raise UsageError(f"--variant={variant}: {source} is the model of a run, a {stored.info.variant}")
         say_license(source, stored.info)
         write_model_file(target, *read_model_file(source), stored.info)
         return stored.info

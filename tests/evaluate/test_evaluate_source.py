@@ -60,6 +60,30 @@ def test_images_that_the_run_learned_from_are_counted(trained, cells, tmp_path, 
     assert f"{count} of these 120 images" in (tmp_path / "all" / "index.html").read_text()
 
 
+def test_images_that_a_file_of_a_model_knows_from_its_training_are_counted(trained, cells, other_lab, tmp_path, capsys):
+    """One image less is another source, and a model's file does not say which images were in train."""
+    with np.load(cells) as arrays:
+        np.savez(tmp_path / "fewer.npz", images=arrays["images"][1:], labels=arrays["labels"][1:])
+    for number, model in enumerate((f"--workdir={trained}", f"--model={trained}/model.safetensors")):
+        output = tmp_path / str(number)
+        flags = [model, f"--source=npz:{tmp_path / 'fewer.npz'}", f"--output={output}", "--explain=0"]
+        assert cli.main(["bloodcell", "evaluate", *flags]) == 0
+        count = json.loads((output / "metrics.json").read_text())["seen_in_training_at_least"]
+        assert count in (len(Workdir(trained).read_splits()["train"]) - 1, len(Workdir(trained).read_splits()["train"]))
+        assert f"at least {count} of 119 images" in capsys.readouterr().err
+        assert f"At least {count} of these 119 images" in (output / "index.html").read_text()
+
+
+def test_another_part_of_the_run_s_own_images_needs_a_folder_of_its_own(trained, tmp_path, capsys):
+    before = Workdir(trained).evaluation("test").metrics.read_bytes()
+    command = ["bloodcell", "evaluate", f"--workdir={trained}", "--crop=0.5", "--explain=0"]
+    assert cli.main(command) == 2
+    assert re.search(r"--crop: .*--output", capsys.readouterr().err)
+    assert Workdir(trained).evaluation("test").metrics.read_bytes() == before
+    assert cli.main([*command, f"--output={tmp_path / 'o'}"]) == 0
+    assert json.loads((tmp_path / "o" / "metrics.json").read_text())["crop"] == 0.5
+
+
 @pytest.fixture
 def other_lab(cells, tmp_path):
     """Return class folders with names of another laboratory: two of the three classes, and one that is none."""

@@ -55,6 +55,15 @@ def test_intervals_of_classes_over_groups_are_those_of_their_examples():
     assert class_ci95(labels[:9], predicted[:9], np.zeros(9, int), 2, seed=0)[0] == [None, None]
 
 
+def test_a_class_without_an_error_in_few_patients_has_a_wide_interval():
+    labels, patients = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 1, 1, 2, 2])
+    sensitivity, specificity = class_ci95(labels, labels, patients, 2, seed=0)
+    peers = binomtest(2, 2).proportion_ci(0.95, method="wilson")
+    assert sensitivity[1] == specificity[0] == pytest.approx([peers.low, peers.high])
+    none_right = class_ci95(labels, 1 - labels, patients, 2, seed=0)[0][1]
+    assert none_right == pytest.approx([1 - peers.high, 1 - peers.low])
+
+
 def _draw_patients(rng, count):
     """Return labels, predictions and patients of cells; patients differ in accuracy, 0.85 on average."""
     sizes = 1 + rng.poisson(rng.lognormal(3, 0.5, count))

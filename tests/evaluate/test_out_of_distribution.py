@@ -1,5 +1,7 @@
 """Each score against its formula by hand, and thresholds that hold on val by construction."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import mahalanobis
@@ -14,6 +16,7 @@ from bloodcell_jax.evaluate.out_of_distribution import (
     REFERENCE_SIZE,
     REFUSED,
     appearance_distance,
+    count_kept,
     energy,
     learn_reference,
     neighbor_distance,
@@ -89,6 +92,18 @@ def test_at_most_one_in_a_hundred_of_val_is_refused(count):
         np.testing.assert_allclose(np.quantile(scores, 0.99, axis=0), 1)
     far = outputs_of(LABELS[:50], seed=7, shift=8.0)
     assert (ood_score(scores_of(far, scaled), scaled) > 1).all()
+
+
+def test_training_images_are_known_again_and_others_are_not_taken_for_them():
+    others = outputs_of(LABELS, seed=3)
+    scores = scores_of(others, learn_reference(TRAINING))
+    reference = scaled_by_val(learn_reference(TRAINING), scores)
+    assert count_kept(others.pooled, reference) == 0
+    # Another machine or batch changes the last bits.
+    shaken = TRAINING.pooled[:50] * (1 + 1e-6 * np.random.default_rng(0).normal(size=(50, WIDTH)))
+    assert count_kept(np.concatenate([others.pooled, shaken]), reference) == 50
+    # A network that sees all cells as one says nothing.
+    assert count_kept(TRAINING.pooled, replace(reference, center=(0.0, 1e-4, 0.0))) == 0
 
 
 def test_a_reference_of_another_network_is_refused():

@@ -53,4 +53,4 @@ def test_the_threshold_keeps_most_answers_with_the_wanted_error(wanted):
 
 def test_no_threshold_keeps_the_error_if_the_most_certain_answer_is_wrong():
     assert threshold_for(0.01, np.array([0.9, 0.8]), np.array([False, True])) is None
-    assert kept_at(0.95, CONFIDENCE, CORRECT) == (0.95, 0.0, 0.0)
+    assert kept_at(0.95, CONFIDENCE, CORRECT) == (0.95, 0.0, None)

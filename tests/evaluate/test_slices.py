@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from bloodcell_jax import cli
 from bloodcell_jax.data.dataset import Dataset
@@ -79,6 +80,16 @@ def test_a_slice_has_the_scores_of_its_images():
     alone = classification_metrics(labels[rows], probabilities[rows], "abc", groups=own)
     assert scores["y"] == {name: alone[name] for name in scores["y"]}
     assert {"n", "accuracy", "accuracy_ci95", "balanced_accuracy", "f1_macro"} <= scores["y"].keys()
+
+
+def test_a_small_slice_without_an_error_has_a_wide_interval():
+    probabilities = np.eye(2)[[0, 1, 0, 1, 0]]
+    labels = probabilities.argmax(axis=1)
+    for groups, count in ((None, 5), (list("aabbc"), 3)):
+        scores = score_slices({"stain": ["g"] * 5}, labels, probabilities, ("a", "b"), groups=groups)["stain"]["g"]
+        peers = binomtest(count, count).proportion_ci(0.95, method="wilson")
+        assert scores["accuracy_ci95"] == pytest.approx([peers.low, peers.high], abs=1e-6)
+        assert scores["f1_macro_ci95"] is None
 
 
 def test_evaluate_scores_slices_by_themselves(trained, tmp_path, table, capsys):

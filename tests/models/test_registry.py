@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bloodcell_jax.config import ModelConfig
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
 from bloodcell_jax.models.flops import forward_flops
 from bloodcell_jax.models.network import leaves_by_path
-from bloodcell_jax.models.registry import init_params
+from bloodcell_jax.models.registry import build_model, init_params
 
 STAGES = {f"stage_{i}" for i in range(4)}
 
@@ -66,3 +67,5 @@ def test_an_option_that_a_network_lacks_is_named():
         create_model("custom_cnn", 3, drop_path=0.1)
     with pytest.raises(UsageError, match=r"convnext_tiny.* dropout;.* drop_path"):
         create_model("convnext_tiny", 3, dropout=0.1)
+    with pytest.raises(UsageError, match=r"config\.model\.drop_path=0\.1.*custom_cnn.*--config\.model\.drop_path=0"):
+        build_model(ModelConfig(variant="custom_cnn", num_classes=3, drop_path=0.1))

@@ -14,7 +14,7 @@ from bloodcell_jax import cli
 from bloodcell_jax.config import validate
 from bloodcell_jax.data.geometry import View
 from bloodcell_jax.errors import UsageError
-from bloodcell_jax.run.before_and_after import before_and_after, forced_choice, start_of
+from bloodcell_jax.run.before_and_after import before_and_after, evaluate_start, forced_choice, start_of
 from bloodcell_jax.run.create import check_blocks, create_augmentation, create_run
 from bloodcell_jax.run.environment import describe_environment
 from bloodcell_jax.run.seen_by_start import seen_by_start, seen_sentence
@@ -71,6 +71,16 @@ def test_held_out_images_that_the_start_learned_from_are_counted(trained, cells)
     assert seen["test"] > 0
     assert f"{seen['test']} of {len(run.splits['test'])} test images" in seen_sentence(run)
     assert seen_sentence(run) in describe_environment(run)["data"]["notes"]
+
+
+def test_held_out_images_that_a_start_from_a_file_learned_from_are_counted(trained, cells):
+    path = Path(trained) / "model.safetensors"
+    config = Workdir(trained).read_config()
+    config.model, config.data.split_seed = replace(config.model, weights=str(path)), config.seed + 1
+    run = create_run(config)
+    learned = np.intersect1d(run.splits["test"], Workdir(trained).read_splits()["train"])
+    found = evaluate_start(run, run.dataset.images, "test", path)
+    assert found["seen_in_training_at_least"] == len(learned) > 0
 
 
 def test_epochs_of_a_stage_of_steps_are_refused(trained, tmp_path, capsys):

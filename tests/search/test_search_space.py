@@ -6,7 +6,7 @@ import pytest
 
 from bloodcell_jax import cli
 from bloodcell_jax.cli.sweep import _read_field
-from bloodcell_jax.config import Config, DataConfig
+from bloodcell_jax.config import Config, DataConfig, ModelConfig
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.search.search_space import check_values, parse_search, with_values
 
@@ -78,6 +78,12 @@ def test_a_value_that_is_not_legal_is_refused_before_any_trial(text, named):
         check_values(Config(), parse(text))
 
 
+@pytest.mark.parametrize("text", ["model.stem_stride:choice:4,2", "model.drop_path:uniform:0:0.3"])
+def test_an_option_that_the_network_lacks_is_refused_before_any_trial(text):
+    with pytest.raises(UsageError, match=r"custom_cnn has no such option"):
+        check_values(Config(model=ModelConfig(variant="custom_cnn")), parse(text))
+
+
 def test_a_field_stands_once():
     with pytest.raises(UsageError, match=r"model\.drop_path.*twice"):
         parse("model.drop_path:uniform:0:0.1", "model.drop_path:uniform:0:0.2")
@@ -88,7 +94,9 @@ def test_the_verb_wants_a_search(config_file, tmp_path, capsys):
     assert "--search: missing" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("field", ["data.split_seed:int:0:5", "data.folds:int:2:5"])
+@pytest.mark.parametrize(
+    "field", ["data.split_seed:int:0:5", "data.folds:int:2:5", "data.clean:choice:none,clean.json"]
+)
 def test_what_judges_a_trial_is_not_searched(field):
     with pytest.raises(UsageError, match=field):
         check_values(Config(data=DataConfig(folds=3)), parse(field))

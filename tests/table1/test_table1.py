@@ -19,7 +19,7 @@ from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models.registry import create_model, param_shapes
 from bloodcell_jax.report.table1_page import write_table1_page
 from bloodcell_jax.table1.findings import findings
-from bloodcell_jax.table1.results import QUESTIONS, Question, comparisons_of, scores_of
+from bloodcell_jax.table1.results import QUESTIONS, Question, comparisons_of, questions_from, scores_of
 from bloodcell_jax.table1.rows import BASE, ROWS, Entry, entries
 from bloodcell_jax.table1.settings import FULL, QUICK, find_start
 from bloodcell_jax.table1.table import train_table
@@ -71,6 +71,22 @@ def test_another_source_is_refused_and_the_same_one_is_not_audited_again(prepare
     np.savez(tmp_path / "other.npz", images=images, labels=labels)
     with pytest.raises(UsageError, match=r"data\.json: made from npz:.*cells\.npz.*other\.npz"):
         prepare_data(DataConfig(source=f"npz:{tmp_path / 'other.npz'}", image_size=SIDE), prepared.folder)
+
+
+def test_other_names_of_the_classes_are_refused(tmp_path):
+    images, labels = draw_cells(80, size=SIDE)[:2]
+    np.savez(tmp_path / "cells.npz", images=images, labels=labels)
+    config = DataConfig(source=f"npz:{tmp_path / 'cells.npz'}", image_size=SIDE)
+    prepare_data(config, tmp_path / "data")
+    with pytest.raises(UsageError, match=r"classes 0, 1, .* now a, b, .*--class_names"):
+        prepare_data(replace(config, class_names=tuple("abcdefgh")), tmp_path / "data")
+
+
+def test_from_random_weights_nothing_is_said_to_be_unfrozen():
+    changed = set(QUESTIONS) - set(questions_from(None))
+    assert [question.second for question in changed] == ["full-unfreeze-raw"]
+    assert not any("nfrozen, with" in question.about for question in questions_from(None))
+    assert questions_from("weights.safetensors") == QUESTIONS
 
 
 def test_splits_of_the_source_stay_and_its_test_loses_what_nobody_can_be_right_on():

@@ -74,3 +74,10 @@ def test_an_existing_file_is_not_overwritten(converted, capsys):
     assert cli.main(["bloodcell", "convert", f"--input={converted}", f"--output={converted}"]) == 2
     assert f"--output={converted}: " in capsys.readouterr().err
     assert converted.read_bytes() == before
+
+
+def test_the_model_of_a_run_has_its_own_variant(tmp_path, capsys):
+    command = ["bloodcell", "convert", "--input=pbc_cnn", f"--output={tmp_path / 'model.safetensors'}"]
+    assert cli.main([*command, "--variant=convnext_base"]) == 2
+    assert "model of a run, a custom_cnn" in capsys.readouterr().err
+    assert cli.main([*command, "--variant=custom_cnn"]) == 0

@@ -70,8 +70,8 @@ def geometry_warnings(sizes: np.ndarray, sides: np.ndarray | None, *, image_size
     used = int(np.median(short if sides is None else sides))
     if used < image_size / 2:
         warnings.append(
-            f"The images are enlarged from {used} to {image_size} pixels, which costs time and adds nothing. Use "
-            f"--image_size={used} here and data.image_size={used} in training, with a stem_stride of 2."
+            f"The images are enlarged from {used} to {image_size} pixels, which costs time and adds nothing. Use an "
+            f"image_size of {used} in audit and training, and with a ConvNeXt a stem_stride of 2."
         )
     return warnings
 
