@@ -17,14 +17,14 @@ class ModelConfig:
     )
     num_classes: int | None = option(None, "size of the head; unset: the number of classes in the data", minimum=2)
     drop_path: float = option(
-        0.0, "of a ConvNeXt: drop path rate of the last block; it rises linearly from 0", minimum=0.0, maximum=0.99
+        0.0, "ConvNeXt only: drop path rate of the last block; it rises linearly from 0", minimum=0.0, maximum=0.99
     )
-    layer_scale: float | None = option(None, "of a ConvNeXt: at the start; unset: the variant's own", minimum=0.0)
+    layer_scale: float | None = option(None, "ConvNeXt only: layer scale at first; unset: the variant's", minimum=0.0)
     head_init_scale: float = option(1.0, "factor on the head's initial weights", minimum=0.0)
-    stem_stride: int = option(4, "of a ConvNeXt: 4, or 2 to keep twice the resolution of small images", choices=(2, 4))
-    norm_eps: float | None = option(None, "of a ConvNeXt: LayerNorm epsilon; unset: the variant's own", minimum=0.0)
+    stem_stride: int = option(4, "ConvNeXt only: 4, or 2 to keep twice the resolution of small images", choices=(2, 4))
+    norm_eps: float | None = option(None, "ConvNeXt only: LayerNorm epsilon; unset: the variant's own", minimum=0.0)
     activation: str | None = option(
-        None, "of a ConvNeXt; unset: the variant's own (erf GELU)", choices=("gelu", "gelu_tanh", "silu")
+        None, "ConvNeXt only; unset: the variant's own (erf GELU)", choices=("gelu", "gelu_tanh", "silu")
     )
     mean: tuple[float, ...] = option((), "mean per channel of images in [0, 1]; empty: the weights' or ImageNet's")
     std: tuple[float, ...] = option(
@@ -33,7 +33,7 @@ class ModelConfig:
     dtype: str = option(
         "bfloat16", "precision of the computation; parameters are float32", choices=("bfloat16", "float32")
     )
-    remat: bool = option(False, "of a ConvNeXt: recompute each block in the backward pass to save memory")
+    remat: bool = option(False, "ConvNeXt only: recompute each block in the backward pass to save memory")
     scan_blocks: bool = option(
         False, "run the blocks of a ConvNeXt's stage in a loop: a smaller program that compiles sooner, a slower step"
     )

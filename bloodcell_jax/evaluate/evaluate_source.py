@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,38 +74,20 @@ def evaluate_source(
       raw_names: names in the CSVs are exact, even if a spreadsheet would run them as formulas.
       show: is told how many of all corrupted images are done.
       **reading: fields of `DataConfig` that say how `source` is read: data_dir, skip_bad, include, exclude,
-        class_level, split_folders, group_regex, columns, root, file_pattern. The run's own is read as it was, and has
-        none of them but data_dir.
+        class_level, split_folders, group_regex, columns, root, file_pattern; of the run's own data_dir alone.
 
     Raises:
       UsageError, DataError: as for training.
     """
     chosen = [suite_of(name) for name in dict.fromkeys(suites)]
-    other_view = _other_view(classifier)
-    if source is None and output is None and other_view:
-        raise UsageError(
-            f"--{next(iter(other_view))}: eval/ of the run holds the results of the part of each image that it was "
-            "trained on; name a folder for these by --output"
-        )
     _check_asked(classifier, source, split, output, class_map, chosen, embedding_method)
-    if source is None and (given := [name for name, value in reading.items() if value and name != "data_dir"]):
-        raise UsageError(f"--{given[0]}: belongs to --source; the run's own images are read as for its training")
+    _check_own(classifier, source, output, reading)
     examples = find_examples(classifier, source, split, class_map or {}, reading)
     of_examples = read_slices(examples.dataset, slices or (classifier.config.evaluate.slices if not source else ()))
     learned_from = examples.dataset if source is None else None
-    sample = EmbeddingSample(len(examples.indices))
-    answers, explanations = _answered(classifier, examples, learned_from, sample, explain, embedding_method)
+    answers, sample, explanations = _answered(classifier, examples, learned_from, explain, embedding_method)
     folder = EvaluationFolder(Path(os.path.expanduser(output))) if output else _own_folder(classifier, examples.split)
-    origin = _origin(classifier, examples) | other_view
-    if not examples.seen.get("train") and (kept := _kept_of_training(classifier, sample)):
-        origin["seen_in_training_at_least"] = kept
-        logger.warning(
-            "%s: at least %s of %s images are among those that the model learned from, by the features of training "
-            "images that its file keeps, so scores on them say nothing of other cells",
-            examples.dataset.source,
-            f"{kept:,}",
-            f"{len(examples.indices):,}",
-        )
+    origin = _origin(classifier, examples, sample)
     scores = write_split(
         folder,
         examples.dataset,
@@ -149,14 +131,29 @@ def _check_asked(
     check_method(embedding_method)
 
 
-def _origin(classifier: Classifier, examples: Examples) -> dict[str, Any]:
+def _check_own(classifier: Classifier, source: str | None, output: str | None, reading: Mapping[str, Any]) -> None:
+    """Refuse what does not go with the run's own images; the arguments are those of `evaluate_source`."""
+    if source is not None:
+        return
+    if given := [name for name, value in reading.items() if value and name != "data_dir"]:
+        raise UsageError(f"--{given[0]}: belongs to --source; the run's own images are read as for its training")
+    if output is None and (other := _other_view(classifier)):
+        raise UsageError(
+            f"--{next(iter(other))}: eval/ of the run holds the results of the part of each image that it was trained "
+            "on; name a folder for these by --output"
+        )
+
+
+def _origin(classifier: Classifier, examples: Examples, sample: EmbeddingSample | None) -> dict[str, Any]:
     """Return what `metrics.json` says of the examples, and of answers that are not those to the images as they are."""
     origin = {"source": examples.dataset.source, "split": examples.split} | examples.mapped
     if trained_on := examples.seen.get("train"):
         origin["seen_in_training"] = trained_on
+    elif sample is not None and (kept := _kept_of_training(classifier, examples, sample)):
+        origin["seen_in_training_at_least"] = kept
     if examples.augmented:
         origin["augmented_by"] = classifier.config.augment.policy
-    return origin | ({"tta": True} if classifier.tta else {})
+    return origin | _other_view(classifier) | ({"tta": True} if classifier.tta else {})
 
 
 def _other_view(classifier: Classifier) -> dict[str, Any]:
@@ -167,11 +164,18 @@ def _other_view(classifier: Classifier) -> dict[str, Any]:
     return {name: getattr(now, name) for name in SCALE if getattr(now, name) != getattr(then, name)}
 
 
-def _kept_of_training(classifier: Classifier, sample: EmbeddingSample) -> int:
-    """Return how many of some images are training images whose features the model's file keeps."""
-    if classifier.calibration is None or not sample.seen:
+def _kept_of_training(classifier: Classifier, examples: Examples, sample: EmbeddingSample) -> int:
+    """Return, and log, how many examples are training images whose features the model's file keeps."""
+    if classifier.calibration is None:
         return 0
-    return count_kept(sample.pooled, classifier.calibration.reference)
+    kept = count_kept(sample.pooled, classifier.calibration.reference)
+    if kept:
+        logger.warning(
+            "%s: at least %s of %s images are among those that the model learned from, by the features of training "
+            "images that its file keeps, so scores on them say nothing of other cells",
+            *(examples.dataset.source, f"{kept:,}", f"{len(examples.indices):,}"),
+        )
+    return kept
 
 
 def _own_folder(classifier: Classifier, split: str) -> EvaluationFolder:
@@ -193,17 +197,17 @@ def _answered(
     classifier: Classifier,
     examples: Examples,
     learned_from: Dataset | None,
-    sample: EmbeddingSample,
     count: int | None,
     embedding_method: str,
-) -> tuple[Answers, Explanations | None]:
-    """Return the answers to some examples and what explains them; `learned_from` is that of `training_images`.
+) -> tuple[Answers, EmbeddingSample | None, Explanations | None]:
+    """Return the answers to some examples, the features of a sample, and what explains them.
 
-    `sample` keeps the features of some of them, but not those of augmented images.
+    The last two are None of augmented images. `learned_from` is that of `training_images`.
     """
     dataset, indices = examples.dataset, examples.indices
     if examples.augmented:
-        return answer_augmented(classifier, dataset, indices), None
+        return answer_augmented(classifier, dataset, indices), None, None
+    sample = EmbeddingSample(len(indices))
     count = classifier.config.evaluate.explain if count is None else count
     logger.info("evaluating %s images and explaining %d of them", f"{len(indices):,}", min(count, len(indices)))
     answers = classifier.answer_examples(dataset.images, indices, sample=sample)
@@ -218,4 +222,4 @@ def _answered(
         batch_size=classifier.batch_size,
         method=embedding_method,
     )
-    return answers, explanations
+    return answers, sample, explanations

@@ -42,11 +42,6 @@ class EmbeddingSample:
             yield outputs
 
     @property
-    def seen(self) -> bool:
-        """Whether a pass has gone over images."""
-        return bool(self._kept)
-
-    @property
     def pooled(self) -> np.ndarray:
         """The kept rows, float32 [m, c]."""
         return np.concatenate(self._kept)
