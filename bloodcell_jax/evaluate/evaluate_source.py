@@ -71,8 +71,7 @@ def evaluate_source(
       suites: names of suites of corruptions that are scored as well.
       explain: images that the page explains; None: as many as `evaluate.explain` of the run says.
       embedding_method: of the map of the split, see `embedding_map`.
-      raw_names: names in the CSVs are exact, even if a spreadsheet would run them as formulas.
-      show: is told how many of all corrupted images are done.
+      raw_names, show: those of `write_split` and `evaluate_suites`.
       **reading: fields of `DataConfig` that say how `source` is read: data_dir, skip_bad, include, exclude,
         class_level, split_folders, group_regex, columns, root, file_pattern; of the run's own data_dir alone.
 
@@ -84,8 +83,8 @@ def evaluate_source(
     _check_own(classifier, source, output, reading)
     examples = find_examples(classifier, source, split, class_map or {}, reading)
     of_examples = read_slices(examples.dataset, slices or (classifier.config.evaluate.slices if not source else ()))
-    learned_from = examples.dataset if source is None else None
-    answers, sample, explanations = _answered(classifier, examples, learned_from, explain, embedding_method)
+    own = examples.dataset if source is None else None
+    answers, sample, explanations = _answered(classifier, examples, own, explain, embedding_method)
     folder = EvaluationFolder(Path(os.path.expanduser(output))) if output else _own_folder(classifier, examples.split)
     origin = _origin(classifier, examples, sample)
     scores = write_split(
@@ -103,8 +102,8 @@ def evaluate_source(
     )
     if examples.as_published:
         write_medmnist_results(folder, origin, answers.probabilities, scores, _model_name(classifier))
-    results = evaluate_suites(classifier, examples, answers, chosen, folder, origin=origin, show=show)
-    return Evaluation(folder, scores, results)
+    of_suites = evaluate_suites(classifier, examples, answers, chosen, folder, origin=origin, show=show)
+    return Evaluation(folder, scores, of_suites)
 
 
 def _check_asked(
