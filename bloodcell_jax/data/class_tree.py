@@ -244,6 +244,7 @@ def _check_no_empty_class(
     may have lost its images to their spelling: `.BMP`. `holding` are the folders that hold images of any name.
     """
     include, exclude = patterns_of(config.include), patterns_of(config.exclude)
+    include += [folder for folder in (pattern.rpartition("/")[0] for pattern in include) if folder.strip("*/")]
     classes = [folder for folder in sorted(folders) if len(folder.parts) == level and not matches_any(folder, exclude)]
     for folder in [folder for folder in classes if matches_any(folder, include)] or classes:
         if class_name_of(folder.name) in found:

@@ -64,11 +64,14 @@ _PHOTOMETRIC, _BITS, _PLANES = (
 
 
 def _check_planes(image: ImageFile.ImageFile) -> None:
-    """Refuse a TIFF with a plane for each color and more than 8 bits: Pillow takes its bytes for values of 8 bits."""
-    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    """Refuse an uncompressed TIFF with a plane for each color of 16 bits: Pillow takes its bytes for values of 8."""
+    is_raw = image.format == "TIFF" and getattr(image, "tile", None) and image.tile[0][0] == "raw"
+    tags = getattr(image, "tag_v2", {}) if is_raw else {}
     bits = max(tags.get(_BITS, (8,)))
     if tags.get(_PLANES) == 2 and bits > 8:
-        raise ValueError(f"{bits} bits in a plane for each color; save it with the colors of a pixel side by side")
+        raise ValueError(
+            f"{bits} bits in a plane for each color, uncompressed; save it with the colors of a pixel side by side"
+        )
 
 
 def _stored_as(image: ImageFile.ImageFile) -> tuple[str, str, int]:

@@ -54,7 +54,7 @@ def load_tfds(place: str, source: str, config: DataConfig) -> Dataset:
     stored_names = tuple(info.features[label_key].names)
     to_read, left_out = _in_order(info.splits, source)
     parts = [_Records(builder, split, image_key, label_key, source) for split in to_read]
-    fingerprint = _fingerprint(builder, source)
+    fingerprint = _fingerprint(builder, to_read, source)
     index = _example_index(parts, Path(info.data_dir), fingerprint, source)
     if len(index.labels) and index.labels.min() < 0:
         raise DataError(
@@ -220,12 +220,12 @@ def _splits(parts: list[_Records]) -> dict[str, np.ndarray]:
     }
 
 
-def _fingerprint(builder: Any, source: str) -> str:
-    """Return a text that changes when the dataset's files change."""
+def _fingerprint(builder: Any, splits: list[str], source: str) -> str:
+    """Return a text that changes when the dataset's files change, or other splits are read, or in another order."""
     with damage_named(source):
         files = sorted(Path(builder.info.data_dir).glob("*.array_record*"))
         states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return json.dumps([str(builder.info.data_dir), states])
+    return json.dumps([str(builder.info.data_dir), states, splits])
 
 
 def _example_index(parts: list[_Records], folder: Path, fingerprint: str, source: str) -> ExampleIndex:

@@ -24,10 +24,10 @@ def check_memory(run: Run, stage: TrainingStage, step: Any) -> None:
         return
     batch_size = _largest_that_fits(run, stage, needed, free)
     advice = f"config.train.batch_size={batch_size} fits in a new run" if batch_size else "no batch fits"
-    remat = " and --config.model.remat" if hasattr(run.model, "remat") else ""
+    remat = ", or --config.model.remat" if hasattr(run.model, "remat") else ""
     raise MemoryFullError(
         f"stage {stage.name}: a step with a batch of {run.config.train.batch_size} needs {needed / 1e9:,.2f} GB "
-        f"on each device, where {free / 1e9:,.2f} are free; {advice}. More devices, --config.train.accumulate"
+        f"on each device, where {free / 1e9:,.2f} are free; {advice}. More devices or --config.train.accumulate"
         f"{remat} lower it too"
     )
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from bloodcell_jax.errors import UsageError
 from bloodcell_jax.models import create_model
 from bloodcell_jax.models.registry import MODELS
+from bloodcell_jax.models.variants import VARIANTS
 from bloodcell_jax.weights.catalog import find_part
 from bloodcell_jax.weights.files import read_file
 from bloodcell_jax.weights.info import WeightsInfo
@@ -49,6 +50,8 @@ def convert(source: Path | str, target: Path | str, variant: str | None = None) 
         say_license(source, stored.info)
         write_model_file(target, *read_model_file(source), stored.info)
         return stored.info
+    if variant is not None and variant not in VARIANTS:
+        raise UsageError(f"--variant={variant}: only the model of a run is one; there are {', '.join(VARIANTS)}")
     weights = recognize(source, stored, part)
     say_part(source, weights)
     info = stored.info or inferred_info(source, weights, variant or infer_variant(source, weights))

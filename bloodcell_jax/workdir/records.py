@@ -143,7 +143,13 @@ _CONFIDENCE = {
     "reliability": _BINS,
     "risk_coverage": {"aurc": SHARE, "confidence": [SHARE], "coverage": [SHARE], "error": [SHARE]},
     "kept": OrNone(
-        value={"wanted_error": SHARE, "confidence": SHARE, "coverage": SHARE, "error": SHARE, "coverage_val": SHARE}
+        value={
+            "wanted_error": SHARE,
+            "confidence": SHARE,
+            "coverage": SHARE,
+            "error": SHARE_OR_NONE,
+            "coverage_val": SHARE,
+        }
     ),
     "out_of_distribution": OrNone(
         value={

@@ -130,6 +130,12 @@ DECIDED = {
     ),
     "a name like a mask's is a cell": (AMBIGUOUS["a mask of one cell"][0], {"include": "*"}, NAMES, {}),
     "classes of choice": (tree(*NAMES), {"include": "eosinophil/**,monocyte/**"}, ("eosinophil", "monocyte"), {}),
+    "files of classes of choice": (
+        tree(*NAMES),
+        {"include": "eosinophil/*,monocyte/*.png"},
+        ("eosinophil", "monocyte"),
+        {},
+    ),
     "no masks": (AMBIGUOUS["_mask"][0], {"exclude": "*_mask.*"}, NAMES, {}),
     "unlabeled is left out": (
         AMBIGUOUS["unlabeled beside"][0],
@@ -250,6 +256,13 @@ def test_a_link_that_leads_nowhere_is_no_missing_class_or_split(kind, lost, tmp_
         read(source)
     if lost != "cells/train":
         assert len(read(source, exclude=lost)) == 6
+
+
+def test_a_link_that_cannot_even_be_followed_is_named(tmp_path):
+    source = plant(tmp_path / "in", tree("eosinophil", "lymphocyte"))
+    (tmp_path / "in" / "monocyte").symlink_to("n" * 300)
+    with pytest.raises(DataError, match="monocyte: a link"):
+        read(source)
 
 
 def test_numeric_class_folders_are_ordered_as_numbers(tmp_path):

@@ -81,3 +81,9 @@ def test_the_model_of_a_run_has_its_own_variant(tmp_path, capsys):
     assert cli.main([*command, "--variant=convnext_base"]) == 2
     assert "model of a run, a custom_cnn" in capsys.readouterr().err
     assert cli.main([*command, "--variant=custom_cnn"]) == 0
+
+
+def test_weights_that_are_no_model_of_a_run_are_a_convnext_s(converted, tmp_path, capsys):
+    command = ["bloodcell", "convert", f"--input={converted}", f"--output={tmp_path / 'model.safetensors'}"]
+    assert cli.main([*command, "--variant=custom_cnn"]) == 2
+    assert "--variant=custom_cnn" in capsys.readouterr().err
