@@ -137,9 +137,7 @@ def _halved(config: Config) -> Config:
     size = config.train.batch_size
     smaller = size // 2
     if smaller == 0 or smaller % jax.device_count():
-        raise MachineError(
-            f"out of memory with batch {size}, which cannot be halved; take a smaller image_size or network"
-        )
+        raise MachineError(f"out of memory with batch {size}, which cannot be halved; take smaller images")
     return replace(config, train=replace(config.train, batch_size=smaller))
 
 

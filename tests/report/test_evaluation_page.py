@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,6 +170,14 @@ def test_confidence_is_shown_before_and_after_with_counts_and_what_it_keeps(lab)
     counts = [str(count) for count in after["count"] if count > 9]
     assert counts
     assert all(f">{count}</text>" in re.sub(r"\s+", " ", html).replace("> ", ">") for count in counts)
+
+
+def test_where_no_answer_is_kept_nothing_is_said_of_its_errors(lab):
+    _write(lab, (0, 1), ORIGIN, seed=1, calibration=replace(CALIBRATION, confidence=1.0))
+    assert json.loads(lab.metrics.read_text())["kept"]["error"] is None
+    text = _text(write_evaluation_page(lab, NO_RUN))
+    assert "answers 0.0 % of the cells" in text
+    assert "errs on" not in text
 
 
 def test_scores_on_the_images_of_the_fit_are_said_to_be_optimistic(lab):

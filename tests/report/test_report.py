@@ -256,14 +256,6 @@ def test_no_errors_are_good_news(workdir):
     assert re.search(r"\b1\.9 %[^.]*rule of three", page.text)  # 3 of 160
 
 
-def test_where_no_answer_is_kept_nothing_is_said_of_its_errors(workdir):
-    path = workdir / "eval" / "test" / "metrics.json"
-    metrics = json.loads(path.read_text())
-    metrics["kept"] = {"wanted_error": 0.01, "confidence": 0.99, "coverage": 0.0, "error": None, "coverage_val": 0.5}
-    path.write_text(json.dumps(metrics))
-    assert "errs on" not in _page(workdir).text
-
-
 def test_with_errors_the_intervals_speak_for_themselves(workdir):
     assert "rule of three" not in _page(workdir).text
 
