@@ -66,8 +66,7 @@ def read_class_tree(
         _check_one_depth(paths, level, source)
     names = {entry.class_name for entry in entries}
     _check_spelling(names, source)
-    holding = {parent for path in everything for parent in path.parents}
-    _check_no_empty_class(folders, holding, names, level, source, config)
+    _check_no_empty_class(folders, everything, names, level, source, config)
     return sorted(entries, key=example_order)
 
 
@@ -232,7 +231,7 @@ def _check_one_depth(paths: Sequence[PurePosixPath], level: int, source: str) ->
 
 def _check_no_empty_class(
     folders: set[PurePosixPath],
-    holding: set[PurePosixPath],
+    everything: Sequence[PurePosixPath],
     found: set[str],
     level: int,
     source: str,
@@ -241,7 +240,7 @@ def _check_no_empty_class(
     """Refuse a class folder without images, because the model would silently lack that class.
 
     If `data.include` names folders, others are left out on purpose. If it names files alone, such as `*.bmp`, a class
-    may have lost its images to their spelling: `.BMP`. `holding` are the folders that hold images of any name.
+    may have lost its images to their spelling: `.BMP`. `everything` are the images that no pattern has left out yet.
     """
     include, exclude = patterns_of(config.include), patterns_of(config.exclude)
     include += [folder for folder in (pattern.rpartition("/")[0] for pattern in include) if folder.strip("*/")]
@@ -249,7 +248,7 @@ def _check_no_empty_class(
     for folder in [folder for folder in classes if matches_any(folder, include)] or classes:
         if class_name_of(folder.name) in found:
             continue
-        if folder not in holding:
+        if not any(folder in path.parents for path in everything):
             raise DataError(f"{source}: class folder {printable(folder)} holds no image; add some or remove the folder")
         raise DataError(
             f"{source}: data.include and data.exclude leave no image of class folder {printable(folder)}; if this is "

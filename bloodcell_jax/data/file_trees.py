@@ -114,7 +114,8 @@ def read_folder(root: Path) -> FileTree:
                 seen.add(target)
         folders.update(inside / name for name in subfolders)
         files.extend(inside / name for name in names)
-        links.extend(inside / n for n in names if (path := Path(folder, n)).is_symlink() and not os.path.exists(path))
+        places = {name: os.path.join(folder, name) for name in names}
+        links.extend(inside / n for n, place in places.items() if os.path.islink(place) and not os.path.exists(place))
 
     return FileTree(sorted(files), folders, lambda path: read_file(root / path, printable(path)), links=tuple(links))
 

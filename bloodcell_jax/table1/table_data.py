@@ -77,7 +77,6 @@ def prepare_data(config: DataConfig, folder: Path, *, seed: int = 0) -> TableDat
     if known is not None:
         check(known, _SHAPE, record)
         _check_same(known, dataset, record)
-        _check_names(known, dataset, record)
         return TableData(folder, known)
     _check_source(dataset)
     logger.info("auditing %s images of %s", f"{len(dataset):,}", dataset.source)
@@ -183,10 +182,7 @@ def _check_same(known: dict[str, Any], dataset: Dataset, record: Path) -> None:
             f"{record}: made from {known['source']} (sha256 {known['sha256'][:12]}), and {dataset.source} has "
             f"{now[:12]}; give the same source, or another --workdir"
         )
-
-
-def _check_names(known: dict[str, Any], dataset: Dataset, record: Path) -> None:
-    """Refuse other names of the classes, which the hash does not know."""
+    # The hash does not know the names of the classes.
     if (then := known["class_names"]) != (now := list(dataset.class_names)):
         raise UsageError(
             f"{record}: made with the classes {', '.join(then)}, which are now {', '.join(now)}; give the same "

@@ -60,7 +60,7 @@ def test_images_that_the_run_learned_from_are_counted(trained, cells, tmp_path, 
     assert f"{count} of these 120 images" in (tmp_path / "all" / "index.html").read_text()
 
 
-def test_images_that_a_file_of_a_model_knows_from_its_training_are_counted(trained, cells, other_lab, tmp_path, capsys):
+def test_images_that_a_file_of_a_model_knows_from_its_training_are_counted(trained, cells, tmp_path, capsys):
     """One image less is another source, and a model's file does not say which images were in train."""
     with np.load(cells) as arrays:
         np.savez(tmp_path / "fewer.npz", images=arrays["images"][1:], labels=arrays["labels"][1:])
