@@ -126,7 +126,7 @@ from bloodcell_jax.benchmark.command import compile_programs
 
 logging.basicConfig(level="INFO", force=True)
 config = runpy.run_path("configs/quickstart.py")["get_config"]()
-config.model.variant, config.model.layer_scale, config.data.image_size = "custom_cnn", None, 32
+config.model.variant, config.model.layer_scale, config.data.image_size = "custom_cnn", None, 40
 config.augment.policy, config.train.batch_size = "none", 1024
 config.stages[0].trainable = ("head/.*", "!.*")
 jax.devices()
